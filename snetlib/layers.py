@@ -6,7 +6,7 @@
 __all__ = ['ACTS', 'ConvNormAct', 'DoubleConv', 'to_tokens', 'to_map', 'naive_attention', 'split_heads', 'join_heads',
            'attention', 'PeakMemory', 'pad_to', 'check_input', 'resize_to', 'has_bfloat16', 'fast_settings']
 
-# %% ../nbs/20_layers.ipynb #e4f781d2
+# %% ../nbs/20_layers.ipynb #36b55018
 import math, shutil
 
 import torch
@@ -18,7 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from .core import SnetError, choose
 
-# %% ../nbs/20_layers.ipynb #54455b02
+# %% ../nbs/20_layers.ipynb #25727b1a
 ACTS = {'relu': nn.ReLU, 'gelu': nn.GELU, 'none': nn.Identity}
 
 class ConvNormAct(nn.Module):
@@ -40,10 +40,10 @@ class ConvNormAct(nn.Module):
         n, c = self.norm, self.conv
         if self.training or not n.track_running_stats: return self.act(n(c(x)))
         s = n.weight * torch.rsqrt(n.running_var + n.eps)
-        w = (c.weight * s[:, None, None, None]).to(c.weight.dtype)
+        w = c.weight * s[:, None, None, None]
         return self.act(F.conv2d(x, w, n.bias - s*n.running_mean, c.stride, c.padding, c.dilation, c.groups))
 
-# %% ../nbs/20_layers.ipynb #f7d1843d
+# %% ../nbs/20_layers.ipynb #8e87e85e
 class DoubleConv(nn.Sequential):
     "Two 3×3 conv-BN-ReLU; the first may stride."
     def __init__(self,
@@ -53,7 +53,7 @@ class DoubleConv(nn.Sequential):
     ):
         super().__init__(ConvNormAct(c_in, c_out, stride=stride), ConvNormAct(c_out, c_out))
 
-# %% ../nbs/20_layers.ipynb #b490d729
+# %% ../nbs/20_layers.ipynb #fd9c2bbe
 def to_tokens(
     x: torch.Tensor,   # map (b, c, h, w)
 ) -> torch.Tensor:
@@ -68,7 +68,7 @@ def to_map(
     "The map (b, c, h, w) that `to_tokens` came from, in channels_last memory where `t` is contiguous."
     return t.transpose(1, 2).unflatten(2, (h, w))
 
-# %% ../nbs/20_layers.ipynb #0774e83c
+# %% ../nbs/20_layers.ipynb #087a39d3
 def naive_attention(
     q: torch.Tensor,   # queries (b, n, c)
     k: torch.Tensor,   # keys (b, m, c)
@@ -93,7 +93,7 @@ def join_heads(
     "(b, heads, n, d) -> (b, n, heads·d)."
     return t.transpose(1, 2).flatten(2)
 
-# %% ../nbs/20_layers.ipynb #dc6da772
+# %% ../nbs/20_layers.ipynb #181e78cf
 def attention(
     q: torch.Tensor,   # queries (b, n, c)
     k: torch.Tensor,   # keys (b, m, c)
@@ -101,10 +101,10 @@ def attention(
     heads: int=1,      # the channels are split into this many independent attentions
 ) -> torch.Tensor:
     "softmax(q kᵀ/√d) v per head, (b, n, c), without ever storing the n×m map."
-    q, k, v = (split_heads(a, heads) for a in (q, k, v))
+    q, k, v = (split_heads(a if a.stride(-1) == 1 else a.contiguous(), heads) for a in (q, k, v))
     return join_heads(F.scaled_dot_product_attention(q, k, v))
 
-# %% ../nbs/20_layers.ipynb #71552159
+# %% ../nbs/20_layers.ipynb #6a9c0cbf
 class PeakMemory(TorchDispatchMode):
     "Context: bytes of all tensors made inside and alive at once (`peak`), and of the `largest` one. Works on real and on fake tensors."
     def __init__(self):
@@ -123,7 +123,7 @@ class PeakMemory(TorchDispatchMode):
         size = storage.nbytes(); self.live[storage] = size
         self.now = sum(self.live.values()); self.peak = max(self.peak, self.now); self.largest = max(self.largest, size)
 
-# %% ../nbs/20_layers.ipynb #5142ca6e
+# %% ../nbs/20_layers.ipynb #334be8d8
 def pad_to(
     x: torch.Tensor,           # images (b, c, h, w)
     multiple: int=32,          # both sides become multiples of this
@@ -134,7 +134,7 @@ def pad_to(
     bottom, right = -h % multiple, -w % multiple
     return F.pad(x, (0, right, 0, bottom), mode=mode) if bottom or right else x
 
-# %% ../nbs/20_layers.ipynb #22a9addb
+# %% ../nbs/20_layers.ipynb #22d699ba
 def check_input(
     x: torch.Tensor,     # what was handed to the model
     c_in: int,           # channels the model was built for
@@ -146,7 +146,7 @@ def check_input(
     if min(x.shape[-2:]) < smallest: raise SnetError(f'Images must be at least {smallest}×{smallest}, this is {x.shape[-2]}×{x.shape[-1]}; resize or pad it first.')
     if not x.is_floating_point(): raise SnetError(f'The model takes floats in [0, 1], this is {x.dtype}; convert it with x.float()/255 or the like.')
 
-# %% ../nbs/20_layers.ipynb #7d6d0c17
+# %% ../nbs/20_layers.ipynb #9fe39811
 def resize_to(
     x: torch.Tensor,      # map (b, c, h, w)
     like: torch.Tensor,   # a map with the wanted h and w
@@ -155,7 +155,7 @@ def resize_to(
     if x.shape[-2:] == like.shape[-2:]: return x
     return F.interpolate(x, size=like.shape[-2:], mode='bilinear', align_corners=False)
 
-# %% ../nbs/20_layers.ipynb #b4f6dcff
+# %% ../nbs/20_layers.ipynb #fe8f0db4
 def has_bfloat16(
     device='cpu',    # 'cpu', 'cuda', …
 ) -> bool:
