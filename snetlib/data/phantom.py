@@ -6,7 +6,7 @@
 __all__ = ['ORGANS', 'HU', 'VIEW', 'FILL', 'BTCV', 'SHAPES', 'ball_cover', 'place_balls', 'balls', 'disks', 'phantom3d',
            'ellipsoid', 'torso', 'add_organs', 'abdomen_ct', 'ct_affine', 'write_nifti_pair']
 
-# %% ../../nbs/10_data.phantom.ipynb #151540e1
+# %% ../../nbs/10_data.phantom.ipynb #3c63acdc
 import math
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from ..core import SnetError, atomic_path, choose
 
-# %% ../../nbs/10_data.phantom.ipynb #0faee147
+# %% ../../nbs/10_data.phantom.ipynb #b8c349cc
 def ball_cover(
     shape: tuple,        # of the array, 2-D or 3-D
     centre: tuple,       # in pixels
@@ -26,7 +26,7 @@ def ball_cover(
     distance = np.sqrt(sum((a - c)**2 for a, c in zip(axes, centre)))
     return np.clip(radius + .5 - distance, 0, 1).astype(np.float32)
 
-# %% ../../nbs/10_data.phantom.ipynb #ea7001ad
+# %% ../../nbs/10_data.phantom.ipynb #2e994184
 def place_balls(
     rng: np.random.Generator,   # where the draws come from
     shape: tuple,               # of the array
@@ -45,7 +45,7 @@ def place_balls(
         else: raise SnetError(f'{n} targets of radius {lo:g}–{hi:g} do not fit into {tuple(shape)} without touching; ask for fewer, smaller, or a larger image.')
     return placed
 
-# %% ../../nbs/10_data.phantom.ipynb #cc8331c6
+# %% ../../nbs/10_data.phantom.ipynb #dd2ca332
 def balls(
     seed: int,                        # the same seed, the same phantom
     shape: tuple,                     # (H, W) or (z, H, W)
@@ -90,7 +90,7 @@ def phantom3d(
     "A 3-D phantom: image float32 (z, H, W) in [0, 1], label uint8 (z, H, W). Raises `SnetError` if the balls do not fit."
     return balls(seed, tuple(shape), n, radius, contrast, **kw)
 
-# %% ../../nbs/10_data.phantom.ipynb #bc852eac
+# %% ../../nbs/10_data.phantom.ipynb #4486420c
 ORGANS = ('background', 'aorta', 'gallbladder', 'left kidney', 'right kidney', 'liver', 'pancreas', 'spleen', 'stomach')   # Synapse's 8 organs; the position is the label
 HU = dict(air=-1000, lung=-850, fat=-100, muscle=50, bone=500, marrow=220, cava=140, bowel=35, gas=-800, table=-200,
           aorta=250, gallbladder=8, **{'left kidney': 180, 'right kidney': 180}, liver=110, pancreas=90, spleen=125, stomach=40)
@@ -98,7 +98,7 @@ VIEW = (240., 400., 400.)   # mm covered by the volume (z, y, x): from the pelvi
 FILL = (1.22, 1.13)          # how much the body is enlarged about the middle (y, x), so that it fills the view
 BTCV = {1: 8, 2: 4, 3: 3, 4: 2, 5: 6, 6: 11, 7: 1, 8: 7}    # our label -> the raw data set's label
 
-# %% ../../nbs/10_data.phantom.ipynb #1a140216
+# %% ../../nbs/10_data.phantom.ipynb #cea847dc
 #               centre x    y    z      radii x    y     z    turned°  leaning (x, y per z)
 SHAPES = [
     ('liver',       (.305, .47, .70), (.207, .217, .35),  -12, (0, 0)),
@@ -132,7 +132,7 @@ def ellipsoid(
     c, s = math.cos(math.radians(turned)), math.sin(math.radians(turned))
     return box, ((c*dx + s*dy)/rx)**2 + ((c*dy - s*dx)/ry)**2 + (dz/rz)**2
 
-# %% ../../nbs/10_data.phantom.ipynb #ad4686ab
+# %% ../../nbs/10_data.phantom.ipynb #b5060238
 def torso(
     rng: np.random.Generator,   # where the draws come from
     axes: tuple,                # open coordinate grids (z, y, x)
@@ -163,7 +163,7 @@ def torso(
         if rng.random() < .4: put('gas', (centre[0], centre[1] - .3*r, centre[2]), (r*.8, r*.5, r), only=cavity)
     return hu, cavity
 
-# %% ../../nbs/10_data.phantom.ipynb #cf9cb7e5
+# %% ../../nbs/10_data.phantom.ipynb #26a5b4b0
 def add_organs(
     rng: np.random.Generator,   # where the draws come from
     axes: tuple,                # open coordinate grids (z, y, x)
@@ -182,7 +182,7 @@ def add_organs(
         if organ == 'stomach': hu[box][m & (axes[1][:, box[1]] < centre[1] - .35*radii[1]) & (r2 < .85)] = HU['gas']
     return label
 
-# %% ../../nbs/10_data.phantom.ipynb #70f0600b
+# %% ../../nbs/10_data.phantom.ipynb #337bc62d
 def abdomen_ct(
     seed: int=0,                  # the same seed, the same patient
     shape: tuple=(32, 128, 128),  # (z, H, W); the field of view is VIEW whatever the shape, so (80, 512, 512) has 3 × 0.78 × 0.78 mm
@@ -200,7 +200,7 @@ def abdomen_ct(
     for axis in (1, 2): hu = ndimage.gaussian_filter1d(hu, blur, axis=axis, output=np.float32, truncate=3) if blur else hu
     return np.rint(hu).clip(-1024, 3071).astype(np.int16), label, tuple(v/n for v, n in zip(VIEW, shape))
 
-# %% ../../nbs/10_data.phantom.ipynb #91aecddb
+# %% ../../nbs/10_data.phantom.ipynb #9bf27586
 def ct_affine(
     shape: tuple,        # (z, H, W) of the volume
     spacing: tuple,      # (z, y, x) in mm
@@ -213,7 +213,7 @@ def ct_affine(
     A[:3, 3] = -A[:3, :3] @ ((np.array(shape[::-1]) - 1)/2)
     return A
 
-# %% ../../nbs/10_data.phantom.ipynb #e73b3e1c
+# %% ../../nbs/10_data.phantom.ipynb #715cb229
 def write_nifti_pair(
     folder,                   # where to; made if missing
     id: str,                  # the case's name, e.g. '0001'
