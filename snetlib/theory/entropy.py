@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['CORRECTIONS', 'check_distribution', 'entropy', 'log_base', 'axes_of', 'marginal', 'joint_entropy',
            'conditional_entropy', 'mutual_information', 'noisy_copy', 'push_forward', 'check_samples', 'to_bins',
-           'entropy_from_counts', 'mi_from_samples', 'gaussian_entropy', 'gaussian_mi', 'self_check']
+           'entropy_from_counts', 'mi_from_bins', 'mi_from_samples', 'gaussian_entropy', 'gaussian_mi', 'self_check']
 
-# %% ../../nbs/05_theory.entropy.ipynb #a63f7d51
+# %% ../../nbs/05_theory.entropy.ipynb #32b1ca0a
 import numpy as np
 from scipy.special import entr
 
 from ..core import SnetError, choose
 
-# %% ../../nbs/05_theory.entropy.ipynb #fc0af713
+# %% ../../nbs/05_theory.entropy.ipynb #9c60484a
 def check_distribution(
     p,                      # probabilities: array-like of any shape
     name: str='The table',  # what to call it in the error
@@ -27,7 +27,7 @@ def check_distribution(
     if abs(p.sum() - 1) > 1e-6: raise SnetError(f'{name} adds up to {p.sum():.6g}, not to 1; divide it by its sum.')
     return p
 
-# %% ../../nbs/05_theory.entropy.ipynb #330cac06
+# %% ../../nbs/05_theory.entropy.ipynb #b0f1c8fa
 def entropy(
     p,               # probability table of any shape; a joint table gives the joint entropy
     base: float=2,   # 2: bits, np.e: nats
@@ -42,7 +42,7 @@ def log_base(
     if not (np.isfinite(base) and base > 1): raise SnetError(f'base={base} is no unit of information; use 2 for bits or np.e for nats.')
     return float(np.log(base))
 
-# %% ../../nbs/05_theory.entropy.ipynb #7fc96767
+# %% ../../nbs/05_theory.entropy.ipynb #977bd1b3
 def axes_of(
     p: np.ndarray,   # the joint table
     axes,            # an axis number, or several
@@ -68,7 +68,7 @@ def joint_entropy(
     "H of the variables in `axes` together, exact."
     return entropy(p if axes is None else marginal(p, axes), base)
 
-# %% ../../nbs/05_theory.entropy.ipynb #6b582903
+# %% ../../nbs/05_theory.entropy.ipynb #8212049e
 def conditional_entropy(
     p,               # joint probability table
     of=0,            # axis or axes whose entropy is asked for
@@ -88,7 +88,7 @@ def mutual_information(
     "I(a; b) = H(a) + H(b) − H(a, b) of Eq. 1, exact (rounding may leave −1e-16 instead of 0)."
     return joint_entropy(p, a, base) + joint_entropy(p, b, base) - joint_entropy(p, np.r_[np.atleast_1d(a), np.atleast_1d(b)], base)
 
-# %% ../../nbs/05_theory.entropy.ipynb #24a76d7a
+# %% ../../nbs/05_theory.entropy.ipynb #66bacf2a
 def noisy_copy(
     t: float,        # dependence in [0, 1]: the probability that the second variable copies the first
     p_a=4,           # distribution of the first, or a number of equally likely values
@@ -98,7 +98,7 @@ def noisy_copy(
     p_a = check_distribution(np.full(int(p_a), 1/int(p_a)) if np.isscalar(p_a) else p_a)
     return (1 - t)*np.outer(p_a, p_a) + t*np.diag(p_a)
 
-# %% ../../nbs/05_theory.entropy.ipynb #cc44b350
+# %% ../../nbs/05_theory.entropy.ipynb #4e49ed22
 def push_forward(
     p,    # joint probability table
     f,    # integers ≥ 0 of the same shape: the value that the map gives each cell
@@ -109,7 +109,7 @@ def push_forward(
     if f.dtype.kind not in 'iub' or f.min() < 0: raise SnetError('The map must hold whole numbers from 0 on: the value it gives each cell.')
     return np.bincount(f.ravel().astype(np.int64), weights=p.ravel())
 
-# %% ../../nbs/05_theory.entropy.ipynb #022d06c3
+# %% ../../nbs/05_theory.entropy.ipynb #b779aaa2
 def check_samples(
     x,                      # array-like, flattened
     name: str='The sample', # what to call it in the error
@@ -131,7 +131,7 @@ def to_bins(
     edges = np.linspace(x.min(), x.max(), bins + 1)[1:-1] if how == 'width' else np.unique(np.quantile(x, np.arange(1, bins)/bins))
     return np.searchsorted(edges, x, side='right')
 
-# %% ../../nbs/05_theory.entropy.ipynb #59eae71b
+# %% ../../nbs/05_theory.entropy.ipynb #27e9b65e
 CORRECTIONS = ('miller-madow', 'none')
 
 def entropy_from_counts(
@@ -145,7 +145,19 @@ def entropy_from_counts(
     bias = (np.count_nonzero(counts) - 1) / (2*n) if correction == 'miller-madow' else 0
     return entropy(counts / n, base) + bias / log_base(base)
 
-# %% ../../nbs/05_theory.entropy.ipynb #347f5ad2
+# %% ../../nbs/05_theory.entropy.ipynb #f7f830ef
+def mi_from_bins(
+    i, j,                             # paired bin numbers, integers ≥ 0
+    correction: str='miller-madow',   # or 'none'
+    base: float=2,                    # 2: bits
+) -> float:
+    "I estimated from paired outcomes: the three entropies of Eq. 1, each corrected (may fall a little below 0)."
+    i, j = np.asarray(i), np.asarray(j); rows, cols = i.max() + 1, j.max() + 1
+    table = np.bincount(i*cols + j, minlength=rows*cols).reshape(rows, cols)
+    h_a, h_b, h_ab = (entropy_from_counts(c, correction, base) for c in (table.sum(1), table.sum(0), table))
+    return h_a + h_b - h_ab
+
+# %% ../../nbs/05_theory.entropy.ipynb #a3a0b288
 def mi_from_samples(
     x, y,                             # paired samples of two scalar variables, flattened
     method: str='histogram',          # 'histogram', or 'knn': scikit-learn's nearest-neighbour estimator
@@ -162,11 +174,9 @@ def mi_from_samples(
         from sklearn.feature_selection import mutual_info_regression
         if len(x) <= neighbours: raise SnetError(f'{len(x)} samples have no {neighbours} neighbours; pass more samples or fewer neighbours.')
         return float(mutual_info_regression(x[:, None], y, n_neighbors=neighbours, random_state=0)[0] / log_base(base))
-    table = np.zeros((bins, bins)); np.add.at(table, (to_bins(x, bins, how), to_bins(y, bins, how)), 1)
-    h = [entropy_from_counts(c, correction, base) for c in (table.sum(1), table.sum(0), table)]
-    return h[0] + h[1] - h[2]
+    return mi_from_bins(to_bins(x, bins, how), to_bins(y, bins, how), correction, base)
 
-# %% ../../nbs/05_theory.entropy.ipynb #71bb748b
+# %% ../../nbs/05_theory.entropy.ipynb #9fbbb778
 def gaussian_entropy(
     cov,             # covariance matrix (d, d), or a variance
     base: float=2,   # 2: bits
@@ -188,7 +198,7 @@ def gaussian_mi(
     a, b = np.atleast_1d(a), np.atleast_1d(b); h = lambda i: gaussian_entropy(cov[np.ix_(i, i)], base)
     return h(a) + h(b) - h(np.r_[a, b])
 
-# %% ../../nbs/05_theory.entropy.ipynb #c9ead427
+# %% ../../nbs/05_theory.entropy.ipynb #133d206a
 def self_check(
     check,      # function of the answer that raises AssertionError with a hint
     answer,     # what the reader wrote: a function or a value
