@@ -7,7 +7,7 @@ __all__ = ['PICTURES', 'Case', 'reading', 'check_room', 'read_nifti', 'to_slices
            'as_label', 'read_case', 'stem', 'write_mask', 'scale_intensity', 'resize_images', 'resize_labels', 'Slices',
            'case_slices']
 
-# %% ../../nbs/11_data.core.ipynb #4775d214
+# %% ../../nbs/11_data.core.ipynb #e988a154
 import contextlib, gzip, io, logging, zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from ..core import SnetError, atomic_path, choose
 
-# %% ../../nbs/11_data.core.ipynb #ed37c7bf
+# %% ../../nbs/11_data.core.ipynb #1cbf9e5a
 @dataclass
 class Case:
     "One patient, volume or picture, slices first."
@@ -34,7 +34,7 @@ class Case:
     affine: np.ndarray | None = None      # 4×4 of the canonical (RAS) array the slices came from, or None
     instances: np.ndarray | None = None   # int32 (z, H, W), 0 = background, one number per object; or None
 
-# %% ../../nbs/11_data.core.ipynb #27421c6b
+# %% ../../nbs/11_data.core.ipynb #70a5213a
 @contextlib.contextmanager
 def reading(
     path,   # the file about to be read
@@ -63,7 +63,7 @@ def check_room(
         raise SnetError(f'{path} announces {nbytes/1e9:.3g} GB of data but holds {stored/1e6:.3g} MB; it is damaged or truncated: copy or download it again.')
     if nbytes > free: raise SnetError(f'{path} needs {nbytes/1e9:.3g} GB of memory and {free/1e9:.3g} GB are free; crop or downsample it first, or use a larger machine.')
 
-# %% ../../nbs/11_data.core.ipynb #877e8d4b
+# %% ../../nbs/11_data.core.ipynb #e1f8df50
 def _unzip(path):
     "All bytes of a NIfTI, its check sum verified if it is compressed, never more than its header announces."
     with open(path, 'rb') as h: packed = h.read(2) == b'\x1f\x8b'
@@ -103,7 +103,7 @@ def read_nifti(
         if not ok.all(): data = np.where(ok, data, data[ok].min())
         return kind(data, img.affine, img.header)
 
-# %% ../../nbs/11_data.core.ipynb #e4ad9b79
+# %% ../../nbs/11_data.core.ipynb #788e145c
 def to_slices(
     volume: np.ndarray,   # (x, y, z), canonical
     axis: int=2,          # slice along x (0), y (1) or z (2)
@@ -118,7 +118,7 @@ def from_slices(
     "Back to (x, y, z)."
     return np.moveaxis(slices, 0, 2 - axis).transpose(2, 1, 0)
 
-# %% ../../nbs/11_data.core.ipynb #0284a92c
+# %% ../../nbs/11_data.core.ipynb #d783fbfc
 PICTURES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
 
 def _pixels(im, mask):
@@ -142,7 +142,7 @@ def read_picture(
         if len({p.shape for p in pages}) > 1: raise SnetError(f'{path} has pages of different sizes {sorted({p.shape for p in pages})}; save one of them as its own file.')
         return np.stack(pages)
 
-# %% ../../nbs/11_data.core.ipynb #0b9ef9c4
+# %% ../../nbs/11_data.core.ipynb #d1472ff1
 def _npz(path):
     out = {}
     with zipfile.ZipFile(path) as z:
@@ -178,7 +178,7 @@ def read_arrays(
         if not arrays: raise SnetError(f'{path} holds no plain array; it needs one named image (and one named label).')
         return arrays
 
-# %% ../../nbs/11_data.core.ipynb #126e6819
+# %% ../../nbs/11_data.core.ipynb #2143ab57
 def as_label(
     x: np.ndarray,   # numbers of any dtype
     path='mask',     # for the message
@@ -245,7 +245,7 @@ def _same_place(a, b, shape, image_path, label_path):
     gap = np.abs((a - b) @ corners).max(); voxel = np.sqrt((a[:3, :3]**2).sum(0)).min()
     if gap > voxel/2: raise SnetError(f'{label_path} lies up to {gap:.1f} mm away from {image_path}; it was drawn on another image, or its header was lost: resample it onto the image.')
 
-# %% ../../nbs/11_data.core.ipynb #96eba578
+# %% ../../nbs/11_data.core.ipynb #1f05518f
 def write_mask(
     mask: np.ndarray,   # (z, H, W) integers 0–255, slices as `read_case` made them
     like,               # the input: its path, or a nibabel image
@@ -278,7 +278,7 @@ def _write_png(mask, like, path):
     with atomic_path(path) as tmp: Image.fromarray(mask[0]).save(tmp, format='PNG')
     return path
 
-# %% ../../nbs/11_data.core.ipynb #1ade983c
+# %% ../../nbs/11_data.core.ipynb #f172f983
 def scale_intensity(
     x: np.ndarray,   # one volume, any shape
     how: dict,       # {'kind': 'window', 'lo': -125, 'hi': 275}, {'kind': 'percentile', 'lo': 0.5, 'hi': 99.5}, {'kind': 'uint8'} or {'kind': 'none'}
@@ -292,7 +292,7 @@ def scale_intensity(
         raise SnetError(f'the image holds values from {x.min():g} to {x.max():g} where {lo} to {hi} were announced; use {{"kind": "percentile", "lo": 0.5, "hi": 99.5}} or give a window.')
     return np.clip((x - lo)/(hi - lo), 0, 1).astype(np.float32) if hi > lo else np.zeros_like(x)
 
-# %% ../../nbs/11_data.core.ipynb #e3ebc2f8
+# %% ../../nbs/11_data.core.ipynb #01fc42ad
 def resize_images(
     x: np.ndarray,        # (n, H, W) or (n, H, W, c), float
     size: tuple,          # (H, W) wanted
@@ -320,7 +320,7 @@ def resize_labels(
     rows, cols = (((np.arange(n) + .5)*m/n).astype(int) for n, m in zip(size, y.shape[1:]))   # pixel centres, as in the bilinear grid
     return y[:, rows][:, :, cols]
 
-# %% ../../nbs/11_data.core.ipynb #3ccd3ff8
+# %% ../../nbs/11_data.core.ipynb #9984bde4
 class Slices:
     "A map-style data set of 2-D slices of one size, in memory or memory-mapped."
     def __init__(self,
@@ -365,7 +365,15 @@ class Slices:
         resize: str='bilinear',   # or 'published', see `resize_images`
     ) -> 'Slices':
         "Scale every case, resize, and stack. Raises `SnetError` if sizes differ and none is given, or a label has no name."
-        parts = [case_slices(c, class_names, intensity, size, resize) for c in cases]
+        return cls.stack([case_slices(c, class_names, intensity, size, resize) for c in cases], class_names)
+
+    @classmethod
+    def stack(cls,
+        parts,          # what `case_slices` gave for each case
+        class_names,    # names of the classes
+    ) -> 'Slices':
+        "All slices of several cases. Raises `SnetError` if there are none or their sizes differ."
+        parts = list(parts)
         if not parts: raise SnetError('there is no case to make slices from; check the folder and the split.')
         shapes = Counter(x.shape[1:] for x, _, _ in parts)
         if len(shapes) > 1: raise SnetError(f'the cases have different sizes {sorted(shapes)[:4]}; give size=(224, 224) or another one.')

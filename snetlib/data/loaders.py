@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['MNI', 'PHANTOM_CASES', 'PHANTOM', 'DATASETS', 'SliceDL', 'slice_dls', 'load_cases', 'load_slices']
 
-# %% ../../nbs/18_data.loaders.ipynb #fec2ed4a
+# %% ../../nbs/18_data.loaders.ipynb #db7b8c58
 import numpy as np
 import torch
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 
 from ..core import SnetError, choose
-from .core import Case, Slices
+from .acdc import ACDC
+from .core import Case, Slices, case_slices
 from .mni import CLASS_NAMES as MNI_NAMES, SLABS, mni_case
 from .phantom import ORGANS, abdomen_ct
 from .source import DataSet, Item
 
-# %% ../../nbs/18_data.loaders.ipynb #45ff4930
+# %% ../../nbs/18_data.loaders.ipynb #1196445c
 class SliceDL(DataLoader):
     "fastai's `DataLoader` that gathers a batch at once and shuffles by torch's global generator and the run's seed."
     def __init__(self, dataset=None, seed=0, **kw):
@@ -33,7 +34,7 @@ class SliceDL(DataLoader):
     def retain(self, res, b): return res
     def new(self, dataset=None, cls=None, **kw): return super().new(dataset, cls, seed=self.seed, **kw)
 
-# %% ../../nbs/18_data.loaders.ipynb #5e7fe731
+# %% ../../nbs/18_data.loaders.ipynb #b3532d46
 def slice_dls(
     train: Slices,             # shuffled and augmented
     valid: Slices,             # in order, unchanged
@@ -61,7 +62,7 @@ def slice_dls(
     dls.c_in, dls.n_out, dls.class_names = train.c_in, train.n_out, train.class_names
     return dls
 
-# %% ../../nbs/18_data.loaders.ipynb #3a0c0e04
+# %% ../../nbs/18_data.loaders.ipynb #9c4ed90d
 def _mni_items(root): return [Item(f'mni152_{p}', part=p) for p in SLABS if p != 'all']
 
 MNI = DataSet('mni', 'MNI152 T1 template, three tissues', MNI_NAMES, {'kind': 'none'}, 'ICBM: free to use, copy, modify and distribute with its notice',
@@ -78,9 +79,9 @@ def _phantom_case(item):
 PHANTOM = DataSet('phantom', 'Phantom abdomen, CT-like, with the eight organs of Synapse', ORGANS, {'kind': 'window', 'lo': -125, 'hi': 275}, 'made by snetlib, Apache-2.0',
                   'drawn by snetlib.data.phantom', 'none: it is drawn', _phantom_items, _phantom_case, embedded=True, expect={'train': 8, 'valid': 2, 'test': 4})
 
-DATASETS = {d.name: d for d in (MNI, PHANTOM)}
+DATASETS = {d.name: d for d in (MNI, PHANTOM, ACDC)}
 
-# %% ../../nbs/18_data.loaders.ipynb #c1d6c21f
+# %% ../../nbs/18_data.loaders.ipynb #ff627bf8
 def load_cases(
     dataset: str,            # a name in DATASETS
     root=None,               # its folder, raw or prepared; not needed for 'mni' and 'phantom'
@@ -113,4 +114,4 @@ def load_slices(
     ds = DATASETS[choose(dataset, DATASETS, 'data set')]
     items = _items(ds, root, part, split, val, seed)
     size = (size, size) if isinstance(size, int) else size
-    return Slices.from_cases(map(ds.load, items), ds.class_names, ds.intensity, size, resize)
+    return Slices.stack((case_slices(ds.load(i), ds.class_names, ds.scale(i), size, resize) for i in items), ds.class_names)
