@@ -7,14 +7,15 @@ __all__ = ['PAPER_BASELINES', 'Baseline', 'from_monai', 'from_smp', 'residual_un
            'unet_large', 'attention_unet', 'unetpp', 'vnet', 'dynunet', 'ConcatHead', 'hrnet_named', 'hrnet',
            'hrnet_w18', 'r50_unet', 'r50_att_unet', 'r50_deeplabv3plus', 'swin_unetr']
 
-# %% ../../nbs/35_models.baselines.ipynb #e0b0d767
+# %% ../../nbs/35_models.baselines.ipynb #88284f15
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ..core import SnetError, need, register_model
+from ..layers import check_input, resize_to
 
-# %% ../../nbs/35_models.baselines.ipynb #47e8454d
+# %% ../../nbs/35_models.baselines.ipynb #b68c205f
 class Baseline(nn.Module):
     "A library's network under this project's contract: any H, W ≥ 32 in, logits (b, n_out, H, W) out. Raises `SnetError` for another input."
     def __init__(self,
@@ -27,19 +28,16 @@ class Baseline(nn.Module):
         self.net, self.c_in, self.multiple, self.c_net = net, c_in, multiple, c_net or c_in
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.ndim != 4 or x.shape[1] != self.c_in:
-            raise SnetError(f'This model takes images (b, {self.c_in}, H, W), not {tuple(x.shape)}; build it with c_in={x.shape[1] if x.ndim == 4 else "…"} or convert the images.')
+        check_input(x, self.c_in)
         h, w = x.shape[-2:]
-        if min(h, w) < 32: raise SnetError(f'An image of {h}×{w} is smaller than 32×32; resize or pad it first.')
         pad = [max(2, -(-s // self.multiple)) * self.multiple - s for s in (h, w)]
         x = F.pad(x, (0, pad[1], 0, pad[0]), mode='replicate')
         if self.c_net > self.c_in: x = F.pad(x, (0, 0, 0, 0, 0, self.c_net - self.c_in))
         y = self.net(x)
         if isinstance(y, (list, tuple)): y = y[-1]
-        if y.shape[-2:] != x.shape[-2:]: y = F.interpolate(y, x.shape[-2:], mode='bilinear', align_corners=False)
-        return y[..., :h, :w]
+        return resize_to(y, x)[..., :h, :w]
 
-# %% ../../nbs/35_models.baselines.ipynb #30b22bba
+# %% ../../nbs/35_models.baselines.ipynb #6437d265
 def from_monai(
     name: str,               # a class of monai.networks.nets
     c_in: int,               # channels of the images
@@ -53,7 +51,7 @@ def from_monai(
     from monai.networks import nets
     return Baseline(getattr(nets, name)(spatial_dims=2, in_channels=c_net or c_in, out_channels=n_out, **kwargs), c_in, multiple, c_net)
 
-# %% ../../nbs/35_models.baselines.ipynb #9e0371cc
+# %% ../../nbs/35_models.baselines.ipynb #0b8acb6f
 def from_smp(
     name: str,                           # a class of segmentation_models_pytorch
     c_in: int,                           # channels of the images
@@ -70,7 +68,7 @@ def from_smp(
     except Exception as e: raise SnetError(f'The weights {encoder_weights!r} of {encoder_name} could not be had ({type(e).__name__}); '
                                            'connect to the internet once so that they are cached, or leave encoder_weights=None.') from e
 
-# %% ../../nbs/35_models.baselines.ipynb #e66b2e62
+# %% ../../nbs/35_models.baselines.ipynb #ca4627e1
 def residual_unet(c_in, n_out, width, kwargs):
     "MONAI's residual U-Net with five levels, `width` channels at the first and twice as many at each next."
     return from_monai('UNet', c_in, n_out, 16, **dict(channels=tuple(width*2**i for i in range(5)), strides=(2,)*4, num_res_units=2) | kwargs)
@@ -95,7 +93,7 @@ def unet_large(c_in=3, n_out=2, **kwargs):
     "Plain U-Net of 31 M parameters with the widths of the original, 64…1024 (MONAI BasicUNet)."
     return from_monai('BasicUNet', c_in, n_out, 16, **dict(features=(64, 128, 256, 512, 1024, 64)) | kwargs)
 
-# %% ../../nbs/35_models.baselines.ipynb #f88d3188
+# %% ../../nbs/35_models.baselines.ipynb #842e62ca
 @register_model(tags=('baseline',))
 def attention_unet(c_in=3, n_out=2, **kwargs):
     "Attention U-Net with additive gates on the skips (MONAI AttentionUnet, 64…1024 channels)."
@@ -118,7 +116,7 @@ def dynunet(c_in=3, n_out=2, **kwargs):
     levels = dict(kernel_size=[3]*6, strides=[1] + [2]*5, upsample_kernel_size=[2]*5, filters=(32, 64, 128, 256, 512, 512))
     return from_monai('DynUNet', c_in, n_out, 32, **levels | kwargs)
 
-# %% ../../nbs/35_models.baselines.ipynb #713b3ca3
+# %% ../../nbs/35_models.baselines.ipynb #356006dc
 class ConcatHead(nn.Module):
     "HRNet's head: maps of several resolutions, all brought to the first one's, side by side, 1×1 conv-BN-ReLU, 1×1 to classes."
     def __init__(self,
@@ -130,10 +128,9 @@ class ConcatHead(nn.Module):
         self.mix = nn.Sequential(nn.Conv2d(c, c, 1, bias=False), nn.BatchNorm2d(c), nn.ReLU(inplace=True), nn.Conv2d(c, n_out, 1))
 
     def forward(self, maps: list) -> torch.Tensor:
-        size = maps[0].shape[-2:]
-        return self.mix(torch.cat([F.interpolate(m, size, mode='bilinear', align_corners=False) for m in maps], 1))
+        return self.mix(torch.cat([resize_to(m, maps[0]) for m in maps], 1))
 
-# %% ../../nbs/35_models.baselines.ipynb #ae369406
+# %% ../../nbs/35_models.baselines.ipynb #411dc619
 def hrnet_named(c_in, n_out, timm_name):
     "timm's HRNet, randomly initialised, with HRNet's own head at stride 4."
     timm = need('timm', 'baselines')
@@ -150,7 +147,7 @@ def hrnet_w18(c_in=3, n_out=2):
     "HRNet-W18 with its head for segmentation (timm body)."
     return hrnet_named(c_in, n_out, 'hrnet_w18')
 
-# %% ../../nbs/35_models.baselines.ipynb #31cf0df8
+# %% ../../nbs/35_models.baselines.ipynb #af4f6aa1
 @register_model(tags=('baseline',))
 def r50_unet(c_in=3, n_out=2, **kwargs):
     "U-Net decoder on a ResNet-50 (segmentation-models-pytorch Unet), no pre-training unless encoder_weights says so."
@@ -171,7 +168,7 @@ def swin_unetr(c_in=3, n_out=2, **kwargs):
     "Swin UNETR with two-dimensional windows (MONAI SwinUNETR, 24 features)."
     return from_monai('SwinUNETR', c_in, n_out, 32, **dict(feature_size=24) | kwargs)
 
-# %% ../../nbs/35_models.baselines.ipynb #cb8ab49a
+# %% ../../nbs/35_models.baselines.ipynb #b94da554
 PAPER_BASELINES = {   # the paper's name -> (tables, our name or None for "not yet", parameters in millions printed in SNet's Table 4 or None)
     'V-Net': ('1', 'vnet', None), 'DARR': ('1', None, None), 'U-Net': ('1, 3, 4, II, III', 'unet', 7.2), 'Att-UNet': ('1, 3, 4', 'attention_unet', 19.8),
     'R50 U-Net': ('2', 'r50_unet', None), 'R50 Att-UNet': ('2', 'r50_att_unet', None), 'R50 ViT': ('1, 2, 4', None, 488.25),
