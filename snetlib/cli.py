@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'parse_settings', 'models', 'train', 'predict', 'demo', 'main', 'fail']
 
-# %% ../nbs/57_cli.ipynb #44c8179b
+# %% ../nbs/57_cli.ipynb #5219feac
 import json, sys, warnings
 from pathlib import Path
 from typing import List, Optional
@@ -14,8 +14,8 @@ import typer
 
 from .core import SnetError, io_error, list_models
 
-# %% ../nbs/57_cli.ipynb #0aa070fa
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help='SNet and SoSegFormer: train, predict, measure, reproduce.')
+# %% ../nbs/57_cli.ipynb #8547cfb1
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help='SNet and SoSegFormer: train, predict, measure, reproduce.')
 
 def parse_settings(
     pairs: list,   # strings 'key=value'
@@ -29,7 +29,7 @@ def parse_settings(
         except ValueError: out[key.strip()] = text.strip()
     return out
 
-# %% ../nbs/57_cli.ipynb #1e482cb3
+# %% ../nbs/57_cli.ipynb #a654a2c8
 @app.command()
 def models(
     pattern: str=typer.Argument('*', help="shell pattern, e.g. 'snet_*'"),
@@ -48,7 +48,7 @@ def models(
             except SnetError: size = '       –    '
         typer.echo(f'{n:28} {size}{(MODELS[n].__doc__ or "").strip().splitlines()[0]}')
 
-# %% ../nbs/57_cli.ipynb #29c167e6
+# %% ../nbs/57_cli.ipynb #dadb10f7
 @app.command()
 def train(
     dataset: str=typer.Argument(..., help='mni, phantom, acdc, synapse, … or folder'),
@@ -70,7 +70,7 @@ def train(
     best = learn.checkpoint.best
     typer.echo(f'{out}: {len(learn.checkpoint.history)} epochs, best validation Dice {best:.4f} (per case, corrected protocol)' if best >= 0 else f'{out}: no validation yet')
 
-# %% ../nbs/57_cli.ipynb #ba85ec6c
+# %% ../nbs/57_cli.ipynb #3372fb09
 @app.command()
 def predict(
     run: Path=typer.Argument(..., help='folder of a trained run'),
@@ -90,7 +90,7 @@ def predict(
     for r in rows: typer.echo(f"{r['case']}: {r['status']}" + ''.join(f', {k} {v}' for k, v in r.items() if k not in ('case', 'status', 'mask')), err=r in failed)
     if failed: raise SnetError(f'{len(failed)} of {len(rows)} files could not be predicted; the reasons stand above and in {out}/predictions.csv.')
 
-# %% ../nbs/57_cli.ipynb #3267cac3
+# %% ../nbs/57_cli.ipynb #90161b44
 @app.command()
 def demo(
     out: Path=typer.Option(Path('demo'), help='folder for the report, the picture and the predicted volume'),
@@ -101,7 +101,7 @@ def demo(
     from snetlib.demo import run_demo
     typer.echo(run_demo(out, seconds, seed))
 
-# %% ../nbs/57_cli.ipynb #a3fb3e64
+# %% ../nbs/57_cli.ipynb #6a6cfc6f
 def main(
     argv: list | None=None,   # arguments; None: those of the process
 ):
@@ -110,7 +110,7 @@ def main(
     debug = '--debug' in argv
     argv = [a for a in argv if a != '--debug']
     if not debug: warnings.simplefilter('ignore')   # what libraries say to programmers is no help to whoever types a command
-    try: app(argv, standalone_mode=True)
+    try: app(argv, prog_name='snet', standalone_mode=True)
     except SnetError as e: fail(e, debug)
     except KeyboardInterrupt: typer.echo('Stopped. What was finished is kept; continue training with the same command and --resume.', err=True); sys.exit(130)
     except BrokenPipeError: sys.exit(0)
