@@ -6,7 +6,7 @@
 __all__ = ['FUSERS', 'subset_entropies', 'subset_averages', 'han_profile', 'bit_features', 'rank2', 'fuse_bits', 'surviving_bits',
            'regime', 'survival_curve', 'gaussian_survival', 'kl_divergence', 'symmetric_kl', 'random_coupling']
 
-# %% ../../nbs/06_theory.han.ipynb #bbb4e63d
+# %% ../../nbs/06_theory.han.ipynb #70733656
 from math import comb
 
 import numpy as np
@@ -15,7 +15,7 @@ from scipy.special import entr, rel_entr
 from ..core import SnetError, choose
 from .entropy import check_distribution, entropy, log_base, gaussian_mi
 
-# %% ../../nbs/06_theory.han.ipynb #6e58d981
+# %% ../../nbs/06_theory.han.ipynb #54d0211d
 def subset_entropies(
     p,               # joint probability table of i variables, one axis each, of any number of values
     base: float=2,   # 2: bits
@@ -31,7 +31,7 @@ def subset_entropies(
     out[0] = 0                                                # the empty table sums to 1 up to rounding
     return out / log_base(base)
 
-# %% ../../nbs/06_theory.han.ipynb #ed74c9fd
+# %% ../../nbs/06_theory.han.ipynb #3c802957
 def subset_averages(
     p,               # joint probability table of i variables
     base: float=2,   # 2: bits
@@ -49,7 +49,7 @@ def han_profile(
     averages = subset_averages(p, base)
     return averages / np.arange(1, len(averages) + 1)
 
-# %% ../../nbs/06_theory.han.ipynb #6ad9fbd6
+# %% ../../nbs/06_theory.han.ipynb #6fdf8a93
 def bit_features(
     a: int,          # dimensions (bits) of f^a
     b: int,          # dimensions (bits) of f^b, b ≤ a
@@ -77,7 +77,7 @@ def rank2(
         if v: basis.append(v)
     return len(basis)
 
-# %% ../../nbs/06_theory.han.ipynb #2de77808
+# %% ../../nbs/06_theory.han.ipynb #f9b43f37
 FUSERS = ('best', 'linear', 'table')
 
 def fuse_bits(
@@ -102,7 +102,7 @@ def surviving_bits(
     "I(f^n; (f^a, f^b)) = H(f^n) of a deterministic fusion, exact, in bits."
     return entropy(np.unique(code, return_counts=True)[1] / len(code))
 
-# %% ../../nbs/06_theory.han.ipynb #17936bdd
+# %% ../../nbs/06_theory.han.ipynb #a4763588
 def regime(
     n: float,            # dimensions of the fused feature
     n_star: float,       # dimensions that are needed
@@ -124,7 +124,7 @@ def survival_curve(
     bits = np.array([[surviving_bits(fuse_bits(z, int(n), how, s)) for s in range(1 if how == 'best' else tries)] for n in ns])
     return dict(n=ns, case=np.array([regime(n, n_star) for n in ns]), mean=bits.mean(1), worst=bits.min(1), n_star=n_star)
 
-# %% ../../nbs/06_theory.han.ipynb #0df09d84
+# %% ../../nbs/06_theory.han.ipynb #52099168
 def gaussian_survival(
     cov,                 # covariance (a + b, a + b) of the two features together
     ns,                  # fused dimensions to try
@@ -135,7 +135,7 @@ def gaussian_survival(
     if noise <= 0: raise SnetError(f'noise={noise} would let one number carry everything; give a variance above 0.')
     return np.r_[0, np.cumsum(np.log2(1 + eig/noise)/2)][np.minimum(ns, len(eig))]
 
-# %% ../../nbs/06_theory.han.ipynb #0e0c6791
+# %% ../../nbs/06_theory.han.ipynb #35de96f8
 def kl_divergence(
     p, q,            # two distributions over the same outcomes
     base: float=2,   # 2: bits
@@ -152,7 +152,7 @@ def symmetric_kl(
     "KL(p ‖ q) + KL(q ‖ p) (Jeffreys' divergence), exact."
     return kl_divergence(p, q, base) + kl_divergence(q, p, base)
 
-# %% ../../nbs/06_theory.han.ipynb #4abc05b8
+# %% ../../nbs/06_theory.han.ipynb #00cefbeb
 def random_coupling(
     p_a, p_b,             # the two marginals
     tight: float=0,       # 0: independent; larger: more of the mass on few cells
