@@ -7,7 +7,7 @@ __all__ = ['PICTURES', 'Case', 'reading', 'check_room', 'read_nifti', 'to_slices
            'as_label', 'read_case', 'stem', 'write_mask', 'scale_intensity', 'resize_images', 'resize_labels', 'Slices',
            'case_slices']
 
-# %% ../../nbs/11_data.core.ipynb #e988a154
+# %% ../../nbs/11_data.core.ipynb #a3a289ae
 import contextlib, gzip, io, logging, zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from ..core import SnetError, atomic_path, choose
 
-# %% ../../nbs/11_data.core.ipynb #1cbf9e5a
+# %% ../../nbs/11_data.core.ipynb #083f9262
 @dataclass
 class Case:
     "One patient, volume or picture, slices first."
@@ -34,7 +34,7 @@ class Case:
     affine: np.ndarray | None = None      # 4×4 of the canonical (RAS) array the slices came from, or None
     instances: np.ndarray | None = None   # int32 (z, H, W), 0 = background, one number per object; or None
 
-# %% ../../nbs/11_data.core.ipynb #70a5213a
+# %% ../../nbs/11_data.core.ipynb #e330a901
 @contextlib.contextmanager
 def reading(
     path,   # the file about to be read
@@ -58,12 +58,13 @@ def check_room(
     stored: int|None=None,   # bytes on disk if compressed; deflate cannot pack more than 1032 : 1
 ):
     "Raise `SnetError` before an absurd header makes us allocate what cannot be there."
-    free = psutil.virtual_memory().available
+    if 0 <= nbytes < 1 << 20: return                         # a megabyte is always there
     if nbytes < 0 or (stored is not None and nbytes > 1100*stored + 4096):
         raise SnetError(f'{path} announces {nbytes/1e9:.3g} GB of data but holds {stored/1e6:.3g} MB; it is damaged or truncated: copy or download it again.')
+    free = psutil.virtual_memory().available
     if nbytes > free: raise SnetError(f'{path} needs {nbytes/1e9:.3g} GB of memory and {free/1e9:.3g} GB are free; crop or downsample it first, or use a larger machine.')
 
-# %% ../../nbs/11_data.core.ipynb #e1f8df50
+# %% ../../nbs/11_data.core.ipynb #4522ac6f
 def _unzip(path):
     "All bytes of a NIfTI, its check sum verified if it is compressed, never more than its header announces."
     with open(path, 'rb') as h: packed = h.read(2) == b'\x1f\x8b'
@@ -103,7 +104,7 @@ def read_nifti(
         if not ok.all(): data = np.where(ok, data, data[ok].min())
         return kind(data, img.affine, img.header)
 
-# %% ../../nbs/11_data.core.ipynb #788e145c
+# %% ../../nbs/11_data.core.ipynb #9bff3432
 def to_slices(
     volume: np.ndarray,   # (x, y, z), canonical
     axis: int=2,          # slice along x (0), y (1) or z (2)
@@ -118,7 +119,7 @@ def from_slices(
     "Back to (x, y, z)."
     return np.moveaxis(slices, 0, 2 - axis).transpose(2, 1, 0)
 
-# %% ../../nbs/11_data.core.ipynb #d783fbfc
+# %% ../../nbs/11_data.core.ipynb #be792577
 PICTURES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
 
 def _pixels(im, mask):
@@ -142,7 +143,7 @@ def read_picture(
         if len({p.shape for p in pages}) > 1: raise SnetError(f'{path} has pages of different sizes {sorted({p.shape for p in pages})}; save one of them as its own file.')
         return np.stack(pages)
 
-# %% ../../nbs/11_data.core.ipynb #d1472ff1
+# %% ../../nbs/11_data.core.ipynb #d41a623a
 def _npz(path):
     out = {}
     with zipfile.ZipFile(path) as z:
@@ -161,11 +162,12 @@ def _h5(path):
     with h5py.File(path, 'r') as f:
         for k in f:
             if not isinstance(f.get(k, getlink=True), h5py.HardLink): raise SnetError(f'{path} links {k!r} to somewhere else; copy the array into the file itself.')
-            if not isinstance(f[k], h5py.Dataset): continue
-            if f[k].is_virtual or f[k].external: raise SnetError(f'{path} keeps {k!r} in another file; copy the array into the file itself.')
-            if f[k].dtype.kind in 'iufb':
-                check_room(f[k].size*f[k].dtype.itemsize, path, f[k].id.get_storage_size())
-                out[k] = f[k][()]
+            x = f[k]
+            if not isinstance(x, h5py.Dataset): continue
+            if x.is_virtual or x.external: raise SnetError(f'{path} keeps {k!r} in another file; copy the array into the file itself.')
+            if x.dtype.kind in 'iufb':
+                check_room(x.size*x.dtype.itemsize, path, x.id.get_storage_size())
+                out[k] = x[()]
         out |= {k: np.asarray(v) for k, v in f.attrs.items() if k in ('spacing', 'affine')}
     return out
 
@@ -178,30 +180,30 @@ def read_arrays(
         if not arrays: raise SnetError(f'{path} holds no plain array; it needs one named image (and one named label).')
         return arrays
 
-# %% ../../nbs/11_data.core.ipynb #2143ab57
+# %% ../../nbs/11_data.core.ipynb #07791259
 def as_label(
     x: np.ndarray,   # numbers of any dtype
     path='mask',     # for the message
 ) -> np.ndarray:
     "The same numbers as uint8. Raises `SnetError` for fractions, negative numbers and numbers above 255."
-    if x.size and not (np.isfinite(x).all() and (x == np.rint(x)).all()): raise SnetError(f'{path} holds fractions or NaN where class numbers belong; save the mask with nearest-neighbour values, as integers.')
+    if x.dtype == np.uint8: return x
+    if x.dtype.kind == 'f' and not (np.isfinite(x).all() and (x == np.rint(x)).all()): raise SnetError(f'{path} holds fractions or NaN where class numbers belong; save the mask with nearest-neighbour values, as integers.')
     if x.size and (x.min() < 0 or x.max() > 255): raise SnetError(f'{path} holds labels from {x.min():g} to {x.max():g} where 0 to 255 are allowed; if these number single objects, say "instances": true in dataset.json.')
     return x.astype(np.uint8)
 
 def _array(path, mask, axis):
-    "(array, spacing, affine) of any supported file, slices first."
+    "(array, spacing, affine, the other arrays of the file) of any supported file, slices first."
     path = Path(path); name = path.name.lower()
     if name.endswith(('.nii', '.nii.gz')):
         img = nib.as_closest_canonical(read_nifti(path)); zooms = np.array(img.header.get_zooms()[:3], float)
         order = {2: (2, 1, 0), 1: (1, 2, 0), 0: (0, 2, 1)}[axis]   # which of x, y, z each axis of the slices is
-        return to_slices(np.asarray(img.dataobj), axis), tuple(float(zooms[a]) for a in order), img.affine
-    if name.endswith(PICTURES): return read_picture(path, mask), None, None
+        return to_slices(np.asarray(img.dataobj), axis), tuple(float(zooms[a]) for a in order), img.affine, {}
+    if name.endswith(PICTURES): return read_picture(path, mask), None, None, {}
     if name.endswith(('.npz', '.h5', '.hdf5')):
         a = read_arrays(path); key = 'label' if mask else 'image'
         plain = {k: v for k, v in a.items() if k not in ('spacing', 'affine')}
-        if key not in plain and len(plain) > 1: raise SnetError(f'{path} holds {sorted(plain)} but no array {key!r}; rename the array that is meant.')
-        x = plain.get(key, next(iter(plain.values())))
-        return x, tuple(map(float, a['spacing'])) if 'spacing' in a else None, a.get('affine')
+        if not plain or (key not in plain and len(plain) > 1): raise SnetError(f'{path} holds {sorted(plain)} but no array {key!r}; rename the array that is meant.')
+        return plain.get(key, next(iter(plain.values()))), tuple(map(float, a['spacing'])) if 'spacing' in a else None, a.get('affine'), plain
     raise SnetError(f'{path} is of no kind that can be read; use one of: .nii .nii.gz {" ".join(PICTURES)} .npz .h5.')
 
 def read_case(
@@ -209,26 +211,29 @@ def read_case(
     label_path=None,       # its mask in any of these; an npz or h5 may hold both
     axis: int=2,           # volumes in NIfTI: slice along x (0), y (1) or z (2) of the patient
     id: str|None=None,     # the case's name; the file's stem by default
+    mapping=None,          # (stored mask, path) -> uint8 classes; None takes the stored numbers as classes
 ) -> Case:
     "Read an image and, if there is one, its mask. Raises `SnetError` for anything damaged and for a mask of another size or place."
-    image_path = Path(image_path); spacing = affine = None
-    image, spacing, affine = _array(image_path, False, axis)
-    label = where = None
-    if label_path is not None:
-        label, _, where = _array(label_path, True, axis)
-    elif image_path.suffix in ('.npz', '.h5', '.hdf5'): label = read_arrays(image_path).get('label')
+    image, spacing, affine, more = _array(image_path, False, axis); label, where, objects = more.get('label'), None, more.get('instances')
+    if label_path is not None: label, _, where, _ = _array(label_path, True, axis)
     colours = affine is None and image.ndim == 3 and image.shape[-1] in (3, 4) and (label is None or label.ndim == 2)
     if image.ndim == 2 or colours: image = image[None]
-    if label is not None:
-        if label.ndim == 2: label = label[None]
-        if label.ndim == 4 and label.shape[-1] == 3 and (label == label[..., :1]).all(): label = label[..., 0]   # grey saved as RGB
-        if label.shape[:3] != image.shape[:3]: raise SnetError(f'{label_path or image_path} has a mask of size {label.shape[:3]} for an image of size {image.shape[:3]}; find the mask that belongs to it, or resize it with nearest-neighbour values.')
-        if affine is not None and where is not None: _same_place(affine, where, image.shape, image_path, label_path)
-        if label.ndim == 3: label = as_label(label, label_path or image_path)
     if image.ndim not in (3, 4) or 0 in image.shape: raise SnetError(f'{image_path} has the shape {image.shape}; (H, W), (z, H, W) or (z, H, W, channels) is needed.')
     image = image.astype(np.float32)
     if not np.isfinite(image).any(): raise SnetError(f'{image_path} holds no finite number (all NaN); export it again.')
-    return Case(id or stem(image_path), image, label, spacing, affine)
+    if label is not None: label = _fitting(label, image, affine, where, image_path, label_path or image_path, mapping or as_label)
+    if objects is not None and (label is None or objects.reshape(-1, *objects.shape[-2:]).shape != label.shape): objects = None
+    return Case(id or stem(image_path), image, label, spacing, affine, None if objects is None else objects.reshape(label.shape))
+
+def _fitting(label, image, affine, where, image_path, label_path, mapping):
+    "The mask as (z, H, W) classes, once it is known to lie on the image's grid."
+    if label.ndim == 2: label = label[None]
+    if label.shape[:3] != image.shape[:3]: raise SnetError(f'{label_path} has a mask of size {label.shape[:3]} for an image of size {image.shape[:3]} in {image_path}; find the mask that belongs to it, or resize it with nearest-neighbour values.')
+    if label.ndim == 4 and (label == label[..., :1]).all(): label = label[..., 0]   # grey saved as colour
+    if affine is not None and where is not None: _same_place(affine, where, image.shape, image_path, label_path)
+    label = mapping(label, label_path)
+    if label.ndim != 3: raise SnetError(f'{label_path} is a mask in colours; say in dataset.json which colour is which class: "colours": {{"#ff0000": 1}}.')
+    return label
 
 def stem(
     path,   # a file
@@ -245,7 +250,7 @@ def _same_place(a, b, shape, image_path, label_path):
     gap = np.abs((a - b) @ corners).max(); voxel = np.sqrt((a[:3, :3]**2).sum(0)).min()
     if gap > voxel/2: raise SnetError(f'{label_path} lies up to {gap:.1f} mm away from {image_path}; it was drawn on another image, or its header was lost: resample it onto the image.')
 
-# %% ../../nbs/11_data.core.ipynb #1f05518f
+# %% ../../nbs/11_data.core.ipynb #a757e156
 def write_mask(
     mask: np.ndarray,   # (z, H, W) integers 0–255, slices as `read_case` made them
     like,               # the input: its path, or a nibabel image
@@ -278,7 +283,7 @@ def _write_png(mask, like, path):
     with atomic_path(path) as tmp: Image.fromarray(mask[0]).save(tmp, format='PNG')
     return path
 
-# %% ../../nbs/11_data.core.ipynb #f172f983
+# %% ../../nbs/11_data.core.ipynb #feab0bbe
 def scale_intensity(
     x: np.ndarray,   # one volume, any shape
     how: dict,       # {'kind': 'window', 'lo': -125, 'hi': 275}, {'kind': 'percentile', 'lo': 0.5, 'hi': 99.5}, {'kind': 'uint8'} or {'kind': 'none'}
@@ -292,7 +297,7 @@ def scale_intensity(
         raise SnetError(f'the image holds values from {x.min():g} to {x.max():g} where {lo} to {hi} were announced; use {{"kind": "percentile", "lo": 0.5, "hi": 99.5}} or give a window.')
     return np.clip((x - lo)/(hi - lo), 0, 1).astype(np.float32) if hi > lo else np.zeros_like(x)
 
-# %% ../../nbs/11_data.core.ipynb #01fc42ad
+# %% ../../nbs/11_data.core.ipynb #51c8d658
 def resize_images(
     x: np.ndarray,        # (n, H, W) or (n, H, W, c), float
     size: tuple,          # (H, W) wanted
@@ -320,7 +325,7 @@ def resize_labels(
     rows, cols = (((np.arange(n) + .5)*m/n).astype(int) for n, m in zip(size, y.shape[1:]))   # pixel centres, as in the bilinear grid
     return y[:, rows][:, :, cols]
 
-# %% ../../nbs/11_data.core.ipynb #9984bde4
+# %% ../../nbs/11_data.core.ipynb #4339bf31
 class Slices:
     "A map-style data set of 2-D slices of one size, in memory or memory-mapped."
     def __init__(self,
@@ -388,7 +393,7 @@ def case_slices(
 ) -> tuple:
     "(images, labels, ids) of one case, ready to be stacked. Raises `SnetError` for a case without a label or with labels that have no name."
     if case.label is None: raise SnetError(f'{case.id} has no mask, so nothing can be learnt from it; add the mask or leave the case out.')
-    odd = sorted(set(np.unique(case.label).tolist()) - {*range(len(class_names)), 255})
+    odd = sorted(set(np.flatnonzero(np.bincount(case.label.ravel())).tolist()) - {*range(len(class_names)), 255})
     if odd: raise SnetError(f'{case.id} holds the labels {odd[:5]}, but there are {len(class_names)} classes {tuple(class_names)}; map them in dataset.json or mend the mask (255 means ignore).')
     x = scale_intensity(case.image, intensity); y = case.label
     if size is not None: x, y = resize_images(x, size, resize), resize_labels(y, size, resize)

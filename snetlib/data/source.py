@@ -6,7 +6,7 @@
 __all__ = ['SLICE', 'Item', 'files_in', 'inside', 'draw_groups', 'hold_out', 'write_split', 'read_split', 'slice_files',
            'read_volume', 'DataSet', 'read_index', 'index_items']
 
-# %% ../../nbs/11b_data.source.ipynb #a1f4224e
+# %% ../../nbs/11b_data.source.ipynb #e4b95b28
 import glob, json, re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ import numpy as np
 from ..core import SnetError, choose
 from .core import Case, read_case, stem
 
-# %% ../../nbs/11b_data.source.ipynb #76888a53
+# %% ../../nbs/11b_data.source.ipynb #fe2d9751
 @dataclass(frozen=True)
 class Item:
     "One case on disk, not read yet."
@@ -32,7 +32,7 @@ class Item:
     @property
     def unit(self) -> str: return self.group or self.id
 
-# %% ../../nbs/11b_data.source.ipynb #de58a7ad
+# %% ../../nbs/11b_data.source.ipynb #cf0a2b13
 def files_in(
     folder,             # where to look; a link to the folder itself is fine
     endings: tuple,     # e.g. ('.nii.gz', '.nii'), lower case
@@ -53,7 +53,7 @@ def inside(
     if not real.is_relative_to(Path(root).resolve()): raise SnetError(f'{path} is a link that leads outside {root}; copy the file into the folder, or give the folder it really lies in.')
     return Path(path)
 
-# %% ../../nbs/11b_data.source.ipynb #ee8e7265
+# %% ../../nbs/11b_data.source.ipynb #27864923
 def draw_groups(
     groups,            # names, any iterable
     share: tuple,      # e.g. (0.7, 0.1, 0.2) for train, valid, test; the rest after rounding goes to train
@@ -75,7 +75,7 @@ def hold_out(
     held = {train[i] for i in np.random.default_rng(seed).permutation(len(train))[:val]}
     return {**split, 'train': [g for g in train if g not in held], 'valid': sorted({*split.get('valid', ()), *held})}
 
-# %% ../../nbs/11b_data.source.ipynb #1624dfd5
+# %% ../../nbs/11b_data.source.ipynb #beb86404
 def write_split(
     split: dict,    # {part: ids}
     source: str,    # where it comes from, one or more lines
@@ -98,7 +98,7 @@ def read_split(
             split[part].append(line)
     return split
 
-# %% ../../nbs/11b_data.source.ipynb #fbf878d9
+# %% ../../nbs/11b_data.source.ipynb #88c85648
 SLICE = re.compile(r'^(?P<case>.+?)_slice_?(?P<n>\d+)$')   # ACDC writes _slice_1, TransUNet _slice001
 
 def slice_files(
@@ -125,7 +125,7 @@ def read_volume(
     if len({s.image.shape for s in slices}) > 1 or any(s.label is None for s in slices): raise SnetError(f'the slices of {m["case"]} in {Path(image).parent} differ in size or lack labels; prepare them again.')
     return replace(slices[0], id=m['case'], image=np.concatenate([s.image for s in slices]), label=np.concatenate([s.label for s in slices]))
 
-# %% ../../nbs/11b_data.source.ipynb #8ab6f3ee
+# %% ../../nbs/11b_data.source.ipynb #3764c82e
 @dataclass(frozen=True)
 class DataSet:
     "Everything snetlib knows about one data set."
@@ -168,7 +168,7 @@ class DataSet:
     def parts(self,
         items: list,             # from `items`
         split: str|None=None,    # a published list's name, 'layout', 'seeded', or a file; None takes the first of these that knows a case
-        val: int|None=None,      # training groups held out where the split has no validation part
+        val: int|None=None,      # training groups held out where the split has no validation part (a quarter of them at most)
         seed: int=0,             # of the held-out groups and of 'seeded'
     ) -> dict:
         "{'train': items, 'valid': items, 'test': items}. Raises `SnetError` for an unknown split."
@@ -182,10 +182,10 @@ class DataSet:
             groups = draw_groups(units, self.share, seed) if split == 'seeded' else read_split(split) if Path(split).is_file() else self.splits[choose(split, names, f'split of {self.name}')]
         groups = {p: [g for g in groups.get(p, ()) if g in set(map(key, items))] for p in ('train', 'valid', 'test')}
         val = self.val if val is None else val
-        if not groups['valid'] and val and len(groups['train']) > 1: groups = hold_out(groups, min(val, len(groups['train']) - 1), seed)
+        if not groups['valid'] and val and len(groups['train']) > 1: groups = hold_out(groups, min(val, max(1, len(groups['train'])//4)), seed)
         return {p: [i for i in items if key(i) in set(groups[p])] for p in groups}
 
-# %% ../../nbs/11b_data.source.ipynb #1ffc75e4
+# %% ../../nbs/11b_data.source.ipynb #d3775deb
 def read_index(
     root,   # folder with an index.json
 ) -> dict:
