@@ -6,7 +6,7 @@
 __all__ = ['MNI', 'PHANTOM_CASES', 'PHANTOM', 'DATASETS', 'FOLDERS', 'SliceDL', 'slice_dls', 'get_dataset', 'load_cases',
            'load_slices']
 
-# %% ../../nbs/18_data.loaders.ipynb #3fbcc2da
+# %% ../../nbs/18_data.loaders.ipynb #0d587e26
 import numpy as np
 import torch
 from fastai.data.core import DataLoaders
@@ -14,14 +14,18 @@ from fastai.data.load import DataLoader
 
 from ..core import SnetError, choose
 from .acdc import ACDC
+from .atlas import ATLAS
 from .core import Case, Slices, case_slices
 from .folder import folder_set
 from .mni import CLASS_NAMES as MNI_NAMES, SLABS, mni_case
 from .monuseg import MONUSEG
 from .phantom import ORGANS, abdomen_ct
+from .polypgen import POLYPGEN
+from .semsperm import semsperm_set
 from .source import DataSet, Item
+from .synapse import SYNAPSE
 
-# %% ../../nbs/18_data.loaders.ipynb #1605cc8c
+# %% ../../nbs/18_data.loaders.ipynb #f020bc65
 class SliceDL(DataLoader):
     "fastai's `DataLoader` that gathers a batch at once and shuffles by torch's global generator and the run's seed."
     def __init__(self, dataset=None, seed=0, **kw):
@@ -37,7 +41,7 @@ class SliceDL(DataLoader):
     def retain(self, res, b): return res
     def new(self, dataset=None, cls=None, **kw): return super().new(dataset, cls, seed=self.seed, **kw)
 
-# %% ../../nbs/18_data.loaders.ipynb #5a2ce7ca
+# %% ../../nbs/18_data.loaders.ipynb #588a6caf
 def slice_dls(
     train: Slices,             # shuffled and augmented
     valid: Slices,             # in order, unchanged
@@ -65,7 +69,7 @@ def slice_dls(
     dls.c_in, dls.n_out, dls.class_names = train.c_in, train.n_out, train.class_names
     return dls
 
-# %% ../../nbs/18_data.loaders.ipynb #0465ee39
+# %% ../../nbs/18_data.loaders.ipynb #b7ea3b85
 def _mni_items(root): return [Item(f'mni152_{p}', part=p) for p in SLABS if p != 'all']
 
 MNI = DataSet('mni', 'MNI152 T1 template, three tissues', MNI_NAMES, {'kind': 'none'}, 'ICBM: free to use, copy, modify and distribute with its notice',
@@ -82,8 +86,8 @@ def _phantom_case(item):
 PHANTOM = DataSet('phantom', 'Phantom abdomen, CT-like, with the eight organs of Synapse', ORGANS, {'kind': 'window', 'lo': -125, 'hi': 275}, 'made by snetlib, Apache-2.0',
                   'drawn by snetlib.data.phantom', 'none: it is drawn', _phantom_items, _phantom_case, embedded=True, expect={'train': 8, 'valid': 2, 'test': 4})
 
-DATASETS = {d.name: d for d in (MNI, PHANTOM, ACDC, MONUSEG)}
-FOLDERS = ('folder',)   # described by what lies in the folder
+DATASETS = {d.name: d for d in (MNI, PHANTOM, SYNAPSE, ACDC, MONUSEG, ATLAS, POLYPGEN)}
+FOLDERS = {'folder': folder_set, 'semsperm': semsperm_set}   # described by what lies in the folder
 
 def get_dataset(
     name: str,      # in DATASETS or FOLDERS
@@ -93,9 +97,9 @@ def get_dataset(
     "The description of a data set. Raises `SnetError` for an unknown name."
     if choose(name, (*DATASETS, *FOLDERS), 'data set') in DATASETS: return DATASETS[name]
     if root is None: raise SnetError(f'{name} needs its folder: give root=FOLDER with images/ and masks/.')
-    return folder_set(root, config, name)
+    return FOLDERS[name](root, config)
 
-# %% ../../nbs/18_data.loaders.ipynb #6dd5d248
+# %% ../../nbs/18_data.loaders.ipynb #4bac043f
 def load_cases(
     dataset: str,            # a name in DATASETS or FOLDERS
     root=None,               # its folder, raw or prepared; not needed for 'mni' and 'phantom'
@@ -128,6 +132,14 @@ def load_slices(
 ) -> Slices:
     "All slices of a part, scaled and resized, in memory. Raises `SnetError` for an unknown name, a missing folder, an empty part or a broken file."
     ds = get_dataset(dataset, root, config)
-    items = _items(ds, root, part, split, val, seed)
+    by_slice = split == 'frames' and part != 'all'
+    items = _items(ds, root, 'all' if by_slice else part, None if by_slice else split, val, seed)
     size = (size, size) if isinstance(size, int) else size
-    return Slices.stack((case_slices(ds.load(i), ds.class_names, ds.scale(i), size, resize) for i in items), ds.class_names)
+    found = Slices.stack((case_slices(ds.load(i), ds.class_names, ds.scale(i), size, resize) for i in items), ds.class_names)
+    return found.select(_frames(found, part, seed)) if by_slice else found
+
+def _frames(slices, part, seed):
+    "Indices of a frame-wise 80/20 split (SoSegFormer's): slices with a target, shuffled. It leaks: neighbours land on both sides, and 'valid' is the test part."
+    idx = np.flatnonzero(((slices.labels > 0) & (slices.labels < 255)).reshape(len(slices), -1).any(1))
+    idx = np.random.default_rng(seed).permutation(idx); cut = round(.8*len(idx))
+    return sorted((idx[:cut] if part == 'train' else idx[cut:]).tolist())
