@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lab export bench readme hooks install clean
+.PHONY: demo test lab export bench record readme hooks install clean
 demo: install            ## train SNet and a U-Net on a real MRI, predict an unseen slab, write demo/report.html
 	$(BIN)/snet demo --out demo
 test: install            ## what CI runs: export in sync, notebooks clean, every page, every test, the wheel
@@ -14,6 +14,8 @@ export: install          ## notebooks -> snetlib/
 	$(BIN)/nbdev_export && $(BIN)/nbdev_clean
 bench: install           ## speed and memory as ratios within one run
 	$(BIN)/python tests/bench/run.py
+record: install         ## the last demonstration's picture and scores -> README
+	mkdir -p nbs/images data/results && cp demo/picture.png nbs/images/demo.png && cp demo/scores.csv data/results/demo.csv
 readme: install          ## nbs/index.ipynb -> README.md
 	$(BIN)/python .ci/readme.py
 hooks: install           ## git hooks that keep notebooks clean and merges readable

@@ -6,7 +6,7 @@
 __all__ = ['Run', 'as_size', 'load_run', 'match_channels', 'slice_labels', 'to_size', 'predict_volume', 'predict_case',
            'predict_file', 'nib_like', 'find_images', 'predict_files']
 
-# %% ../nbs/50_infer.ipynb #ee9ec3dd
+# %% ../nbs/50_infer.ipynb #27b2154b
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from .models import create_model
 from .train import load_tensors
 from .viz import save_overlay
 
-# %% ../nbs/50_infer.ipynb #c59943d6
+# %% ../nbs/50_infer.ipynb #3ce346f6
 @dataclass
 class Run:
     "A trained network with what it needs to know about its images."
@@ -63,7 +63,7 @@ def load_run(
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     return Run(folder, config, model.eval().to(device, memory_format=fast_settings(device)['memory_format']))
 
-# %% ../nbs/50_infer.ipynb #b2a1aec0
+# %% ../nbs/50_infer.ipynb #f3d5bfdb
 def match_channels(
     x: torch.Tensor,   # (b, c, H, W)
     c_in: int,         # channels the network takes
@@ -99,7 +99,7 @@ def to_size(
     "Images at another size, by the same function that made the training slices."
     return torch.from_numpy(np.ascontiguousarray(resize_images(x.movedim(1, -1).numpy(), size, how))).movedim(-1, 1)
 
-# %% ../nbs/50_infer.ipynb #d8e73cb5
+# %% ../nbs/50_infer.ipynb #a9f32b19
 def predict_volume(
     model: nn.Module,          # in eval()
     image: np.ndarray,         # (z, H, W) or (z, H, W, c), in the file's units or already in [0, 1]
@@ -124,14 +124,15 @@ def predict_volume(
             bar.update(len(part))
     return out
 
-# %% ../nbs/50_infer.ipynb #2237e887
+# %% ../nbs/50_infer.ipynb #dba743d7
 def predict_case(
     run: Run,                # from `load_run`
     case: Case,              # from `read_case`
+    intensity: dict | None=None,   # how to scale this image, if not as in training
     **kwargs,                # bs, resize, progress: see `predict_volume`
 ) -> np.ndarray:
     "Labels (z, H, W) of a case, at the intensity and size the run was trained with."
-    return predict_volume(run.model, case.image, run.intensity, **(dict(size=run.size, c_in=run.config['data']['c_in']) | kwargs))
+    return predict_volume(run.model, case.image, intensity or run.intensity, **(dict(size=run.size, c_in=run.config['data']['c_in']) | kwargs))
 
 def predict_file(
     run: Run,                # from `load_run`
@@ -140,6 +141,7 @@ def predict_file(
     *,
     axis: int=2,             # NIfTI: slice along x (0), y (1) or z (2) of the patient
     overwrite: bool=False,   # predict again what is there already
+    intensity: dict | None=None,   # how to scale this image, if not as in training
     **kwargs,                # bs, resize, progress
 ) -> dict:
     "Write the mask and an overlay of one file; returns a row for the summary: case, status, and millilitres (or pixels) of each class."
@@ -149,9 +151,9 @@ def predict_file(
     target = out/(f'{name}_mask.png' if flat else f'{name}_mask.nii.gz')
     if target.exists() and not overwrite: return dict(case=name, status='was there', mask=target.name)
     case = read_case(path, axis=axis)
-    mask = predict_case(run, case, **kwargs)
+    mask = predict_case(run, case, intensity, **kwargs)
     z = int(np.argmax((mask > 0).sum((1, 2))))
-    with atomic_path(out/f'{name}_overlay.png') as tmp: save_overlay(tmp, scale_intensity(case.image, run.intensity)[z], mask[z])
+    with atomic_path(out/f'{name}_overlay.png') as tmp: save_overlay(tmp, scale_intensity(case.image, intensity or run.intensity)[z], mask[z])
     if path.suffix.lower() in ('.npz', '.h5', '.hdf5'): like = nib_like(case)
     else: like = path
     write_mask(mask, like, target, axis)
@@ -165,7 +167,7 @@ def nib_like(
     import nibabel as nib
     return nib.Nifti1Image(np.zeros(case.image.shape[:3][::-1], np.uint8), case.affine if case.affine is not None else np.diag([*(case.spacing or (1., 1., 1.))[::-1], 1.]))
 
-# %% ../nbs/50_infer.ipynb #72aa9067
+# %% ../nbs/50_infer.ipynb #ec7afecb
 def find_images(
     inputs,   # files and folders
 ) -> list:

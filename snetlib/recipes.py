@@ -6,11 +6,11 @@
 __all__ = ['SYNAPSE_PAPER', 'ACDC_PAPER', 'MONUSEG', 'CPU_SMALL', 'CPU_DEMO', 'SMOKE', 'SOSEGFORMER_PAPER', 'SOSEGFORMER_CPU',
            'RECIPES', 'EXTRA_KEYS', 'OPTIMISERS', 'SCHEDULES', 'LOSSES', 'PRECISIONS', 'get_recipe', 'check_recipe']
 
-# %% ../nbs/44_recipes.ipynb #7d03c3e0
+# %% ../nbs/44_recipes.ipynb #8b61c4ef
 from .core import SnetError, choose
 from .transforms import check_recipe as augmentation
 
-# %% ../nbs/44_recipes.ipynb #773a6a57
+# %% ../nbs/44_recipes.ipynb #8faefd28
 SYNAPSE_PAPER = dict(
     epochs=300,                # P: section 5.1.2
     bs=12,                     # P: section 5.1.2
@@ -34,7 +34,7 @@ SYNAPSE_PAPER = dict(
     valid_every=1,             # C: validate after every epoch; the best epoch is chosen on validation
 )
 
-# %% ../nbs/44_recipes.ipynb #bf0ea6af
+# %% ../nbs/44_recipes.ipynb #eddaac00
 ACDC_PAPER = SYNAPSE_PAPER | dict(
     epochs=150,                # P: section 5.1.2
 )
@@ -54,6 +54,9 @@ CPU_SMALL = SYNAPSE_PAPER | dict(
 CPU_DEMO = CPU_SMALL | dict(
     bs=8,                      # C: more steps within the same seconds
     epochs=1000,               # C: the clock ends the run (seconds), not the count
+    size=None,                 # C: tissue is a matter of single voxels; nothing is resized
+    augment=dict(hflip=.5, crop=128),   # C: a third of a slice at a time, mirrored as brains may be
+    valid_every=2,             # C: leaves more of the seconds to training
 )
 
 SMOKE = CPU_SMALL | dict(
@@ -96,7 +99,7 @@ SOSEGFORMER_CPU = SOSEGFORMER_PAPER | dict(
 RECIPES = dict(synapse_paper=SYNAPSE_PAPER, acdc_paper=ACDC_PAPER, monuseg=MONUSEG, cpu_small=CPU_SMALL, cpu_demo=CPU_DEMO, smoke=SMOKE,
                sosegformer_paper=SOSEGFORMER_PAPER, sosegformer_cpu=SOSEGFORMER_CPU)
 
-# %% ../nbs/44_recipes.ipynb #a3612c7d
+# %% ../nbs/44_recipes.ipynb #fb2cd21f
 EXTRA_KEYS = dict(steps=None, seconds=None, augment='none', num_workers=0, compile=False, ignore_index=None, pixel='softmax')   # what leaving a key out means
 
 def get_recipe(
