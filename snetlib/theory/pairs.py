@@ -7,7 +7,7 @@ __all__ = ['SUMMARIES', 'LOW_IS_GOOD', 'check_activations', 'shared_histograms',
            'bins_for', 'centred_rows', 'summary_bins', 'layer_mi', 'linear_cka', 'compare_layers', 'rank_pairs', 'fits',
            'choose_pairs']
 
-# %% ../../nbs/07_theory.pairs.ipynb #b6237002
+# %% ../../nbs/07_theory.pairs.ipynb #8a55f4c0
 from itertools import product
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..core import SnetError, choose
 from .entropy import check_distribution, mi_from_bins, to_bins
 from .han import kl_divergence, symmetric_kl
 
-# %% ../../nbs/07_theory.pairs.ipynb #05a0d53e
+# %% ../../nbs/07_theory.pairs.ipynb #e29ced05
 def check_activations(
     acts: dict,             # layer name -> array or tensor (b, c, h, w), b ≥ 2
     name: str='The dict',   # what to call it in the error
@@ -38,7 +38,7 @@ def check_activations(
     if len(set(sizes.values())) > 1: raise SnetError(f'{name}: the batches differ ({sizes}); collect every layer on the same images.')
     return out
 
-# %% ../../nbs/07_theory.pairs.ipynb #ecc6634d
+# %% ../../nbs/07_theory.pairs.ipynb #16f2ca14
 def shared_histograms(
     x, y,                  # activations, any shapes
     bins: int=64,          # bins over the range of both
@@ -51,7 +51,7 @@ def shared_histograms(
     p, q = (torch.histc(t, bins, lo, hi).double().numpy() + pseudo for t in (x, y))
     return p / p.sum(), q / q.sum()
 
-# %% ../../nbs/07_theory.pairs.ipynb #6e3ebd85
+# %% ../../nbs/07_theory.pairs.ipynb #1ccaa98c
 def jensen_shannon(
     p, q,       # two distributions over the same outcomes
 ) -> float:
@@ -61,7 +61,7 @@ def jensen_shannon(
     m = (p + q) / 2
     return (kl_divergence(p, m) + kl_divergence(q, m)) / 2
 
-# %% ../../nbs/07_theory.pairs.ipynb #4ea27926
+# %% ../../nbs/07_theory.pairs.ipynb #cc620c2f
 def to_grid(
     x: torch.Tensor,     # activations (b, c, h, w)
     grid: tuple,         # (h, w) to average down to
@@ -76,7 +76,7 @@ def common_grid(
     "The coarser grid of the two, side by side: (min h, min w)."
     return min(x.shape[2], y.shape[2]), min(x.shape[3], y.shape[3])
 
-# %% ../../nbs/07_theory.pairs.ipynb #c3d7cfed
+# %% ../../nbs/07_theory.pairs.ipynb #6a7d0fdf
 def bins_for(
     positions: int,      # images × height × width
     most: int=16,        # bins a side when there are plenty of positions
@@ -84,7 +84,7 @@ def bins_for(
     "Bins a side such that a cell of the joint histogram holds five positions on average: 2 … most."
     return int(np.clip(np.sqrt(positions / 5), 2, max(most, 2)))
 
-# %% ../../nbs/07_theory.pairs.ipynb #c3debb00
+# %% ../../nbs/07_theory.pairs.ipynb #a0f45039
 SUMMARIES = ('pc1', 'mean')
 
 def centred_rows(
@@ -104,7 +104,7 @@ def summary_bins(
     one = rows.mean(1) if summary == 'mean' else rows @ torch.linalg.eigh((rows.T @ rows).double())[1][:, -1].to(rows)
     return to_bins(one.numpy(), bins_for(len(rows), bins), 'share')
 
-# %% ../../nbs/07_theory.pairs.ipynb #a11c1f5f
+# %% ../../nbs/07_theory.pairs.ipynb #2c911d3a
 def layer_mi(
     x: torch.Tensor,        # activations (b, c, h, w)
     y: torch.Tensor,        # activations (b, c', h', w') of the same images
@@ -117,7 +117,7 @@ def layer_mi(
     grid = common_grid(x, y); a, b = (summary_bins(centred_rows(to_grid(t, grid)), bins, summary) for t in (x, torch.roll(y, shift, 0)))
     return mi_from_bins(a, b)
 
-# %% ../../nbs/07_theory.pairs.ipynb #3f3d16c2
+# %% ../../nbs/07_theory.pairs.ipynb #8d70779b
 def linear_cka(
     x, y,       # matrices (rows, features): the same rows (positions or images), any numbers of features
 ) -> float:
@@ -129,7 +129,7 @@ def linear_cka(
     if not below > 0: raise SnetError('One of the matrices is constant (or not finite) in every column; leave dead layers out.')
     return float((y.T @ x).norm()**2 / below)
 
-# %% ../../nbs/07_theory.pairs.ipynb #34858148
+# %% ../../nbs/07_theory.pairs.ipynb #20cc6fcf
 def compare_layers(
     acts_a: dict,               # layer name -> (b, c, h, w); the branch with more channels (the CNN)
     acts_b: dict,               # layer name -> (b, c', h', w') of the same images (the ViT)
@@ -149,7 +149,7 @@ def compare_layers(
         p, q = shared_histograms(*((t - t.mean()) / t.std() if standardise else t for t in (x, y)), bins)
         rows.append(dict(a=a, b=b, channels_a=x.shape[1], channels_b=y.shape[1], grid_a=tuple(x.shape[2:]), grid_b=tuple(y.shape[2:]),
                          positions=bins_a.size, kl=symmetric_kl(p, q), js=jensen_shannon(p, q), mi=mi_from_bins(bins_a, bins_b),
-                         mi_floor=mi_from_bins(bins_a, np.roll(bins_b, grid[0]*grid[1])), cka=float((rows_b.T @ rows_a).norm()**2 / (norm_a*norm_b))))
+                         mi_floor=mi_from_bins(bins_a, np.roll(bins_b, n_a//2*grid[0]*grid[1])), cka=float((rows_b.T @ rows_a).norm()**2 / (norm_a*norm_b))))
     return pd.DataFrame(rows)
 
 def _on_grid(known, side, name, x, grid, bins, summary):
@@ -161,7 +161,7 @@ def _on_grid(known, side, name, x, grid, bins, summary):
         known[side, name, grid] = summary_bins(rows, bins, summary), rows, norm
     return known[side, name, grid]
 
-# %% ../../nbs/07_theory.pairs.ipynb #55e0b9b5
+# %% ../../nbs/07_theory.pairs.ipynb #cf72c75e
 LOW_IS_GOOD = {'kl': True, 'js': True, 'mi': False, 'cka': False}
 
 def rank_pairs(
@@ -182,7 +182,7 @@ def fits(
     ok = np.ones(len(table), bool) if ratio is None else np.isclose(table.channels_a / table.channels_b, ratio)
     return ok & (table.grid_a == table.grid_b).to_numpy() if same_grid else ok
 
-# %% ../../nbs/07_theory.pairs.ipynb #dda88d5e
+# %% ../../nbs/07_theory.pairs.ipynb #2ce1deee
 def choose_pairs(
     table: pd.DataFrame,       # from `compare_layers`
     by: str='kl',              # 'kl', 'js' (small is good), 'mi' or 'cka' (large is good)
