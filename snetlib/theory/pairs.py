@@ -7,7 +7,7 @@ __all__ = ['SUMMARIES', 'LOW_IS_GOOD', 'check_activations', 'shared_histograms',
            'bins_for', 'centred_rows', 'summary_bins', 'layer_mi', 'linear_cka', 'compare_layers', 'rank_pairs', 'fits',
            'choose_pairs']
 
-# %% ../../nbs/07_theory.pairs.ipynb #8a55f4c0
+# %% ../../nbs/07_theory.pairs.ipynb #b0b1b3e2
 from itertools import product
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..core import SnetError, choose
 from .entropy import check_distribution, mi_from_bins, to_bins
 from .han import kl_divergence, symmetric_kl
 
-# %% ../../nbs/07_theory.pairs.ipynb #e29ced05
+# %% ../../nbs/07_theory.pairs.ipynb #f09ab1f6
 def check_activations(
     acts: dict,             # layer name -> array or tensor (b, c, h, w), b ≥ 2
     name: str='The dict',   # what to call it in the error
@@ -38,7 +38,7 @@ def check_activations(
     if len(set(sizes.values())) > 1: raise SnetError(f'{name}: the batches differ ({sizes}); collect every layer on the same images.')
     return out
 
-# %% ../../nbs/07_theory.pairs.ipynb #16f2ca14
+# %% ../../nbs/07_theory.pairs.ipynb #b0b4377e
 def shared_histograms(
     x, y,                  # activations, any shapes
     bins: int=64,          # bins over the range of both
@@ -51,7 +51,7 @@ def shared_histograms(
     p, q = (torch.histc(t, bins, lo, hi).double().numpy() + pseudo for t in (x, y))
     return p / p.sum(), q / q.sum()
 
-# %% ../../nbs/07_theory.pairs.ipynb #1ccaa98c
+# %% ../../nbs/07_theory.pairs.ipynb #21931902
 def jensen_shannon(
     p, q,       # two distributions over the same outcomes
 ) -> float:
@@ -61,7 +61,7 @@ def jensen_shannon(
     m = (p + q) / 2
     return (kl_divergence(p, m) + kl_divergence(q, m)) / 2
 
-# %% ../../nbs/07_theory.pairs.ipynb #cc620c2f
+# %% ../../nbs/07_theory.pairs.ipynb #8a4b7336
 def to_grid(
     x: torch.Tensor,     # activations (b, c, h, w)
     grid: tuple,         # (h, w) to average down to
@@ -76,7 +76,7 @@ def common_grid(
     "The coarser grid of the two, side by side: (min h, min w)."
     return min(x.shape[2], y.shape[2]), min(x.shape[3], y.shape[3])
 
-# %% ../../nbs/07_theory.pairs.ipynb #6a7d0fdf
+# %% ../../nbs/07_theory.pairs.ipynb #ac53cbcb
 def bins_for(
     positions: int,      # images × height × width
     most: int=16,        # bins a side when there are plenty of positions
@@ -84,7 +84,7 @@ def bins_for(
     "Bins a side such that a cell of the joint histogram holds five positions on average: 2 … most."
     return int(np.clip(np.sqrt(positions / 5), 2, max(most, 2)))
 
-# %% ../../nbs/07_theory.pairs.ipynb #a0f45039
+# %% ../../nbs/07_theory.pairs.ipynb #31deb2f1
 SUMMARIES = ('pc1', 'mean')
 
 def centred_rows(
@@ -104,7 +104,7 @@ def summary_bins(
     one = rows.mean(1) if summary == 'mean' else rows @ torch.linalg.eigh((rows.T @ rows).double())[1][:, -1].to(rows)
     return to_bins(one.numpy(), bins_for(len(rows), bins), 'share')
 
-# %% ../../nbs/07_theory.pairs.ipynb #2c911d3a
+# %% ../../nbs/07_theory.pairs.ipynb #12dc2c6a
 def layer_mi(
     x: torch.Tensor,        # activations (b, c, h, w)
     y: torch.Tensor,        # activations (b, c', h', w') of the same images
@@ -117,7 +117,7 @@ def layer_mi(
     grid = common_grid(x, y); a, b = (summary_bins(centred_rows(to_grid(t, grid)), bins, summary) for t in (x, torch.roll(y, shift, 0)))
     return mi_from_bins(a, b)
 
-# %% ../../nbs/07_theory.pairs.ipynb #8d70779b
+# %% ../../nbs/07_theory.pairs.ipynb #5d61b52e
 def linear_cka(
     x, y,       # matrices (rows, features): the same rows (positions or images), any numbers of features
 ) -> float:
@@ -129,7 +129,7 @@ def linear_cka(
     if not below > 0: raise SnetError('One of the matrices is constant (or not finite) in every column; leave dead layers out.')
     return float((y.T @ x).norm()**2 / below)
 
-# %% ../../nbs/07_theory.pairs.ipynb #20cc6fcf
+# %% ../../nbs/07_theory.pairs.ipynb #b5c988b5
 def compare_layers(
     acts_a: dict,               # layer name -> (b, c, h, w); the branch with more channels (the CNN)
     acts_b: dict,               # layer name -> (b, c', h', w') of the same images (the ViT)
@@ -138,18 +138,22 @@ def compare_layers(
     summary: str='pc1',         # one number a position for the mutual information, see `summary_bins`
     standardise: bool=False,    # bring every layer to mean 0, variance 1 before the histograms
 ) -> pd.DataFrame:
-    "All pairs: channels, grids, positions compared, symmetric KL and Jensen–Shannon (bits), mutual information and its floor (bits a position), linear CKA. Raises `SnetError` as `check_activations`."
+    "All pairs: shapes, symmetric KL and Jensen–Shannon (bits), mutual information and its floor (bits a position), linear CKA. Raises `SnetError` as `check_activations`."
     A, B = check_activations(acts_a, 'The first dict'), check_activations(acts_b, 'The second dict')
     n_a, n_b = len(next(iter(A.values()))), len(next(iter(B.values())))
     if n_a != n_b: raise SnetError(f'The first dict holds {n_a} images and the second {n_b}; collect both on the same images.')
     choose(summary, SUMMARIES, 'summary'); known, rows = {}, []
     for (a, x), (b, y) in product(A.items(), B.items()):
         grid = common_grid(x, y)
-        (bins_a, rows_a, norm_a), (bins_b, rows_b, norm_b) = (_on_grid(known, side, k, t, grid, mi_bins, summary) for side, k, t in (('a', a, x), ('b', b, y)))
+        bins_a, rows_a, norm_a = _on_grid(known, 'a', a, x, grid, mi_bins, summary)
+        bins_b, rows_b, norm_b = _on_grid(known, 'b', b, y, grid, mi_bins, summary)
         p, q = shared_histograms(*((t - t.mean()) / t.std() if standardise else t for t in (x, y)), bins)
         rows.append(dict(a=a, b=b, channels_a=x.shape[1], channels_b=y.shape[1], grid_a=tuple(x.shape[2:]), grid_b=tuple(y.shape[2:]),
-                         positions=bins_a.size, kl=symmetric_kl(p, q), js=jensen_shannon(p, q), mi=mi_from_bins(bins_a, bins_b),
-                         mi_floor=mi_from_bins(bins_a, np.roll(bins_b, n_a//2*grid[0]*grid[1])), cka=float((rows_b.T @ rows_a).norm()**2 / (norm_a*norm_b))))
+                         positions=bins_a.size,
+                         kl=symmetric_kl(p, q), js=jensen_shannon(p, q),
+                         mi=mi_from_bins(bins_a, bins_b),
+                         mi_floor=mi_from_bins(bins_a, np.roll(bins_b, n_a//2*grid[0]*grid[1])),   # image j beside image j + b/2
+                         cka=float((rows_b.T @ rows_a).norm()**2 / (norm_a*norm_b))))
     return pd.DataFrame(rows)
 
 def _on_grid(known, side, name, x, grid, bins, summary):
@@ -161,7 +165,7 @@ def _on_grid(known, side, name, x, grid, bins, summary):
         known[side, name, grid] = summary_bins(rows, bins, summary), rows, norm
     return known[side, name, grid]
 
-# %% ../../nbs/07_theory.pairs.ipynb #cf72c75e
+# %% ../../nbs/07_theory.pairs.ipynb #8a974a12
 LOW_IS_GOOD = {'kl': True, 'js': True, 'mi': False, 'cka': False}
 
 def rank_pairs(
@@ -182,7 +186,7 @@ def fits(
     ok = np.ones(len(table), bool) if ratio is None else np.isclose(table.channels_a / table.channels_b, ratio)
     return ok & (table.grid_a == table.grid_b).to_numpy() if same_grid else ok
 
-# %% ../../nbs/07_theory.pairs.ipynb #2ce1deee
+# %% ../../nbs/07_theory.pairs.ipynb #a8d6383a
 def choose_pairs(
     table: pd.DataFrame,       # from `compare_layers`
     by: str='kl',              # 'kl', 'js' (small is good), 'mi' or 'cka' (large is good)
