@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['bounding_box', 'border', 'surface_distances', 'hd95', 'hd', 'asd', 'assd']
 
-# %% ../nbs/42_surface.ipynb #a0df1843
+# %% ../nbs/42_surface.ipynb #7bda29cf
 import numpy as np
 from scipy.spatial import cKDTree
 
 from .core import SnetError
 
-# %% ../nbs/42_surface.ipynb #6a320158
+# %% ../nbs/42_surface.ipynb #0b294d94
 def bounding_box(
     mask: np.ndarray,   # booleans of any dimension, at least one True
 ) -> tuple:
@@ -23,7 +23,7 @@ def bounding_box(
         box.append(slice(w[0], w[-1] + 1))   # each axis searches what the axes before have left
     return tuple(box)
 
-# %% ../nbs/42_surface.ipynb #7b629f8c
+# %% ../nbs/42_surface.ipynb #9f628d14
 def border(
     mask: np.ndarray,   # booleans of any dimension
 ) -> np.ndarray:
@@ -35,7 +35,7 @@ def border(
         i[0] = i[-1] = False
     return mask & ~inner
 
-# %% ../nbs/42_surface.ipynb #549bd912
+# %% ../nbs/42_surface.ipynb #09c78b76
 def surface_distances(
     pred: np.ndarray,   # booleans of any dimension (other types: non-zero is True)
     targ: np.ndarray,   # same shape
@@ -48,10 +48,15 @@ def surface_distances(
     both = pred | targ
     if not pred.any() or not targ.any(): return np.empty(0), np.empty(0)
     box = bounding_box(both)
-    p, t = (np.stack(np.nonzero(border(m[box])), 1)*unit for m in (pred, targ))
-    return _nearest(p, t), _nearest(t, p)
+    p, t = (border(m[box]) for m in (pred, targ))
+    return _nearest(p, t, unit), _nearest(t, p, unit)
 
-def _nearest(p, t): return cKDTree(t, balanced_tree=False).query(p)[0]
+def _nearest(p, t, unit):
+    d = np.zeros(np.count_nonzero(p)); alone = ~t[p]                # voxels on both borders are at distance 0: no need to ask
+    if alone.any(): d[alone] = cKDTree(_points(t, unit), balanced_tree=False).query(_points(p & ~t, unit))[0]
+    return d
+
+def _points(mask, unit): return np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape), 1)*unit
 
 def _spacing(spacing, ndim):
     unit = np.ones(ndim) if spacing is None else np.asarray(spacing, float)
@@ -60,7 +65,7 @@ def _spacing(spacing, ndim):
         raise SnetError(f'The spacing {spacing} does not fit masks of {ndim} dimensions; give {ndim} positive numbers in mm, one an axis.')
     return unit
 
-# %% ../nbs/42_surface.ipynb #4bf17722
+# %% ../nbs/42_surface.ipynb #f557a3fb
 def hd95(
     pred: np.ndarray,     # booleans of any dimension
     targ: np.ndarray,     # same shape
@@ -81,7 +86,7 @@ def _percentile(pred, targ, spacing, q):
     d = np.concatenate(surface_distances(pred, targ, spacing))
     return float(np.percentile(d, q)) if d.size else float('nan')
 
-# %% ../nbs/42_surface.ipynb #e8aed274
+# %% ../nbs/42_surface.ipynb #790114f4
 def asd(
     pred: np.ndarray,     # booleans of any dimension
     targ: np.ndarray,     # same shape
