@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONTENDERS', 'WARNING', 'train_contenders', 'score_contenders', 'score_summary', 'demo_picture', 'run_demo',
-           'learning_curves', 'write_prediction']
+           'report_demo', 'learning_curves', 'write_prediction']
 
-# %% ../nbs/56_demo.ipynb #7a09f82e
+# %% ../nbs/56_demo.ipynb #3472dd2c
 import shutil
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from .report import to_markdown, write_report
 from .train import train_run
 from .viz import legend_below, new_figure, overlay
 
-# %% ../nbs/56_demo.ipynb #24cdf63a
+# %% ../nbs/56_demo.ipynb #83cb712a
 CONTENDERS = dict(snet_tiny='SNet (snet_tiny)', unet_tiny='U-Net (MONAI)')   # name in the registry, name in the report
 
 def train_contenders(
@@ -36,7 +36,7 @@ def train_contenders(
     learners = {name: train_run(out/'runs'/name, 'mni', name, 'cpu_demo', seed=seed, seconds=seconds, progress=progress) for name in CONTENDERS}
     return {name: pd.DataFrame(learn.checkpoint.history).assign(steps=learn.train_iter) for name, learn in learners.items()}
 
-# %% ../nbs/56_demo.ipynb #6845242b
+# %% ../nbs/56_demo.ipynb #7eeadea4
 def score_contenders(
     out: Path,   # folder with trained runs
 ) -> tuple:
@@ -58,7 +58,7 @@ def score_summary(
     table = dice.add_prefix('Dice ').assign(**{'Dice grey+white': dice[['grey matter', 'white matter']].mean(axis=1), 'Dice all three': dice.mean(axis=1)})
     return table.join(far.add_prefix('HD95 ')).reset_index()
 
-# %% ../nbs/56_demo.ipynb #4c1de568
+# %% ../nbs/56_demo.ipynb #6e9913a3
 def demo_picture(
     masks: dict,         # {contender: labels (z, H, W)} on the test slab
     slices=(4, 18),      # which slices of the slab
@@ -72,7 +72,7 @@ def demo_picture(
     legend_below(fig, [1, 2, 3], CLASS_NAMES)
     return fig
 
-# %% ../nbs/56_demo.ipynb #8a0bac00
+# %% ../nbs/56_demo.ipynb #afc449e7
 WARNING = ('MNI152 is one averaged brain and its labels are the arg-max of its own tissue maps: neighbouring slices resemble each other and the truth is a '
            'function of the same average. The scores show that the chain works and how fast each network learns this one image. They say nothing about patients.')
 
@@ -84,8 +84,10 @@ def run_demo(
     progress: bool=True,   # bars
 ) -> str:
     "Train, measure, predict and report; returns the table as text. Raises `SnetError` if the folder cannot be written or MONAI is missing."
-    out = Path(out)
-    logs = train_contenders(out, seconds, seed, progress)
+    return report_demo(Path(out), train_contenders(Path(out), seconds, seed, progress), seconds, seed, whole, progress)
+
+def report_demo(out, logs, seconds, seed, whole, progress):
+    "Everything of `run_demo` that comes after the training."
     scores, masks = score_contenders(out); table = score_summary(scores)
     steps = {CONTENDERS[n]: int(log.steps.iloc[-1]) for n, log in logs.items()}
     scores = scores.assign(steps=scores.model.map(steps), seconds=seconds, seed=seed, data=f"MNI152 axial slices {SLABS['test'][0]}-{SLABS['test'][1] - 1}", **provenance())
