@@ -6,7 +6,7 @@
 __all__ = ['PALETTE', 'STYLES', 'LINES', 'class_colours', 'as_rgb', 'as_mask', 'outline', 'blend', 'new_figure', 'legend_below',
            'overlay', 'montage', 'feature_grid', 'curves', 'save_overlay', 'figure_png']
 
-# %% ../nbs/01_viz.ipynb #e4c63087
+# %% ../nbs/01_viz.ipynb #c1181646
 import io
 
 import matplotlib.pyplot as plt
@@ -19,7 +19,7 @@ from PIL import Image
 
 from .core import SnetError, atomic_path
 
-# %% ../nbs/01_viz.ipynb #172b8b8d
+# %% ../nbs/01_viz.ipynb #a4e829b0
 PALETTE = ('#E69F00', '#56B4E9', '#009E73', '#F0E442', '#D55E00', '#CC79A7', '#0072B2', '#882255')   # Okabe & Ito (2008); wine for their black, which vanishes on scans
 
 def class_colours(
@@ -28,7 +28,7 @@ def class_colours(
     "RGB colour of the labels 1 … n, (n, 3) in [0, 1]; the first seven are Okabe–Ito's."
     return np.array([np.array(to_rgb(PALETTE[i % 8]))*.6**(i//8) for i in range(n)]).reshape(n, 3)
 
-# %% ../nbs/01_viz.ipynb #6c23bbd9
+# %% ../nbs/01_viz.ipynb #25c0825c
 def as_rgb(
     image,   # array or tensor (H, W), (H, W, 1 or 3) or (1 or 3, H, W)
 ) -> np.ndarray:
@@ -52,7 +52,7 @@ def as_mask(
     if m.shape != tuple(shape): raise SnetError(f'A mask of shape {m.shape} does not fit an image of {tuple(shape)}; give one label per pixel (H, W).')
     return m.astype(np.int64)
 
-# %% ../nbs/01_viz.ipynb #25661d69
+# %% ../nbs/01_viz.ipynb #dd0b47eb
 def outline(
     mask: np.ndarray,   # integer labels (H, W)
 ) -> np.ndarray:
@@ -74,7 +74,7 @@ def blend(
     if truth is not None: edge = outline(truth); rgb[edge] = colours[truth[edge] - 1]
     return rgb.astype(np.float32)
 
-# %% ../nbs/01_viz.ipynb #8236350b
+# %% ../nbs/01_viz.ipynb #732bc3b2
 def new_figure(
     rows: int=1, cols: int=1,     # grid of axes
     size: tuple=(3., 3.),         # of one axes, in inches: (width, height)
@@ -114,7 +114,7 @@ def overlay(
     if class_names is not None: legend_below(fig, [k for k in used if k > 0], class_names, truth is not None)
     return fig
 
-# %% ../nbs/01_viz.ipynb #bfec3db1
+# %% ../nbs/01_viz.ipynb #120f8480
 def montage(
     images,                  # (n, H, W), (n, H, W, 3), or a list of images
     masks=None,              # labels (n, H, W) or a list
@@ -143,7 +143,7 @@ def montage(
     if class_names is not None: legend_below(fig, sorted(used), class_names, truths is not None)
     return fig
 
-# %% ../nbs/01_viz.ipynb #3f893be9
+# %% ../nbs/01_viz.ipynb #ec191a50
 def feature_grid(
     maps,                    # (c, H, W), array or tensor; of a batch give one element
     n: int=16,               # at most so many channels, evenly spread
@@ -164,7 +164,7 @@ def feature_grid(
     fig.suptitle(f'{title + ": " if title else ""}{x.shape[0]} channels of {x.shape[1]}×{x.shape[2]}', fontsize=9)
     return fig
 
-# %% ../nbs/01_viz.ipynb #ec499374
+# %% ../nbs/01_viz.ipynb #0527a993
 STYLES = ('-', '--', ':', '-.')   # line styles beside colours, for print in grey
 LINES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#882255')
 
@@ -187,7 +187,7 @@ def curves(
     if title: fig.suptitle(title, fontsize=10)
     return fig
 
-# %% ../nbs/01_viz.ipynb #1cd8aaa0
+# %% ../nbs/01_viz.ipynb #1891a949
 def save_overlay(
     path,                    # the PNG to write
     image,                   # (H, W), (H, W, 3) or (3, H, W)
@@ -201,9 +201,12 @@ def save_overlay(
     with atomic_path(path) as tmp: Image.fromarray(rgb).save(tmp, format='PNG')
 
 def figure_png(
-    fig: Figure,     # any figure
-    dpi: int=80,     # dots per inch
+    fig: Figure,                 # any figure
+    dpi: int=80,                 # dots per inch
+    colours: int | None=None,    # at most so many colours (2 to 256): a third of the bytes; all if None
 ) -> bytes:
     "The figure as the bytes of a PNG."
     fig.savefig(b := io.BytesIO(), format='png', dpi=dpi)
-    return b.getvalue()
+    if colours is None: return b.getvalue()
+    Image.open(b).convert('RGB').quantize(colours, dither=Image.Dither.NONE).save(small := io.BytesIO(), 'PNG', optimize=True)
+    return small.getvalue()
