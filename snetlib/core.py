@@ -83,10 +83,10 @@ def register_model(
     tags: tuple=(),          # what the model belongs to: 'table5', 'table6', 'size', 'baseline', …
     name: str | None=None,   # a name other than the function's
 ):
-    "Decorator: make a model reachable by name through `create_model`. Raises `SnetError` if the name is taken."
+    "Decorator: make a model reachable by name through `create_model`. Raises `SnetError` if another module has the name (a notebook may define it again)."
     if fn is None: return lambda f: register_model(f, tags=tags, name=name)
     key = name or fn.__name__
-    if key in MODELS and MODELS[key].__module__ != fn.__module__: raise SnetError(f'The model name {key!r} is taken by {MODELS[key].__module__}; choose another.')
+    if key in MODELS and MODELS[key].__module__ != fn.__module__ != '__main__': raise SnetError(f'The model name {key!r} is taken by {MODELS[key].__module__}; choose another.')
     fn.tags = tuple(tags); MODELS[key] = fn
     return fn
 

@@ -6,19 +6,18 @@
 __all__ = ['ACTS', 'ConvNormAct', 'DoubleConv', 'to_tokens', 'to_map', 'naive_attention', 'split_heads', 'join_heads',
            'attention', 'PeakMemory', 'pad_to', 'check_input', 'resize_to', 'has_bfloat16', 'fast_settings']
 
-# %% ../nbs/20_layers.ipynb #36b55018
-import math, shutil
+# %% ../nbs/20_layers.ipynb #ccb2efb9
+import importlib.util, math, weakref
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakIdKeyDictionary
 
 from .core import SnetError, choose
 
-# %% ../nbs/20_layers.ipynb #25727b1a
+# %% ../nbs/20_layers.ipynb #bab253ca
 ACTS = {'relu': nn.ReLU, 'gelu': nn.GELU, 'none': nn.Identity}
 
 class ConvNormAct(nn.Module):
@@ -43,7 +42,7 @@ class ConvNormAct(nn.Module):
         w = c.weight * s[:, None, None, None]
         return self.act(F.conv2d(x, w, n.bias - s*n.running_mean, c.stride, c.padding, c.dilation, c.groups))
 
-# %% ../nbs/20_layers.ipynb #8e87e85e
+# %% ../nbs/20_layers.ipynb #f95ff7cd
 class DoubleConv(nn.Sequential):
     "Two 3×3 conv-BN-ReLU; the first may stride."
     def __init__(self,
@@ -53,7 +52,7 @@ class DoubleConv(nn.Sequential):
     ):
         super().__init__(ConvNormAct(c_in, c_out, stride=stride), ConvNormAct(c_out, c_out))
 
-# %% ../nbs/20_layers.ipynb #fd9c2bbe
+# %% ../nbs/20_layers.ipynb #f2676554
 def to_tokens(
     x: torch.Tensor,   # map (b, c, h, w)
 ) -> torch.Tensor:
@@ -68,7 +67,7 @@ def to_map(
     "The map (b, c, h, w) that `to_tokens` came from, in channels_last memory where `t` is contiguous."
     return t.transpose(1, 2).unflatten(2, (h, w))
 
-# %% ../nbs/20_layers.ipynb #087a39d3
+# %% ../nbs/20_layers.ipynb #29234e68
 def naive_attention(
     q: torch.Tensor,   # queries (b, n, c)
     k: torch.Tensor,   # keys (b, m, c)
@@ -93,7 +92,7 @@ def join_heads(
     "(b, heads, n, d) -> (b, n, heads·d)."
     return t.transpose(1, 2).flatten(2)
 
-# %% ../nbs/20_layers.ipynb #181e78cf
+# %% ../nbs/20_layers.ipynb #37594be6
 def attention(
     q: torch.Tensor,   # queries (b, n, c)
     k: torch.Tensor,   # keys (b, m, c)
@@ -104,26 +103,29 @@ def attention(
     q, k, v = (split_heads(a if a.stride(-1) == 1 else a.contiguous(), heads) for a in (q, k, v))
     return join_heads(F.scaled_dot_product_attention(q, k, v))
 
-# %% ../nbs/20_layers.ipynb #6a9c0cbf
+# %% ../nbs/20_layers.ipynb #304bf735
 class PeakMemory(TorchDispatchMode):
     "Context: bytes of all tensors made inside and alive at once (`peak`), and of the `largest` one. Works on real and on fake tensors."
     def __init__(self):
         super().__init__()
-        self.live, self.now, self.peak, self.largest = WeakIdKeyDictionary(), 0, 0, 0
+        self.live, self.now, self.peak, self.largest = set(), 0, 0, 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         given = {a.untyped_storage()._cdata for a in tree_leaves((args, kwargs)) if isinstance(a, torch.Tensor)}
-        for t in tree_leaves(out):
-            if isinstance(t, torch.Tensor) and t.untyped_storage()._cdata not in given: self.count(t.untyped_storage())
+        for t in tree_leaves(out):   # views and in-place results share the memory of what was given
+            if isinstance(t, torch.Tensor) and t.untyped_storage()._cdata not in given: self.made(t.untyped_storage())
         return out
 
-    def count(self, storage):
-        if storage in self.live: return
-        size = storage.nbytes(); self.live[storage] = size
-        self.now = sum(self.live.values()); self.peak = max(self.peak, self.now); self.largest = max(self.largest, size)
+    def made(self, storage):
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.live: return
+        self.live.add(key); weakref.finalize(storage, self.freed, key, size)
+        self.now += size; self.peak = max(self.peak, self.now); self.largest = max(self.largest, size)
 
-# %% ../nbs/20_layers.ipynb #334be8d8
+    def freed(self, key, size): self.live.discard(key); self.now -= size
+
+# %% ../nbs/20_layers.ipynb #32347c6f
 def pad_to(
     x: torch.Tensor,           # images (b, c, h, w)
     multiple: int=32,          # both sides become multiples of this
@@ -134,7 +136,7 @@ def pad_to(
     bottom, right = -h % multiple, -w % multiple
     return F.pad(x, (0, right, 0, bottom), mode=mode) if bottom or right else x
 
-# %% ../nbs/20_layers.ipynb #22d699ba
+# %% ../nbs/20_layers.ipynb #1b29ff5c
 def check_input(
     x: torch.Tensor,     # what was handed to the model
     c_in: int,           # channels the model was built for
@@ -146,7 +148,7 @@ def check_input(
     if min(x.shape[-2:]) < smallest: raise SnetError(f'Images must be at least {smallest}×{smallest}, this is {x.shape[-2]}×{x.shape[-1]}; resize or pad it first.')
     if not x.is_floating_point(): raise SnetError(f'The model takes floats in [0, 1], this is {x.dtype}; convert it with x.float()/255 or the like.')
 
-# %% ../nbs/20_layers.ipynb #9fe39811
+# %% ../nbs/20_layers.ipynb #c022713a
 def resize_to(
     x: torch.Tensor,      # map (b, c, h, w)
     like: torch.Tensor,   # a map with the wanted h and w
@@ -155,18 +157,19 @@ def resize_to(
     if x.shape[-2:] == like.shape[-2:]: return x
     return F.interpolate(x, size=like.shape[-2:], mode='bilinear', align_corners=False)
 
-# %% ../nbs/20_layers.ipynb #fe8f0db4
+# %% ../nbs/20_layers.ipynb #c9e6d1ed
 def has_bfloat16(
     device='cpu',    # 'cpu', 'cuda', …
 ) -> bool:
     "Whether the device multiplies bfloat16 in hardware (CPU: AVX512-BF16 or AMX; GPU: Ampere or later)."
-    if torch.device(device).type == 'cuda': return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    kind = torch.device(device).type
+    if kind == 'cuda': return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] >= 8
+    return kind == 'cpu' and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 def fast_settings(
     device='cpu',    # where the model will run
 ) -> dict:
     "What pays on this device: {'memory_format', 'amp' (a dtype or None), 'compile' (bool)}."
-    kind = torch.device(device).type
-    amp = torch.bfloat16 if has_bfloat16(device) else torch.float16 if kind == 'cuda' else None
-    return dict(memory_format=torch.channels_last, amp=amp, compile=kind == 'cuda' or shutil.which('g++') is not None)
+    cuda = torch.device(device).type == 'cuda'
+    amp = torch.bfloat16 if has_bfloat16(device) else torch.float16 if cuda else None
+    return dict(memory_format=torch.channels_last, amp=amp, compile=cuda and importlib.util.find_spec('triton') is not None)

@@ -6,7 +6,7 @@
 __all__ = ['SIZES', 'Decoder', 'SNet', 'snet', 'snet_base', 'snet_small', 'snet_tiny', 'snet_star', 'table5_unstagger',
            'table5_stagger', 'table6_stagger', 'table6_feb', 'table6_feb_ffb', 'table6_feb_ffb_gab']
 
-# %% ../../nbs/26_models.snet.ipynb #a8d636da
+# %% ../../nbs/26_models.snet.ipynb #d272eeae
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -18,7 +18,7 @@ from .feb import FEB
 from .fusion import PAIRS, StaggerModule, check_pairs
 from .gab import GAB
 
-# %% ../../nbs/26_models.snet.ipynb #5a942dd5
+# %% ../../nbs/26_models.snet.ipynb #2efe8841
 class Decoder(nn.Module):
     "CNN decoder of SNet's Information Recovery Module (section 4.4): double conv, then up, concat, double conv for each skip; channels halve each time."
     def __init__(self,
@@ -41,7 +41,7 @@ class Decoder(nn.Module):
         for up, conv, skip in zip(self.ups, self.convs, skips): x = conv(torch.cat([resize_to(up(x), skip), skip], 1))
         return x
 
-# %% ../../nbs/26_models.snet.ipynb #58cae1b6
+# %% ../../nbs/26_models.snet.ipynb #e7c9bb29
 class SNet(nn.Module):
     "Stagger Network. eval(): logits (b, n_out, h, w). train() with deep supervision: (logits, fused_logits). Raises `SnetError` for inputs and settings it cannot take."
     def __init__(self,
@@ -89,7 +89,8 @@ class SNet(nn.Module):
         self.head = nn.Conv2d(self.decoder.c_out, n_out, 1)
         self.supervised = pairs[supervise][0] - 1 if deep_supervision else None
         self.aux_head = nn.Conv2d(self.stagger.widths[self.supervised], n_out, 1) if deep_supervision else None
-        self.to(memory_format=torch.channels_last)                     # equal numbers, and maps become tokens without a copy
+        for p in self.parameters():                                    # the order in memory: equal numbers, and maps become tokens without a copy
+            if p.dim() == 4: p.data = p.data.contiguous(memory_format=torch.channels_last)
 
     def features(self, x):
         "(decoded map, four skip connections) of a padded image."
@@ -109,7 +110,7 @@ class SNet(nn.Module):
         if not self.training or self.aux_head is None: return logits
         return logits, resize_to(self.aux_head(skips[self.supervised]), x)[..., :h, :w]   # ŷ and ŷ_f
 
-# %% ../../nbs/26_models.snet.ipynb #df5418fa
+# %% ../../nbs/26_models.snet.ipynb #aa9d7402
 SIZES = {
     'base': {},
     'small': dict(cnn_widths=(32, 64, 128, 256), vit_widths=(32, 64, 160, 256), gab_width=256, decoder_width=256),
@@ -145,7 +146,7 @@ def snet_star(c_in=3, n_out=9, **kwargs):
     "SNet* of Table 1, 'different hyper-parameters' unspecified: our reading is two ViT blocks a layer instead of 3, 4, 6, 3."
     return snet(c_in, n_out, 'base', **{'vit_depths': (2, 2, 2, 2), **kwargs})
 
-# %% ../../nbs/26_models.snet.ipynb #bc638db5
+# %% ../../nbs/26_models.snet.ipynb #b5eb8553
 @register_model(tags=('snet', 'table5'))
 def table5_unstagger(c_in=3, n_out=9, size='base', **kwargs):
     "Table 5, row 1: CNN1 with ViT1 and CNN2 with ViT2."
