@@ -6,7 +6,7 @@
 __all__ = ['ENDINGS', 'KEYS', 'pairs', 'map_values', 'map_colours', 'read_config', 'guess', 'read_with', 'find_pairs',
            'folder_set', 'write_phantom']
 
-# %% ../../nbs/13b_data.folder.ipynb #fcc7e2bd
+# %% ../../nbs/13b_data.folder.ipynb #4a1a16ea
 import json, re
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from .core import PICTURES, Case, _array, as_label, read_case, stem
 from .phantom import disks
 from .source import DataSet, Item, files_in, inside, read_index, read_split
 
-# %% ../../nbs/13b_data.folder.ipynb #b4f72792
+# %% ../../nbs/13b_data.folder.ipynb #317a1631
 ENDINGS = ('.nii.gz', '.nii', *PICTURES, '.npz', '.h5', '.hdf5')
 
 def pairs(
@@ -37,7 +37,7 @@ def pairs(
         found[stem(f)] = (stem(f), f, by_stem.get(key(stem(f))))
     return list(found.values())
 
-# %% ../../nbs/13b_data.folder.ipynb #fc0317e4
+# %% ../../nbs/13b_data.folder.ipynb #64af4745
 def map_values(
     y: np.ndarray,    # mask as stored
     path,             # for the message
@@ -64,7 +64,7 @@ def map_colours(
         r, g, b = y[off][0]; raise SnetError(f'{path} holds the colour #{r:02x}{g:02x}{b:02x}, which has no class; add it to "colours" in dataset.json ({off.sum()} such pixels).')
     return classes[nearest]
 
-# %% ../../nbs/13b_data.folder.ipynb #576ddebd
+# %% ../../nbs/13b_data.folder.ipynb #3b73f939
 KEYS = {'class_names', 'values', 'colours', 'threshold', 'instances', 'intensity', 'axis', 'group', 'images', 'masks', 'mask_suffix', 'licence', 'channels'}
 
 def read_config(
@@ -88,8 +88,8 @@ def guess(
     "`c` completed by what the files show. Raises `SnetError` where that would be guessing."
     c = dict(c); some = items[:: max(1, len(items)//8)][:8]
     if 'intensity' not in c or 'channels' not in c:
-        seen = [_array(i.image, False, 2)[0] for i in some]
-        eight = all(x.dtype == np.uint8 for x in seen)
+        seen = [x for i in some if (x := _peek(i.image, False)) is not None]
+        eight = bool(seen) and all(x.dtype == np.uint8 for x in seen)
         c.setdefault('intensity', {'kind': 'uint8'} if eight else {'kind': 'percentile', 'lo': .5, 'hi': 99.5})
         c.setdefault('channels', 3 if any(x.ndim > 2 and x.shape[-1] in (3, 4) and (x.ndim == 4 or eight) for x in seen) else 1)
     if 'threshold' not in c and 'colours' not in c and any(str(i.label).lower().endswith(('.jpg', '.jpeg')) for i in items): c['threshold'] = 127
@@ -104,13 +104,19 @@ def guess(
     c.setdefault('class_names', ['background', *(f'class {k}' for k in range(1, n + 1))])
     return c
 
+def _peek(path, mask):
+    "The array of a file, or None if it is broken: that is reported where the case is read, not here."
+    try: return _array(path, mask, 2)[0]
+    except SnetError: return None
+
 def _mask(item):
-    m = _array(item.label, True, 2)[0] if item.label else _array(item.image, False, 2)[3].get('label')
+    try: m = _peek(item.label, True) if item.label else _array(item.image, False, 2)[3].get('label')
+    except SnetError: m = None
     if m is None: return np.zeros(1)
     if m.ndim == 4 and not (m == m[..., :1]).all(): raise SnetError(f'{item.label} is a mask in colours; say in dataset.json which colour is which class: "colours": {{"#ff0000": 1}}.')
     return m
 
-# %% ../../nbs/13b_data.folder.ipynb #76cc5825
+# %% ../../nbs/13b_data.folder.ipynb #acd70d46
 def read_with(
     item: Item,   # from `find_pairs`
     c: dict,      # a complete config
@@ -161,7 +167,7 @@ def folder_set(
     return DataSet(name, f'images and masks in {root.name}', tuple(c['class_names']), c['intensity'], c.get('licence', 'your own'), 'your own folder',
                    'images/* and masks/* with the same stems', partial(find_pairs, c=c), partial(read_with, c=c), None, write_phantom, splits)
 
-# %% ../../nbs/13b_data.folder.ipynb #58a29ec7
+# %% ../../nbs/13b_data.folder.ipynb #a4c72e5d
 def write_phantom(
     root,                  # folder to fill
     n: int=10,             # pictures
