@@ -7,7 +7,7 @@ __all__ = ['PAPER_BASELINES', 'Baseline', 'from_monai', 'from_smp', 'residual_un
            'unet_large', 'attention_unet', 'unetpp', 'vnet', 'dynunet', 'ConcatHead', 'hrnet_named', 'hrnet',
            'hrnet_w18', 'r50_unet', 'r50_att_unet', 'r50_deeplabv3plus', 'swin_unetr']
 
-# %% ../../nbs/35_models.baselines.ipynb #88284f15
+# %% ../../nbs/35_models.baselines.ipynb #0ed117c8
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -15,7 +15,7 @@ from torch import nn
 from ..core import SnetError, need, register_model
 from ..layers import check_input, resize_to
 
-# %% ../../nbs/35_models.baselines.ipynb #b68c205f
+# %% ../../nbs/35_models.baselines.ipynb #9bb44726
 class Baseline(nn.Module):
     "A library's network under this project's contract: any H, W ≥ 32 in, logits (b, n_out, H, W) out. Raises `SnetError` for another input."
     def __init__(self,
@@ -37,7 +37,7 @@ class Baseline(nn.Module):
         if isinstance(y, (list, tuple)): y = y[-1]
         return resize_to(y, x)[..., :h, :w]
 
-# %% ../../nbs/35_models.baselines.ipynb #6437d265
+# %% ../../nbs/35_models.baselines.ipynb #83e905e8
 def from_monai(
     name: str,               # a class of monai.networks.nets
     c_in: int,               # channels of the images
@@ -51,7 +51,7 @@ def from_monai(
     from monai.networks import nets
     return Baseline(getattr(nets, name)(spatial_dims=2, in_channels=c_net or c_in, out_channels=n_out, **kwargs), c_in, multiple, c_net)
 
-# %% ../../nbs/35_models.baselines.ipynb #0b8acb6f
+# %% ../../nbs/35_models.baselines.ipynb #f9d34920
 def from_smp(
     name: str,                           # a class of segmentation_models_pytorch
     c_in: int,                           # channels of the images
@@ -68,7 +68,7 @@ def from_smp(
     except Exception as e: raise SnetError(f'The weights {encoder_weights!r} of {encoder_name} could not be had ({type(e).__name__}); '
                                            'connect to the internet once so that they are cached, or leave encoder_weights=None.') from e
 
-# %% ../../nbs/35_models.baselines.ipynb #ca4627e1
+# %% ../../nbs/35_models.baselines.ipynb #f3bfa9a5
 def residual_unet(c_in, n_out, width, kwargs):
     "MONAI's residual U-Net with five levels, `width` channels at the first and twice as many at each next."
     return from_monai('UNet', c_in, n_out, 16, **dict(channels=tuple(width*2**i for i in range(5)), strides=(2,)*4, num_res_units=2) | kwargs)
@@ -93,7 +93,7 @@ def unet_large(c_in=3, n_out=2, **kwargs):
     "Plain U-Net of 31 M parameters with the widths of the original, 64…1024 (MONAI BasicUNet)."
     return from_monai('BasicUNet', c_in, n_out, 16, **dict(features=(64, 128, 256, 512, 1024, 64)) | kwargs)
 
-# %% ../../nbs/35_models.baselines.ipynb #842e62ca
+# %% ../../nbs/35_models.baselines.ipynb #946553c0
 @register_model(tags=('baseline',))
 def attention_unet(c_in=3, n_out=2, **kwargs):
     "Attention U-Net with additive gates on the skips (MONAI AttentionUnet, 64…1024 channels)."
@@ -116,7 +116,7 @@ def dynunet(c_in=3, n_out=2, **kwargs):
     levels = dict(kernel_size=[3]*6, strides=[1] + [2]*5, upsample_kernel_size=[2]*5, filters=(32, 64, 128, 256, 512, 512))
     return from_monai('DynUNet', c_in, n_out, 32, **levels | kwargs)
 
-# %% ../../nbs/35_models.baselines.ipynb #356006dc
+# %% ../../nbs/35_models.baselines.ipynb #d2234d4d
 class ConcatHead(nn.Module):
     "HRNet's head: maps of several resolutions, all brought to the first one's, side by side, 1×1 conv-BN-ReLU, 1×1 to classes."
     def __init__(self,
@@ -130,7 +130,7 @@ class ConcatHead(nn.Module):
     def forward(self, maps: list) -> torch.Tensor:
         return self.mix(torch.cat([resize_to(m, maps[0]) for m in maps], 1))
 
-# %% ../../nbs/35_models.baselines.ipynb #411dc619
+# %% ../../nbs/35_models.baselines.ipynb #374d4f25
 def hrnet_named(c_in, n_out, timm_name):
     "timm's HRNet, randomly initialised, with HRNet's own head at stride 4."
     timm = need('timm', 'baselines')
@@ -147,7 +147,7 @@ def hrnet_w18(c_in=3, n_out=2):
     "HRNet-W18 with its head for segmentation (timm body)."
     return hrnet_named(c_in, n_out, 'hrnet_w18')
 
-# %% ../../nbs/35_models.baselines.ipynb #af4f6aa1
+# %% ../../nbs/35_models.baselines.ipynb #a30b88d4
 @register_model(tags=('baseline',))
 def r50_unet(c_in=3, n_out=2, **kwargs):
     "U-Net decoder on a ResNet-50 (segmentation-models-pytorch Unet), no pre-training unless encoder_weights says so."
@@ -160,7 +160,7 @@ def r50_att_unet(c_in=3, n_out=2, **kwargs):
 
 @register_model(tags=('baseline',))
 def r50_deeplabv3plus(c_in=3, n_out=2, **kwargs):
-    "DeepLabV3+ on a ResNet-50 (segmentation-models-pytorch): the plain neighbour of SoSegFormer, with the same encoder and an ASPP."
+    "DeepLabV3+ on a ResNet-50 (segmentation-models-pytorch): SoSegFormer's plain neighbour, same encoder, an ASPP; trains on two or more images a batch."
     return from_smp('DeepLabV3Plus', c_in, n_out, **kwargs)
 
 @register_model(tags=('baseline',))
@@ -168,7 +168,7 @@ def swin_unetr(c_in=3, n_out=2, **kwargs):
     "Swin UNETR with two-dimensional windows (MONAI SwinUNETR, 24 features)."
     return from_monai('SwinUNETR', c_in, n_out, 32, **dict(feature_size=24) | kwargs)
 
-# %% ../../nbs/35_models.baselines.ipynb #b94da554
+# %% ../../nbs/35_models.baselines.ipynb #cac642e6
 PAPER_BASELINES = {   # the paper's name -> (tables, our name or None for "not yet", parameters in millions printed in SNet's Table 4 or None)
     'V-Net': ('1', 'vnet', None), 'DARR': ('1', None, None), 'U-Net': ('1, 3, 4, II, III', 'unet', 7.2), 'Att-UNet': ('1, 3, 4', 'attention_unet', 19.8),
     'R50 U-Net': ('2', 'r50_unet', None), 'R50 Att-UNet': ('2', 'r50_att_unet', None), 'R50 ViT': ('1, 2, 4', None, 488.25),

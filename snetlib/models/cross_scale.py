@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Arrow', 'CrossScale']
 
-# %% ../../nbs/30_models.cross_scale.ipynb #57ffdf54
+# %% ../../nbs/30_models.cross_scale.ipynb #ed29dc0d
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -13,7 +13,7 @@ from torch import nn
 from ..core import SnetError
 from ..layers import ConvNormAct
 
-# %% ../../nbs/30_models.cross_scale.ipynb #145418de
+# %% ../../nbs/30_models.cross_scale.ipynb #1357e197
 class Arrow(nn.Sequential):
     "f_xr of Eq. 1: (r−x) strided 3×3 convolutions with batch norm, ReLU between them."
     def __init__(self,
@@ -24,7 +24,7 @@ class Arrow(nn.Sequential):
         steps = range(x, r)
         super().__init__(*[ConvNormAct(widths[i - 1], widths[i], 3, stride=2, act='none' if i == r - 1 else 'relu') for i in steps])
 
-# %% ../../nbs/30_models.cross_scale.ipynb #8ac27e02
+# %% ../../nbs/30_models.cross_scale.ipynb #3d30c176
 class CrossScale(nn.Module):
     "Cross-scale instruction, Eq. 1: every stage plus what the arrows bring from earlier ones. Raises `SnetError` for an arrow that does not lead to a later stage."
     def __init__(self,
@@ -39,6 +39,7 @@ class CrossScale(nn.Module):
         wrong = [p for p in self.pairs if len(p) != 2 or not 1 <= p[0] < p[1] <= n]
         if wrong: raise SnetError(f'{wrong[0]} is no arrow between {n} stages; write pairs (x, r) with 1 ≤ x < r ≤ {n}, or \'all\'.')
         if len(set(self.pairs)) < len(self.pairs): raise SnetError(f'An arrow is written twice in {self.pairs}; write each once.')
+        if not 0 <= drop_path < 1: raise SnetError(f'drop_path is a share of images, in [0, 1), not {drop_path}; 0.1 is usual, 0 never drops.')
         self.arrows = nn.ModuleDict({f'{x}{r}' if n < 10 else f'{x}_{r}': Arrow(widths, x, r) for x, r in self.pairs})
         self.drop = StochasticDepth(drop_path, 'row')
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LocalFeatures', 'unfold_patches', 'fold_patches', 'MHSA', 'SeparableAttention', 'TransformerBlock', 'StageFormer']
 
-# %% ../../nbs/32_models.stageformer.ipynb #50ab01a7
+# %% ../../nbs/32_models.stageformer.ipynb #32f494eb
 import math
 
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 from ..core import SnetError, choose
 from ..layers import ConvNormAct, attention, pad_to, to_map, to_tokens
 
-# %% ../../nbs/32_models.stageformer.ipynb #e10f7343
+# %% ../../nbs/32_models.stageformer.ipynb #a9fec1b3
 class LocalFeatures(nn.Module):
     "3×3 depth-wise convolution, squeeze-and-excitation, 1×1 convolution (Fig. 2, left)."
     def __init__(self,
@@ -25,12 +25,12 @@ class LocalFeatures(nn.Module):
     ):
         super().__init__()
         from torchvision.ops import SqueezeExcitation
-        self.depthwise, self.excite, self.pointwise = ConvNormAct(c, c, 3, groups=c), SqueezeExcitation(c, max(1, c//squeeze)), ConvNormAct(c, c, 1)
+        self.depthwise, self.excite, self.pointwise = ConvNormAct(c, c, 3, groups=c), SqueezeExcitation(c, max(1, c//squeeze), activation=nn.SiLU), ConvNormAct(c, c, 1)
 
     def forward(self, x):
         return self.pointwise(self.excite(self.depthwise(x)))
 
-# %% ../../nbs/32_models.stageformer.ipynb #5005e79e
+# %% ../../nbs/32_models.stageformer.ipynb #33823b98
 def unfold_patches(
     x: torch.Tensor,   # map (b, d, h, w), h and w multiples of `patch`
     patch: int=2,      # side of a patch
@@ -47,7 +47,7 @@ def fold_patches(
     "The map (b, d, h, w) that `unfold_patches` came from."
     return rearrange(t, '(b p q) (h w) d -> b d (h p) (w q)', p=patch, q=patch, h=h//patch, w=w//patch)
 
-# %% ../../nbs/32_models.stageformer.ipynb #1d290667
+# %% ../../nbs/32_models.stageformer.ipynb #e0c6ad2d
 class MHSA(nn.Module):
     "Multi-head self-attention over tokens of a grid; keys and values averaged where there are more than `max_tokens`."
     def __init__(self,
@@ -56,7 +56,8 @@ class MHSA(nn.Module):
         max_tokens: int | None=1024,     # most keys a query compares itself with; None: all
     ):
         super().__init__()
-        if d % heads: raise SnetError(f'{heads} heads do not divide {d} channels; choose a divisor.')
+        if heads < 1 or d % heads: raise SnetError(f'{heads} heads do not divide {d} channels; choose a divisor.')
+        if max_tokens is not None and max_tokens < 1: raise SnetError(f'max_tokens is at least 1, not {max_tokens}; None compares each query with every token.')
         self.heads, self.max_tokens = heads, max_tokens
         self.q, self.kv, self.out = nn.Linear(d, d), nn.Linear(d, 2*d), nn.Linear(d, d)
 
@@ -69,7 +70,7 @@ class MHSA(nn.Module):
         k, v = self.kv(s).chunk(2, -1)
         return self.out(attention(self.q(t), k, v, self.heads))
 
-# %% ../../nbs/32_models.stageformer.ipynb #ae79843c
+# %% ../../nbs/32_models.stageformer.ipynb #cb75f3f2
 class SeparableAttention(nn.Module):
     "Self-attention of linear cost: one context vector for all tokens, gated by each token's value."
     def __init__(self,
@@ -82,7 +83,7 @@ class SeparableAttention(nn.Module):
         s, k, v = self.skv(t).split([1, self.d, self.d], -1)
         return self.out(F.relu(v) * (s.softmax(1) * k).sum(1, keepdim=True))
 
-# %% ../../nbs/32_models.stageformer.ipynb #7db303d1
+# %% ../../nbs/32_models.stageformer.ipynb #00e5e756
 class TransformerBlock(nn.Module):
     "x + attention(norm(x)), then x + FFN(norm(x))."
     def __init__(self,
@@ -101,7 +102,7 @@ class TransformerBlock(nn.Module):
         t = t + self.mix(self.norm1(t), grid)
         return t + self.ffn(self.norm2(t))
 
-# %% ../../nbs/32_models.stageformer.ipynb #ef2bf7cb
+# %% ../../nbs/32_models.stageformer.ipynb #1b697e5d
 class StageFormer(nn.Module):
     "Local features by convolution, global ones by attention between patches, concatenated, fused, added to the input (Fig. 2)."
     def __init__(self,
@@ -114,6 +115,7 @@ class StageFormer(nn.Module):
         ratio: int=2,                    # width of the FFN / width of the tokens
     ):
         super().__init__()
+        if min(heads, patch, ratio) < 1 or depth < 0: raise SnetError(f'heads, patch and ratio are at least 1 and depth at least 0, not heads={heads}, patch={patch}, ratio={ratio}, depth={depth}; see the defaults.')
         d = math.ceil(c/2/heads)*heads   # C/2, up to a multiple of the heads
         self.patch, self.local, self.enter = patch, LocalFeatures(c), nn.Conv2d(c, d, 1)
         self.blocks = nn.ModuleList([TransformerBlock(d, attention, heads, max_tokens, ratio) for _ in range(depth)])
