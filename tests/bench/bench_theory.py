@@ -24,7 +24,7 @@ def naive_pairs(A, B):
     for x, y in itertools.product(A.values(), B.values()):
         xs, ys = x.numpy().ravel(), y.numpy().ravel(); edges = np.linspace(min(xs.min(), ys.min()), max(xs.max(), ys.max()), 65)
         p, q = (np.histogram(v, edges)[0] + .5 for v in (xs, ys)); p, q = p/p.sum(), q/q.sum()
-        out.append((han.symmetric_kl(p, q), pairs.jensen_shannon(p, q), pairs.layer_mi(x, y), pairs.layer_mi(x, y, shift=1), pairs.linear_cka(pairs.centred_rows(x), pairs.centred_rows(y))))
+        out.append((han.symmetric_kl(p, q), pairs.jensen_shannon(p, q), pairs.layer_mi(x, y), pairs.layer_mi(x, y, shift=len(x)//2), pairs.linear_cka(pairs.centred_rows(x), pairs.centred_rows(y))))
     return np.array(out)
 
 
