@@ -6,16 +6,16 @@
 __all__ = ['PROTOCOLS', 'confusion', 'dice_per_class', 'iou_per_class', 'score_case', 'summarise', 'cases_by_class', 'interval',
            'compare', 'signed_rank', 'set_scores', 'band_scores', 'threshold_dice']
 
-# %% ../nbs/41_metrics.ipynb #5722ae89
+# %% ../nbs/41_metrics.ipynb #3c204e3e
 import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap, wilcoxon
 
 from .core import SnetError, choose
 from .data.bands import band_masks
-from .surface import hd95
+from .surface import bounding_box, hd95
 
-# %% ../nbs/41_metrics.ipynb #2f9405fa
+# %% ../nbs/41_metrics.ipynb #c51e1b50
 def confusion(
     pred: np.ndarray,                # predicted classes, integers of any shape
     targ: np.ndarray,                # true classes, same shape
@@ -41,7 +41,7 @@ def _labels(pred, targ):
         if v.dtype.kind not in 'biu': raise SnetError(f'The {what} is of type {v.dtype}; give class indices as integers, e.g. logits.argmax(1).')
     return pred, targ
 
-# %% ../nbs/41_metrics.ipynb #3291a1b7
+# %% ../nbs/41_metrics.ipynb #76761d2a
 PROTOCOLS = ('published', 'corrected')
 
 def dice_per_class(
@@ -52,8 +52,7 @@ def dice_per_class(
     ignore_index: int | None=None,   # voxels with this true label are left out
 ) -> np.ndarray:
     "Dice of each foreground class of one case, (n_classes - 1,). Raises `SnetError` for input that does not fit."
-    m = confusion(pred, targ, n_classes, ignore_index)
-    return _settle(2.*_area(m)[0], _area(m)[1] + _area(m)[2], m, protocol)
+    return _dice(confusion(pred, targ, n_classes, ignore_index), protocol)
 
 def iou_per_class(
     pred: np.ndarray,                # predicted classes, integers of any shape: one case
@@ -63,10 +62,10 @@ def iou_per_class(
     ignore_index: int | None=None,   # voxels with this true label are left out
 ) -> np.ndarray:
     "Intersection over union of each foreground class of one case, (n_classes - 1,). Raises `SnetError` for input that does not fit."
-    m = confusion(pred, targ, n_classes, ignore_index)
-    inter, p, t = _area(m)
-    return _settle(inter, p + t - inter, m, protocol)
+    return _iou(confusion(pred, targ, n_classes, ignore_index), protocol)
 
+def _dice(m, protocol): inter, p, t = _area(m); return _settle(2.*inter, p + t, m, protocol)
+def _iou(m, protocol): inter, p, t = _area(m); return _settle(inter, p + t - inter, m, protocol)
 def _area(m): return m.diagonal()[1:], m.sum(0)[1:], m.sum(1)[1:]   # overlap, predicted, true; foreground
 
 def _settle(above, below, m, protocol):
@@ -77,7 +76,7 @@ def _settle(above, below, m, protocol):
     else: score[(p == 0) & (t == 0)] = np.nan
     return score
 
-# %% ../nbs/41_metrics.ipynb #d21210a4
+# %% ../nbs/41_metrics.ipynb #88120dbc
 def score_case(
     pred: np.ndarray,                # predicted classes, integers of any shape
     targ: np.ndarray,                # true classes, same shape
@@ -92,25 +91,26 @@ def score_case(
     names = [str(c) for c in range(n_classes)] if class_names is None else list(class_names)
     if len(names) != n_classes: raise SnetError(f'{len(names)} class names were given for n_classes={n_classes}; name each class, the background first.')
     if ignore_index is not None: pred, targ = np.where(targ == ignore_index, 0, pred), np.where(targ == ignore_index, 0, targ)
-    _, n_pred, n_targ = _area(confusion(pred, targ, n_classes))
+    m = confusion(pred, targ, n_classes); _, n_pred, n_targ = _area(m)
     ml = np.nan if spacing is None else float(np.prod(np.broadcast_to(spacing, targ.ndim)))/1000
     rows = []
-    for protocol in PROTOCOLS:
-        dice, iou = (f(pred, targ, n_classes, protocol) for f in (dice_per_class, iou_per_class))
-        scale = spacing if protocol == 'corrected' else None
-        far = [_distance(pred == c, targ == c, scale, protocol) for c in range(1, n_classes)]
-        rows += [{'class': names[i + 1], 'protocol': protocol, 'dice': dice[i], 'iou': iou[i], 'hd95': far[i], 'unit': 'voxel' if scale is None else 'mm',
+    for protocol, far in zip(PROTOCOLS, _distances(pred, targ, n_classes, spacing)):
+        unit = 'mm' if protocol == 'corrected' and spacing is not None else 'voxel'
+        rows += [{'class': names[i + 1], 'protocol': protocol, 'dice': d, 'iou': j, 'hd95': h, 'unit': unit,
                   'pred_voxels': n_pred[i], 'targ_voxels': n_targ[i], 'pred_ml': n_pred[i]*ml, 'targ_ml': n_targ[i]*ml,
-                  'undefined': ', '.join(k for k, v in (('dice', dice[i]), ('iou', iou[i]), ('hd95', far[i])) if np.isnan(v))} for i in range(n_classes - 1)]
+                  'undefined': ', '.join(k for k, v in (('dice', d), ('iou', j), ('hd95', h)) if np.isnan(v))} for i, (d, j, h) in enumerate(zip(_dice(m, protocol), _iou(m, protocol), far))]
     table = pd.DataFrame(rows)
     if case is not None: table.insert(0, 'case', str(case))
     return table
 
-def _distance(p, t, spacing, protocol):
-    d = hd95(p, t, spacing)
-    return 0. if np.isnan(d) and protocol == 'published' else d
+def _distances(pred, targ, n_classes, spacing):
+    seen = (pred > 0) | (targ > 0)
+    box = bounding_box(seen) if seen.any() else ...                # what lies outside is background in both
+    pred, targ = pred[box], targ[box]
+    voxel = np.array([hd95(pred == c, targ == c) for c in range(1, n_classes)])
+    return np.nan_to_num(voxel, nan=0.), voxel if spacing is None else [hd95(pred == c, targ == c, spacing) for c in range(1, n_classes)]
 
-# %% ../nbs/41_metrics.ipynb #a3187efd
+# %% ../nbs/41_metrics.ipynb #1294566f
 def summarise(
     table: pd.DataFrame,                        # rows of `score_case` of many cases; may have a column 'model'
     scores: tuple=('dice', 'iou', 'hd95'),      # columns to summarise
@@ -148,7 +148,7 @@ def _nanmean(x, axis):
     n = (~np.isnan(x)).sum(axis)
     return np.where(n > 0, np.nansum(x, axis)/np.maximum(n, 1), np.nan)   # np.nanmean without its warning
 
-# %% ../nbs/41_metrics.ipynb #2c68c659
+# %% ../nbs/41_metrics.ipynb #5afa0c17
 def interval(
     x: np.ndarray,           # (cases, classes), NaN where undefined
     n_resamples: int=2000,   # draws of the bootstrap
@@ -162,7 +162,7 @@ def interval(
                       random_state=np.random.default_rng(seed))
     return tuple(float(v) for v in np.nanquantile(draws.bootstrap_distribution, (.025, .975)))
 
-# %% ../nbs/41_metrics.ipynb #74c492a6
+# %% ../nbs/41_metrics.ipynb #13171238
 def compare(
     a: pd.DataFrame,            # `score_case` rows of one model
     b: pd.DataFrame,            # of the other, on the same cases
@@ -194,7 +194,7 @@ def signed_rank(
     if not len(d): return float('nan')
     return float(wilcoxon(d).pvalue) if np.any(d) else 1.
 
-# %% ../nbs/41_metrics.ipynb #c35cee28
+# %% ../nbs/41_metrics.ipynb #67f84b8a
 def set_scores(
     confusions: list,            # `confusion(pred, targ, n_classes)` of each image of a set
     protocol: str='published',   # 'published': areas pooled, background averaged in; 'corrected': per image, foreground only
@@ -216,7 +216,7 @@ def set_scores(
 
 def _over(a, b, undefined): return np.where(undefined, np.nan, a/np.maximum(b, 1))
 
-# %% ../nbs/41_metrics.ipynb #07e25aa0
+# %% ../nbs/41_metrics.ipynb #f7f9ee3a
 def band_scores(
     confusions: list,            # `confusion(pred, targ, n_classes)` of each image of a set
     protocol: str='published',   # 'published' or 'corrected', see `set_scores`
@@ -230,7 +230,7 @@ def band_scores(
     columns = ['images', 'miou', 'mdice', 'mae', 'precision', 'recall', 'f2', 'undefined']
     return pd.DataFrame(rows, index=columns).T.rename_axis('band').astype({'images': int, 'undefined': int})
 
-# %% ../nbs/41_metrics.ipynb #b4dd7377
+# %% ../nbs/41_metrics.ipynb #9c86bd66
 def threshold_dice(
     prob: np.ndarray,      # probabilities of the one foreground class, any shape
     targ: np.ndarray,      # booleans, same shape
