@@ -8,7 +8,7 @@ __all__ = ['make_loss', 'make_optimiser', 'learning_rate', 'Schedule', 'pick_pre
            'raw_model', 'save_tensors', 'write_log', 'snet_learner', 'fit_recipe', 'load_state', 'load_tensors',
            'same_weights', 'run_config', 'train_run', 'check_run']
 
-# %% ../nbs/45_train.ipynb #4790876f
+# %% ../nbs/45_train.ipynb #cfcd0075
 import errno, json, math, sys, time
 from functools import partial
 from pathlib import Path
@@ -25,13 +25,14 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .core import SnetError, atomic_path, provenance, seed_everything
-from .data.loaders import DATASETS, load_slices, slice_dls
+from .data.catalogue import get_dataset
+from .data.loaders import load_slices, slice_dls
 from .layers import has_bfloat16
 from .losses import CrossEntropy, SNetLoss
 from .models import create_model
 from .recipes import get_recipe
 
-# %% ../nbs/45_train.ipynb #14fd5341
+# %% ../nbs/45_train.ipynb #eea92d44
 def make_loss(
     recipe: dict,   # a complete recipe
 ) -> nn.Module:
@@ -46,7 +47,7 @@ def make_optimiser(
     if recipe['opt'] == 'sgd': return partial(OptimWrapper, opt=torch.optim.SGD, momentum=recipe['momentum'], weight_decay=recipe['wd'])
     return partial(OptimWrapper, opt=torch.optim.AdamW, betas=(recipe['momentum'], 0.999), weight_decay=recipe['wd'])
 
-# %% ../nbs/45_train.ipynb #78f583dc
+# %% ../nbs/45_train.ipynb #9e8edbac
 def learning_rate(
     recipe: dict,   # a complete recipe
     progress,       # share of the run that is done, 0 to 1
@@ -58,7 +59,7 @@ def learning_rate(
     t = (t - recipe['warmup']) / (1 - recipe['warmup']) if recipe['warmup'] < 1 else 1.
     return recipe['lr_end'] + (recipe['lr'] - recipe['lr_end']) * (1 - t)**recipe['power']
 
-# %% ../nbs/45_train.ipynb #9618fd36
+# %% ../nbs/45_train.ipynb #900eb054
 class Schedule(Callback):
     "Set the learning rate before every batch, and end the run when its seconds or steps are used up."
     order = 5
@@ -82,14 +83,13 @@ class Schedule(Callback):
         if self.recipe['steps'] and self.epoch * self.n_iter + self.iter + 1 >= self.recipe['steps']: raise CancelTrainException
 
     def before_epoch(self):
-        self.used = time.monotonic() - self.clock
         if self.recipe['seconds'] and self.used >= self.recipe['seconds']: raise CancelFitException
 
     def before_validate(self):
         last = self.epoch == self.n_epoch - 1 or (self.recipe['seconds'] and self.used >= self.recipe['seconds'])
         if (self.epoch + 1) % self.recipe['valid_every'] and not last: raise CancelValidException
 
-# %% ../nbs/45_train.ipynb #c9271b6a
+# %% ../nbs/45_train.ipynb #b145d191
 def pick_precision(
     name: str,      # 'auto', 'float32', 'bfloat16', 'float16'
     device: str,    # 'cpu', 'cuda', …
@@ -110,7 +110,7 @@ class Precision(MixedPrecision):
         self.learn.scaler = torch.amp.GradScaler(device, enabled=self.dtype == torch.float16)   # bfloat16 has float32's range and needs no scaling
         if getattr(self.checkpoint, 'scaler_state', None): self.learn.scaler.load_state_dict(self.checkpoint.scaler_state)
 
-# %% ../nbs/45_train.ipynb #bbb7f399
+# %% ../nbs/45_train.ipynb #55985fb6
 def confusion(
     pred: torch.Tensor,    # labels (b, h, w) int64
     targ: torch.Tensor,    # labels (b, h, w) int64
@@ -130,7 +130,7 @@ def dice_of_confusion(
     both = counts.diagonal(dim1=-2, dim2=-1).double()
     return (2*both / (counts.sum(-1) + counts.sum(-2)))[..., 1:]
 
-# %% ../nbs/45_train.ipynb #5b0fa82c
+# %% ../nbs/45_train.ipynb #a2d47b84
 class CaseDice(Metric):
     "Mean over classes of the mean over validation cases of Dice (corrected protocol): what the best checkpoint is chosen by."
     def __init__(self, case_ids, ignore_index=None): self.case_ids, self.ignore_index = list(case_ids), ignore_index; self.reset()
@@ -153,7 +153,7 @@ class CaseDice(Metric):
     @property
     def name(self): return 'valid_dice'
 
-# %% ../nbs/45_train.ipynb #16a122b7
+# %% ../nbs/45_train.ipynb #0ee86dbc
 class NaNGuard(Callback):
     "Stop with a `SnetError` that names the batch when the loss is not finite."
     order, run_valid = MixedPrecision.order + 1, False
@@ -174,14 +174,14 @@ def batch_cases(
     if order is None or ids is None: return []
     return sorted({str(ids[j]) for j in list(order)[i*dl.bs:(i + 1)*dl.bs]})
 
-# %% ../nbs/45_train.ipynb #f945d459
+# %% ../nbs/45_train.ipynb #bf93fc51
 class EpochSeed(Callback):
     "Seed all generators at the start of each epoch from (seed, epoch)."
     order = -20
     def __init__(self, seed): self.seed = seed
     def before_epoch(self): seed_everything(self.seed, self.epoch + 1)
 
-# %% ../nbs/45_train.ipynb #1d893f80
+# %% ../nbs/45_train.ipynb #0d538446
 class Progress(Callback):
     "One tqdm bar for the whole run on a terminal; one line an epoch elsewhere."
     order = 70
@@ -200,7 +200,7 @@ class Progress(Callback):
         if self.bar.disable and row.get('epoch') == self.epoch: print(' '.join(f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}' for k, v in row.items()), file=sys.stderr, flush=True)
     def after_fit(self): self.bar.close()
 
-# %% ../nbs/45_train.ipynb #21c94254
+# %% ../nbs/45_train.ipynb #d64bd777
 class Checkpoint(Callback):
     "Write last.pth (to continue), best.pth (highest validation Dice) and log.csv after every epoch."
     order = 60
@@ -259,7 +259,7 @@ def write_log(
     lines = [','.join(columns)] + [','.join('' if row.get(c) is None else str(row.get(c)) for c in columns) for row in history]
     Path(path).write_text('\n'.join(lines) + '\n')
 
-# %% ../nbs/45_train.ipynb #9f6ac03a
+# %% ../nbs/45_train.ipynb #2e69f942
 def snet_learner(
     dls,                       # fastai DataLoaders, e.g. from `slice_dls`; needs c_in, n_out, valid_ds.case_ids
     model='snet_tiny',         # a registered name, or any nn.Module that maps (b, c_in, h, w) to logits (b, n_out, h, w)
@@ -291,7 +291,7 @@ def snet_learner(
     learn.recipe = recipe
     return learn
 
-# %% ../nbs/45_train.ipynb #88f95349
+# %% ../nbs/45_train.ipynb #a2ca8fce
 def fit_recipe(
     learn: Learner,         # from `snet_learner`
     resume: bool=False,     # continue from run/last.pth if it is there
@@ -326,7 +326,7 @@ def load_tensors(
     except FileNotFoundError as e: raise SnetError(f'There is no checkpoint {path}; train first, or name the folder of a run.') from e
     except Exception as e: raise SnetError(f'{path} is damaged or no checkpoint of snetlib ({type(e).__name__}); restore it from a copy, or train again without --resume.') from e
 
-# %% ../nbs/45_train.ipynb #95cdfd2d
+# %% ../nbs/45_train.ipynb #6e2deb98
 def same_weights(
     a: nn.Module,   # a module
     b: nn.Module,   # another one of the same kind
@@ -335,9 +335,9 @@ def same_weights(
     a, b = a.state_dict(), b.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
-# %% ../nbs/45_train.ipynb #d2314daa
+# %% ../nbs/45_train.ipynb #fc7c340e
 def run_config(
-    dataset: str,      # a name from snetlib.data.loaders.DATASETS
+    dataset: str,      # a name from snetlib.data.catalogue
     model: str,        # a registered model
     recipe: dict,      # a complete recipe
     *,
@@ -375,7 +375,7 @@ def train_run(
     dls = slice_dls(train, valid, bs=recipe['bs'], augment=recipe['augment'], seed=seed, num_workers=recipe['num_workers'], device=device,
                     ignore_index=0 if recipe['ignore_index'] is None else recipe['ignore_index'])
     learn = snet_learner(dls, model, recipe, seed=seed, run=run, progress=progress, model_kwargs=model_kwargs, fingerprint=json.dumps(config, sort_keys=True))
-    about = dict(class_names=list(train.class_names), c_in=train.c_in, n_out=train.n_out, intensity=DATASETS[dataset].intensity,
+    about = dict(class_names=list(train.class_names), c_in=train.c_in, n_out=train.n_out, intensity=get_dataset(dataset, root, (data_kwargs or {}).get('config')).intensity,
                  counts=dict(train_slices=len(train), train_cases=len(set(train.case_ids)), valid_slices=len(valid), valid_cases=len(set(valid.case_ids))))
     with atomic_path(run/'config.json') as tmp: tmp.write_text(json.dumps(config | dict(data=about, origin=provenance()), indent=1))
     return fit_recipe(learn, resume)
