@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_one', 'check', 'check_text', 'sheet']
 
-# %% ../../nbs/15_data.check.ipynb #3133e223
+# %% ../../nbs/15_data.check.ipynb #f436837b
 import hashlib, json
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from .folder import ENDINGS
 from .prepare import _run, file_hash
 from .source import DataSet, Item, SLICE, files_in, read_index
 
-# %% ../../nbs/15_data.check.ipynb #ee61ba90
+# %% ../../nbs/15_data.check.ipynb #066f19a7
 def check_one(
     ds: DataSet,   # description
     item: Item,    # one case
@@ -39,9 +39,9 @@ def check_one(
         maps = [case.instances[k]] if case.instances is not None else [find_objects(s == c) for c in range(1, n) if (s == c).any()]
         objects += [a/s.size for m in maps for a in object_areas(m)]
     return item.id, dict(shape=list(case.image.shape), voxels=voxels[:n].tolist(), ignored=int(voxels[255]), images=fore.reshape(len(y), -1).mean(1).tolist(), objects=objects,
-                         hash=hashlib.sha256(str(case.image.shape).encode() + np.ascontiguousarray(case.image).tobytes()).hexdigest())
+                         hash=hashlib.sha256(np.ascontiguousarray(case.image.astype(np.uint8) if ds.intensity['kind'] == 'uint8' else case.image)).hexdigest())
 
-# %% ../../nbs/15_data.check.ipynb #9ac560c8
+# %% ../../nbs/15_data.check.ipynb #bfac5358
 def check(
     dataset: str,            # a name in the catalogue
     root,                    # raw, prepared by us, or prepared by others
@@ -102,7 +102,7 @@ def _tables(ds, facts):
     shares = {w: [s for f in facts.values() for s in f[w]] for w in ('images', 'objects')}
     return dict(classes=classes, bands={w: {b: int(m.sum()) for b, m in band_masks(np.clip(s, 0, 1), cumulative=False).items()} for w, s in shares.items()})
 
-# %% ../../nbs/15_data.check.ipynb #b5f403dd
+# %% ../../nbs/15_data.check.ipynb #95649b24
 def check_text(
     report: dict,   # from `check`
 ) -> str:
@@ -115,7 +115,7 @@ def check_text(
         lines += (['', f'  {title}:'] + [f"  - {p['kind']}: {p['what']}" for p in report[title]]) if report[title] else []
     return '\n'.join(lines)
 
-# %% ../../nbs/15_data.check.ipynb #63f54c5d
+# %% ../../nbs/15_data.check.ipynb #80f9282a
 def sheet(
     dataset: str,      # a name in the catalogue
     root,              # its folder
@@ -129,7 +129,9 @@ def sheet(
     for k in np.unique(np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int)):
         try: case = ds.load(items[k]); z = int((case.label > 0).reshape(len(case.label), -1).sum(1).argmax()); x = scale_intensity(case.image, ds.scale(items[k]))[z]
         except (SnetError, AttributeError): continue
-        step = max(1, max(x.shape[:2])//256); shown.append((x[::step, ::step], np.where(case.label[z] == 255, 0, case.label[z])[::step, ::step].astype(int), case.id[:18]))
+        y = np.where(case.label[z] == 255, 0, case.label[z]).astype(int); step = max(1, max(y.shape)//256)
+        if case.affine is not None: x, y = x[::-1, ::-1], y[::-1, ::-1]   # canonical axes grow to the right, front and top; a reader expects the front on top and the patient's right on the left
+        shown.append((x[::step, ::step], y[::step, ::step], case.id[:18]))
     if not shown: raise SnetError(f'no case in {root} can be shown; see what snet check says.')
     images, masks, titles = zip(*shown)
     fig = montage(list(images), truths=list(masks), titles=list(titles), n=n, class_names=ds.class_names)

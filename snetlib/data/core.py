@@ -7,7 +7,7 @@ __all__ = ['PICTURES', 'Case', 'reading', 'check_room', 'read_nifti', 'to_slices
            'as_label', 'read_case', 'stem', 'write_mask', 'scale_intensity', 'resize_images', 'resize_labels', 'Slices',
            'case_slices']
 
-# %% ../../nbs/11_data.core.ipynb #a3a289ae
+# %% ../../nbs/11_data.core.ipynb #5d13aad9
 import contextlib, gzip, io, logging, zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from ..core import SnetError, atomic_path, choose
 
-# %% ../../nbs/11_data.core.ipynb #083f9262
+# %% ../../nbs/11_data.core.ipynb #4203e9b8
 @dataclass
 class Case:
     "One patient, volume or picture, slices first."
@@ -34,7 +34,7 @@ class Case:
     affine: np.ndarray | None = None      # 4×4 of the canonical (RAS) array the slices came from, or None
     instances: np.ndarray | None = None   # int32 (z, H, W), 0 = background, one number per object; or None
 
-# %% ../../nbs/11_data.core.ipynb #e330a901
+# %% ../../nbs/11_data.core.ipynb #17aa2892
 @contextlib.contextmanager
 def reading(
     path,   # the file about to be read
@@ -64,7 +64,7 @@ def check_room(
     free = psutil.virtual_memory().available
     if nbytes > free: raise SnetError(f'{path} needs {nbytes/1e9:.3g} GB of memory and {free/1e9:.3g} GB are free; crop or downsample it first, or use a larger machine.')
 
-# %% ../../nbs/11_data.core.ipynb #4522ac6f
+# %% ../../nbs/11_data.core.ipynb #b23d1a54
 def _unzip(path):
     "All bytes of a NIfTI, its check sum verified if it is compressed, never more than its header announces."
     with open(path, 'rb') as h: packed = h.read(2) == b'\x1f\x8b'
@@ -104,7 +104,7 @@ def read_nifti(
         if not ok.all(): data = np.where(ok, data, data[ok].min())
         return kind(data, img.affine, img.header)
 
-# %% ../../nbs/11_data.core.ipynb #9bff3432
+# %% ../../nbs/11_data.core.ipynb #0108cf0a
 def to_slices(
     volume: np.ndarray,   # (x, y, z), canonical
     axis: int=2,          # slice along x (0), y (1) or z (2)
@@ -119,7 +119,7 @@ def from_slices(
     "Back to (x, y, z)."
     return np.moveaxis(slices, 0, 2 - axis).transpose(2, 1, 0)
 
-# %% ../../nbs/11_data.core.ipynb #be792577
+# %% ../../nbs/11_data.core.ipynb #89093bd5
 PICTURES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
 
 def _pixels(im, mask):
@@ -143,7 +143,7 @@ def read_picture(
         if len({p.shape for p in pages}) > 1: raise SnetError(f'{path} has pages of different sizes {sorted({p.shape for p in pages})}; save one of them as its own file.')
         return np.stack(pages)
 
-# %% ../../nbs/11_data.core.ipynb #d41a623a
+# %% ../../nbs/11_data.core.ipynb #bc101054
 def _npz(path):
     out = {}
     with zipfile.ZipFile(path) as z:
@@ -180,7 +180,7 @@ def read_arrays(
         if not arrays: raise SnetError(f'{path} holds no plain array; it needs one named image (and one named label).')
         return arrays
 
-# %% ../../nbs/11_data.core.ipynb #07791259
+# %% ../../nbs/11_data.core.ipynb #29ad08c6
 def as_label(
     x: np.ndarray,   # numbers of any dtype
     path='mask',     # for the message
@@ -250,7 +250,7 @@ def _same_place(a, b, shape, image_path, label_path):
     gap = np.abs((a - b) @ corners).max(); voxel = np.sqrt((a[:3, :3]**2).sum(0)).min()
     if gap > voxel/2: raise SnetError(f'{label_path} lies up to {gap:.1f} mm away from {image_path}; it was drawn on another image, or its header was lost: resample it onto the image.')
 
-# %% ../../nbs/11_data.core.ipynb #a757e156
+# %% ../../nbs/11_data.core.ipynb #bab1fae2
 def write_mask(
     mask: np.ndarray,   # (z, H, W) integers 0–255, slices as `read_case` made them
     like,               # the input: its path, or a nibabel image
@@ -283,21 +283,24 @@ def _write_png(mask, like, path):
     with atomic_path(path) as tmp: Image.fromarray(mask[0]).save(tmp, format='PNG')
     return path
 
-# %% ../../nbs/11_data.core.ipynb #feab0bbe
+# %% ../../nbs/11_data.core.ipynb #c76910d3
 def scale_intensity(
     x: np.ndarray,   # one volume, any shape
     how: dict,       # {'kind': 'window', 'lo': -125, 'hi': 275}, {'kind': 'percentile', 'lo': 0.5, 'hi': 99.5}, {'kind': 'uint8'} or {'kind': 'none'}
 ) -> np.ndarray:
-    "float32 in [0, 1]; NaN becomes 0. A constant volume becomes 0. Raises `SnetError` where the numbers do not fit the kind."
+    "float32 in [0, 1]; what is not finite counts as the smallest value. A constant volume becomes 0. Raises `SnetError` where the numbers do not fit the kind."
     kind = choose(how['kind'], ('window', 'percentile', 'uint8', 'none'), 'intensity scale')
-    x = np.nan_to_num(np.asarray(x, np.float32), nan=np.nanmin(x) if np.isfinite(x).any() else 0.)
+    x = np.asarray(x, np.float32); ok = np.isfinite(x)
+    if not ok.all(): x = np.where(ok, x, x[ok].min() if ok.any() else np.float32(0))
     lo, hi = {'window': lambda: (how['lo'], how['hi']), 'percentile': lambda: np.percentile(x, (how['lo'], how['hi'])),
               'uint8': lambda: (0, 255), 'none': lambda: (0, 1)}[kind]()
     if kind in ('uint8', 'none') and x.size and (x.min() < lo - .01*hi or x.max() > 1.01*hi):
         raise SnetError(f'the image holds values from {x.min():g} to {x.max():g} where {lo} to {hi} were announced; use {{"kind": "percentile", "lo": 0.5, "hi": 99.5}} or give a window.')
-    return np.clip((x - lo)/(hi - lo), 0, 1).astype(np.float32) if hi > lo else np.zeros_like(x)
+    if not hi > lo: return np.zeros_like(x)
+    y = x - np.float32(lo); y /= np.float32(hi - lo)
+    return np.clip(y, 0, 1, out=y)
 
-# %% ../../nbs/11_data.core.ipynb #51c8d658
+# %% ../../nbs/11_data.core.ipynb #e6892f92
 def resize_images(
     x: np.ndarray,        # (n, H, W) or (n, H, W, c), float
     size: tuple,          # (H, W) wanted
@@ -325,7 +328,7 @@ def resize_labels(
     rows, cols = (((np.arange(n) + .5)*m/n).astype(int) for n, m in zip(size, y.shape[1:]))   # pixel centres, as in the bilinear grid
     return y[:, rows][:, :, cols]
 
-# %% ../../nbs/11_data.core.ipynb #4339bf31
+# %% ../../nbs/11_data.core.ipynb #4090b40d
 class Slices:
     "A map-style data set of 2-D slices of one size, in memory or memory-mapped."
     def __init__(self,
