@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/39_models.ipynb #55cdcc48
+# %% ../../nbs/39_models.ipynb #81d0718d
 from ..core import create_model, list_models
 from .snet import SNet
+from .sosegformer import SoSegFormer
 from . import baselines   # registers by being imported
 
-__all__ = ['SNet', 'create_model', 'list_models']
+__all__ = ['SNet', 'SoSegFormer', 'create_model', 'list_models']

@@ -6,7 +6,7 @@
 __all__ = ['SIZES', 'Decoder', 'SNet', 'snet', 'snet_base', 'snet_small', 'snet_tiny', 'snet_star', 'table5_unstagger',
            'table5_stagger', 'table6_stagger', 'table6_feb', 'table6_feb_ffb', 'table6_feb_ffb_gab']
 
-# %% ../../nbs/26_models.snet.ipynb #d272eeae
+# %% ../../nbs/26_models.snet.ipynb #2ed81cab
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -18,7 +18,7 @@ from .feb import FEB
 from .fusion import PAIRS, StaggerModule, check_pairs
 from .gab import GAB
 
-# %% ../../nbs/26_models.snet.ipynb #2efe8841
+# %% ../../nbs/26_models.snet.ipynb #e2f89dbb
 class Decoder(nn.Module):
     "CNN decoder of SNet's Information Recovery Module (section 4.4): double conv, then up, concat, double conv for each skip; channels halve each time."
     def __init__(self,
@@ -41,7 +41,7 @@ class Decoder(nn.Module):
         for up, conv, skip in zip(self.ups, self.convs, skips): x = conv(torch.cat([resize_to(up(x), skip), skip], 1))
         return x
 
-# %% ../../nbs/26_models.snet.ipynb #e7c9bb29
+# %% ../../nbs/26_models.snet.ipynb #b3934ba4
 class SNet(nn.Module):
     "Stagger Network. eval(): logits (b, n_out, h, w). train() with deep supervision: (logits, fused_logits). Raises `SnetError` for inputs and settings it cannot take."
     def __init__(self,
@@ -110,7 +110,7 @@ class SNet(nn.Module):
         if not self.training or self.aux_head is None: return logits
         return logits, resize_to(self.aux_head(skips[self.supervised]), x)[..., :h, :w]   # ŷ and ŷ_f
 
-# %% ../../nbs/26_models.snet.ipynb #aa9d7402
+# %% ../../nbs/26_models.snet.ipynb #f408faca
 SIZES = {
     'base': {},
     'small': dict(cnn_widths=(32, 64, 128, 256), vit_widths=(32, 64, 160, 256), gab_width=256, decoder_width=256),
@@ -146,7 +146,7 @@ def snet_star(c_in=3, n_out=9, **kwargs):
     "SNet* of Table 1, 'different hyper-parameters' unspecified: our reading is two ViT blocks a layer instead of 3, 4, 6, 3."
     return snet(c_in, n_out, 'base', **{'vit_depths': (2, 2, 2, 2), **kwargs})
 
-# %% ../../nbs/26_models.snet.ipynb #b5eb8553
+# %% ../../nbs/26_models.snet.ipynb #c3d024f5
 @register_model(tags=('snet', 'table5'))
 def table5_unstagger(c_in=3, n_out=9, size='base', **kwargs):
     "Table 5, row 1: CNN1 with ViT1 and CNN2 with ViT2."
