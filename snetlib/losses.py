@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['check_targets', 'one_hot', 'pixel_loss', 'dice_loss', 'SNetLoss', 'CrossEntropy']
 
-# %% ../nbs/40_losses.ipynb #d12f003a
+# %% ../nbs/40_losses.ipynb #31048871
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .core import SnetError, choose
 
-# %% ../nbs/40_losses.ipynb #cedc5cae
+# %% ../nbs/40_losses.ipynb #bb791fcc
 def check_targets(
     logits: torch.Tensor,            # (b, n_out, h, w)
     targ: torch.Tensor,              # (b, h, w), integers
@@ -32,7 +32,7 @@ def check_targets(
         cure = f'build it with n_out={hi + 1}, remap the labels' if hi >= n_out else 'remap the labels'
         raise SnetError(f'The labels hold class {bad}, but the model has n_out={n_out} (classes 0 to {n_out - 1}); {cure}, or pass ignore_index={bad} if {bad} means "unknown".')
 
-# %% ../nbs/40_losses.ipynb #b5ed749b
+# %% ../nbs/40_losses.ipynb #2400958d
 def one_hot(
     targ: torch.Tensor,       # (b, h, w), integers; labels outside 0 … n_out - 1 get a column of zeros
     like: torch.Tensor,       # (b, n_out, h, w): gives the shape and the type
@@ -55,7 +55,7 @@ def pixel_loss(
     else: loss = F.binary_cross_entropy_with_logits(x, one_hot(targ.where(known, 0), x), reduction='none').mean(1)
     return (loss*known).sum()/known.sum().clamp(min=1)
 
-# %% ../nbs/40_losses.ipynb #bf9e7503
+# %% ../nbs/40_losses.ipynb #60ebf028
 def dice_loss(
     probs: torch.Tensor,             # (b, n_out, h, w), in [0, 1]
     targ: torch.Tensor,              # (b, h, w), int64
@@ -74,7 +74,7 @@ def dice_loss(
     score = (2*inter + eps)/(size + eps)
     return 1 - (score if background else score[1:]).mean()
 
-# %% ../nbs/40_losses.ipynb #6b9fbfe2
+# %% ../nbs/40_losses.ipynb #6acfe1df
 class SNetLoss(nn.Module):
     "0.6 BCE + 0.4 Dice on each output, summed (SNet, section 5.1.3). Raises `SnetError` for labels that the model has no class for."
     def __init__(self,
@@ -103,7 +103,7 @@ class SNetLoss(nn.Module):
     def activation(self, x): return x.float().softmax(1) if self.pixel == 'softmax' else x.float().sigmoid()   # fastai's get_preds calls these two
     def decodes(self, x): return x.argmax(1)
 
-# %% ../nbs/40_losses.ipynb #a88d19b6
+# %% ../nbs/40_losses.ipynb #c613988a
 class CrossEntropy(nn.Module):
     "Cross-entropy over classes (SoSegFormer, section III-B), summed over outputs. Raises `SnetError` for labels that the model has no class for."
     def __init__(self,

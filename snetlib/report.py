@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PAGE', 'score_table', 'to_markdown', 'to_latex', 'to_html', 'box_plots', 'bland_altman', 'limits_of_agreement',
-           'pick_cases', 'case_overlays', 'paired_table', 'write_report', 'light_markdown', 'evaluation_parts']
+           'pick_cases', 'case_overlays', 'paired_table', 'light_markdown', 'write_report', 'evaluation_parts']
 
-# %% ../nbs/43_report.ipynb #67d2e49e
+# %% ../nbs/43_report.ipynb #c0d241dc
 import base64, re
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from .core import SnetError, atomic_path, choose, provenance
 from .metrics import PROTOCOLS, cases_by_class, compare, summarise
 from .viz import LINES, figure_png, montage, new_figure
 
-# %% ../nbs/43_report.ipynb #b2398186
+# %% ../nbs/43_report.ipynb #f9ce2faa
 def score_table(
     table: pd.DataFrame,                # rows of `score_case`; may have a column 'model'
     scores: tuple=('dice', 'hd95'),     # columns to show
@@ -45,7 +45,7 @@ def score_table(
         rows.append(row | part['cell'].to_dict() | {'undefined': part.undefined['mean']})
     return pd.DataFrame(rows).set_index([k for k in keys])
 
-# %% ../nbs/43_report.ipynb #c6d6fc01
+# %% ../nbs/43_report.ipynb #6c37e148
 def to_markdown(
     table: pd.DataFrame,   # any; the index becomes the first columns unless it is a plain count
 ) -> str:
@@ -78,7 +78,7 @@ def _flat(t):
     t = t if _is_count(t) else t.reset_index()
     return t.map(lambda v: f'{v:.4g}' if isinstance(v, float) and not np.isnan(v) else '–' if pd.isna(v) else v)
 
-# %% ../nbs/43_report.ipynb #3152ed37
+# %% ../nbs/43_report.ipynb #d0722ef5
 def box_plots(
     table: pd.DataFrame,           # rows of `score_case`; may have a column 'model'
     score: str='dice',             # column to draw
@@ -106,7 +106,7 @@ def _axis_name(t, score):
     unit = '/'.join(sorted(set(t['unit']))) if score == 'hd95' and 'unit' in t else ''
     return {'dice': 'Dice', 'iou': 'IoU', 'hd95': 'HD95'}.get(score, score) + (f' ({unit})' if unit else '')
 
-# %% ../nbs/43_report.ipynb #74653860
+# %% ../nbs/43_report.ipynb #051cfd2c
 def bland_altman(
     table: pd.DataFrame,     # rows of `score_case`; may have a column 'model'
     cls: str | None=None,    # the class to draw; all in panels if None
@@ -134,7 +134,7 @@ def limits_of_agreement(
     sd = d.std(ddof=1) if len(d) > 1 else np.nan
     return d.mean(), d.mean() - 1.96*sd, d.mean() + 1.96*sd
 
-# %% ../nbs/43_report.ipynb #f2cdf191
+# %% ../nbs/43_report.ipynb #93627f09
 def pick_cases(
     table: pd.DataFrame,         # rows of `score_case` of one model
     score: str='dice',           # higher is better, but for 'hd95'
@@ -161,7 +161,7 @@ def case_overlays(
     images, preds, targs = zip(*shown)
     return montage(list(images), list(preds), list(targs), n=len(cases), cols=3, titles=list(cases), class_names=class_names, size=2.4)
 
-# %% ../nbs/43_report.ipynb #24e8f84a
+# %% ../nbs/43_report.ipynb #4c734ce9
 def paired_table(
     table: pd.DataFrame,         # rows of `score_case` with a column 'model'
     score: str='dice',           # column to compare
@@ -173,7 +173,22 @@ def paired_table(
     of = lambda m: table[table['model'] == m]
     return pd.concat([compare(of(models[0]), of(m), score, protocol).assign(comparison=f'{models[0]} − {m}') for m in models[1:]]).set_index(['comparison', 'class'])
 
-# %% ../nbs/43_report.ipynb #f5b872d0
+# %% ../nbs/43_report.ipynb #fdcf9d57
+def light_markdown(
+    text: str,    # paragraphs with an empty line between them; '## ' headings, '- ' items, **bold**, `code`
+) -> Markup:
+    "The text as HTML; everything but these marks is escaped."
+    def inline(s): return re.sub(r'`([^`]+)`', r'<code>\1</code>', re.sub(r'\*\*(.+?)\*\*', r'<b>\1</b>', str(escape(s))))
+    out = []
+    for block in re.split(r'\n\s*\n', text.strip()):
+        head = re.match(r'(#{1,3}) +(.*)', block)
+        if head: n = max(2, len(head[1])); out.append(f'<h{n}>{inline(head[2])}</h{n}>'); block = block[head.end():].strip()
+        lines = block.splitlines()
+        if lines and all(l.startswith('- ') for l in lines): out.append('<ul>' + ''.join(f'<li>{inline(l[2:])}</li>' for l in lines) + '</ul>')
+        elif lines: out.append(f'<p>{inline(" ".join(lines))}</p>')
+    return Markup('\n'.join(out))
+
+# %% ../nbs/43_report.ipynb #cf0a0816
 PAGE = '''<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
@@ -193,6 +208,7 @@ img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--l
 {% endif %}{% endfor %}</main>{% if origin %}<footer>{% for k, v in origin.items() %}{{ k }} {{ v }}{{ ' · ' if not loop.last }}{% endfor %}</footer>{% endif %}</body></html>
 '''
 
+# %% ../nbs/43_report.ipynb #3908fec8
 def write_report(
     path,                        # the HTML file to write
     title: str,                  # of the page
@@ -215,21 +231,7 @@ def _part(part, dpi):
     if isinstance(part, Path) and part.suffix.lower() == '.png' and part.is_file(): return 'figure', base64.b64encode(part.read_bytes()).decode(), caption
     raise SnetError(f'A report cannot show {type(part).__name__} {str(part)[:60]!r}; give a text, a DataFrame, a matplotlib Figure or the Path of a PNG file that exists.')
 
-def light_markdown(
-    text: str,    # paragraphs with an empty line between them; '## ' headings, '- ' items, **bold**, `code`
-) -> Markup:
-    "The text as HTML; everything but these marks is escaped."
-    def inline(s): return re.sub(r'`([^`]+)`', r'<code>\1</code>', re.sub(r'\*\*(.+?)\*\*', r'<b>\1</b>', str(escape(s))))
-    out = []
-    for block in re.split(r'\n\s*\n', text.strip()):
-        head = re.match(r'(#{1,3}) +(.*)', block)
-        if head: n = max(2, len(head[1])); out.append(f'<h{n}>{inline(head[2])}</h{n}>'); block = block[head.end():].strip()
-        lines = block.splitlines()
-        if lines and all(l.startswith('- ') for l in lines): out.append('<ul>' + ''.join(f'<li>{inline(l[2:])}</li>' for l in lines) + '</ul>')
-        elif lines: out.append(f'<p>{inline(" ".join(lines))}</p>')
-    return Markup('\n'.join(out))
-
-# %% ../nbs/43_report.ipynb #6a0e3789
+# %% ../nbs/43_report.ipynb #0c9ade1f
 def evaluation_parts(
     table: pd.DataFrame,                # rows of `score_case`; may have a column 'model'
     pictures: dict | None=None,         # (model, case) or case -> (image, pred, targ), for the overlays; those missing are left out
