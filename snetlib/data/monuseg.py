@@ -6,12 +6,13 @@
 __all__ = ['SPLITS', 'SOURCES', 'MONUSEG', 'read_polygons', 'write_polygons', 'crossings', 'rasterise', 'find', 'read',
            'write_phantom']
 
-# %% ../../nbs/13d_data.monuseg.ipynb #bf574949
+# %% ../../nbs/13d_data.monuseg.ipynb #a5c50ca4
 from pathlib import Path
+from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
-from defusedxml.ElementTree import iterparse
+from defusedxml.common import DTDForbidden
 from PIL import Image
 
 from ..core import SnetError, atomic_path
@@ -19,19 +20,24 @@ from .core import Case, read_case, reading, stem
 from .phantom import place_balls
 from .source import DataSet, Item, files_in, inside
 
-# %% ../../nbs/13d_data.monuseg.ipynb #ead7b0ab
+# %% ../../nbs/13d_data.monuseg.ipynb #39911cf1
 def read_polygons(
     path,   # an ImageScope XML file
 ) -> list:
     "Polygons in file order, each (n, 2) float64 of (x, y) in pixels; those with fewer than three corners are left out. Raises `SnetError` for XML that is broken or dangerous."
     polygons, corners = [], []
-    with reading(path):
-        for event, e in iterparse(path, events=('start', 'end')):
-            if event == 'start' and e.tag == 'Region': corners = []
-            elif event == 'end' and e.tag == 'Vertex': corners.append((e.get('X'), e.get('Y')))
-            elif event == 'end' and e.tag == 'Region':
-                if len(corners) > 2: polygons.append(np.array(corners, float))
-                e.clear()   # a parsed region is not needed any more
+    def start(tag, attributes):
+        if tag == 'Vertex': a = dict(zip(attributes[::2], attributes[1::2])); corners.extend((a['X'], a['Y']))
+    def end(tag):
+        if tag == 'Region':
+            if len(corners) > 4: polygons.append(np.array(corners, float).reshape(-1, 2))
+            corners.clear()
+    def forbid(name, *a): raise DTDForbidden(name, None, None)
+    with reading(path), open(path, 'rb') as f:
+        parser = expat.ParserCreate(); parser.ordered_attributes = True
+        parser.StartElementHandler, parser.EndElementHandler = start, end
+        parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = parser.ExternalEntityRefHandler = forbid   # entities can only be declared in a DOCTYPE, and ImageScope writes none
+        parser.ParseFile(f)
         if any(not np.isfinite(p).all() for p in polygons): raise SnetError(f'{path} has corners that are no numbers; copy or download it again.')
     return polygons
 
@@ -43,7 +49,7 @@ def write_polygons(
     regions = ''.join(f'<Region Id={quoteattr(str(i))} Type="0"><Vertices>' + ''.join(f'<Vertex X="{x:.6f}" Y="{y:.6f}"/>' for x, y in p) + '</Vertices></Region>\n' for i, p in enumerate(polygons, 1))
     with atomic_path(path) as tmp: tmp.write_text(f'<Annotations MicronsPerPixel="0.252">\n<Annotation Id="1"><Regions>\n{regions}</Regions></Annotation></Annotations>\n', encoding='utf-8')
 
-# %% ../../nbs/13d_data.monuseg.ipynb #fdd2d293
+# %% ../../nbs/13d_data.monuseg.ipynb #fdb64c96
 def crossings(
     polygons: list,   # arrays (n, 2) of (x, y)
     height: int,      # rows of the image
@@ -73,7 +79,7 @@ def rasterise(
     out.ravel()[at] = np.repeat(who[::2], n)
     return out
 
-# %% ../../nbs/13d_data.monuseg.ipynb #e3787ed6
+# %% ../../nbs/13d_data.monuseg.ipynb #9e6bfa2e
 _TRAIN = (
         '18-5592-01Z-00-DX1 21-5784-01Z-00-DX1 21-5786-01Z-00-DX1 38-6178-01Z-00-DX1 49-4488-01Z-00-DX1 50-5931-01Z-00-DX1 '
         'A7-A13E-01Z-00-DX1 A7-A13F-01Z-00-DX1 AR-A1AK-01Z-00-DX1 AR-A1AS-01Z-00-DX1 AY-A8YK-01A-01-TS1 B0-5698-01Z-00-DX1 '

@@ -1,0 +1,92 @@
+"""Loading and preparing, as ratios within one run: augmentation against the published per-image pipeline, a cached epoch against the first, polygons against the naive loop, memory of 10 and 1,000 cases. Usage: python tests/bench/bench_data.py"""
+import shutil, tempfile, time, tracemalloc
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from snetlib.core import seed_everything
+from snetlib.data.cache import cached_slices
+from snetlib.data.core import Slices, resize_images, resize_labels
+from snetlib.data.folder import folder_set, write_phantom
+from snetlib.data.loaders import load_slices, slice_dls
+from snetlib.data.monuseg import rasterise, read_polygons, write_polygons
+from snetlib.data.phantom import abdomen_ct
+from snetlib.data.prepare import prepare
+from snetlib.data.synapse import SYNAPSE
+
+
+def seconds(fn, times=3):
+    "Median seconds of a call."
+    took = []
+    for _ in range(times): t = time.perf_counter(); fn(); took.append(time.perf_counter() - t)
+    return float(np.median(took))
+
+
+def published(x, y, rng):
+    "One training pair as the published line makes it: quarter turns with a flip, or a rotation within 20 degrees; then cubic zoom to 224."
+    if rng.random() > .5:
+        k, axis = rng.integers(4), rng.integers(2); x, y = (np.flip(np.rot90(a, k), axis) for a in (x, y))
+    elif rng.random() > .5:
+        angle = int(rng.integers(-20, 20)); x, y = (ndimage.rotate(a, angle, order=0, reshape=False) for a in (x, y))
+    return ndimage.zoom(x, (224/512, 224/512), order=3), ndimage.zoom(y, (224/512, 224/512), order=0)
+
+
+def augmentation(n=48):
+    "Images a second: the published pipeline, ours resizing every time, and ours from slices that were resized once."
+    hu, y, _ = abdomen_ct(0, (4, 512, 512)); x = np.clip((hu.astype(np.float32) + 125)/400, 0, 1); x, y = (np.concatenate([a]*(n//4)) for a in (x, y)); rng = np.random.default_rng(0)
+    names = tuple(str(k) for k in range(9)); small = Slices(resize_images(x, (224, 224)), resize_labels(y, (224, 224)), ['a']*n, names); dls = slice_dls(small, small, bs=12, augment='snet', device='cpu')
+    def ours(): seed_everything(0); [b for b in dls.train]
+    def resizing(): resize_images(x, (224, 224)); resize_labels(y, (224, 224)); ours()
+    theirs = seconds(lambda: [published(a, b, rng) for a, b in zip(x, y)], 1)
+    for name, fn in (('resized every time', resizing), ('resized once', ours)): print(f'augmented 224² from 512², {name:18s}: {theirs/seconds(fn):6.1f} × the published pipeline ({n} images)')
+
+
+def epochs():
+    "An epoch over the mapped cache against the first, which unpacks the files and fills it."
+    with tempfile.TemporaryDirectory() as d:
+        d = Path(d); SYNAPSE.write_phantom(d/'raw', 5, shape=(24, 512, 512)); prepare('synapse', d/'raw', d/'out', val=0)
+        def epoch():
+            s = load_slices('synapse', d/'out', 'train', size=224, cache=d/'cache', val=0); [b for b in slice_dls(s, s, bs=12, device='cpu').train]
+        first = seconds(epoch, 1); print(f'an epoch from the cache: {first/seconds(epoch):6.1f} × faster than the first')
+
+
+def naive(path):
+    "Each polygon on an image of its own, the images joined."
+    out = np.zeros((1000, 1000), bool)
+    for region in ElementTree.parse(path).iter('Region'):
+        im = Image.new('L', (1000, 1000)); ImageDraw.Draw(im).polygon([(float(v.get('X')), float(v.get('Y'))) for v in region.iter('Vertex')], fill=1); out |= np.asarray(im) > 0
+    return out
+
+
+def polygons(files=100, nuclei=480, corners=60):
+    "Seconds for XML files of MoNuSeg's size."
+    rng = np.random.default_rng(0); t = np.linspace(0, 2*np.pi, corners, endpoint=False)
+    with tempfile.TemporaryDirectory() as d:
+        for k in range(files): write_polygons([rng.uniform(20, 980, 2) + rng.uniform(5, 14)*np.stack([np.cos(t), np.sin(t)], 1) for _ in range(nuclei)], Path(d)/f'{k}.xml')
+        paths = sorted(Path(d).glob('*.xml')); ours = seconds(lambda: [rasterise(read_polygons(p), (1000, 1000)) for p in paths], 1)/files; theirs = seconds(lambda: [naive(p) for p in paths[:5]], 1)/5
+        print(f'{files} XML files of {nuclei} nuclei: {theirs/ours:6.1f} × faster than polygon by polygon (the naive loop timed on 5 of them)')
+        drawn = [read_polygons(p) for p in paths[:5]]; mine = seconds(lambda: [rasterise(p, (1000, 1000)) for p in drawn])/5; print(f'  of our time, {mine/ours:.0%} is drawing, the rest is reading XML')
+
+
+def memory():
+    "Peak traced memory while preparing and caching 10 and 1,000 cases."
+    peaks = {}
+    for n in (10, 1000):
+        with tempfile.TemporaryDirectory() as d:
+            d = Path(d); write_phantom(d/'raw', 10, size=(160, 160))
+            for k in range(10, n):
+                for f in ('images', 'masks'): shutil.copy(d/'raw'/f/f'picture {k % 10:02d}.png', d/'raw'/f/f'picture {k:04d}.png')
+            (d/'raw'/'dataset.json').write_text('{"class_names": ["background", "disc"], "values": {"0": 0, "255": 1}, "intensity": {"kind": "uint8"}, "channels": 3}')
+            tracemalloc.start(); prepare('folder', d/'raw', d/'out'); a = tracemalloc.get_traced_memory()[1]; tracemalloc.reset_peak()
+            ds = folder_set(d/'out'); cached_slices(ds, ds.items(d/'out'), d/'cache', (160, 160)); peaks[n] = (a, tracemalloc.get_traced_memory()[1]); tracemalloc.stop()
+    for k, name in enumerate(('preparing', 'caching')): print(f'peak memory, {name}: 1,000 cases take {peaks[1000][k]/peaks[10][k]:.2f} × that of 10 ({peaks[10][k]/1e6:.1f} → {peaks[1000][k]/1e6:.1f} MB; 1,000 decoded images are {1000*160*160*3/1e6:.0f} MB)')
+
+
+def main():
+    augmentation(); epochs(); polygons(); memory()
+
+
+if __name__ == '__main__': main()
