@@ -155,6 +155,10 @@ def test_agreement_with_torchmetrics_and_monai():
     a, b = p[0] == 1, t[0] == 1; far = quiet(compute_hausdorff_distance, a[None, None], b[None, None], include_background=True, percentile=95).item()
     assert far == pytest.approx(max(np.percentile(d, 95) for d in surface.surface_distances(a.numpy(), b.numpy())))
 
+def test_published_pools_before_it_divides():
+    one, two = (confusion(np.array(p), np.array(t), 2) for p, t in (([1, 0, 0, 0], [1, 0, 0, 0]), ([0, 0, 0, 0], [1, 1, 1, 0])))
+    assert set_scores([one, two])['miou'] == pytest.approx((1/4 + 4/7)/2) and set_scores([one, two], 'corrected')['miou'] == .5
+
 def test_bands_of_a_set():
     def image(share, hit): t = np.zeros(1000, int); t[:int(1000*share)] = 1; return confusion(t*hit, t, 2)
     images = [image(.005, 0), image(.05, 1), image(.5, 1), image(0, 1)]
@@ -226,6 +230,7 @@ def test_bfloat16_sums_do_not_saturate():
     for loss in (SNetLoss(), SNetLoss(pixel='sigmoid'), CrossEntropy()):
         with torch.autocast('cpu', dtype=torch.bfloat16): low = loss(x.bfloat16(), t)
         assert low.dtype == torch.float32; torch.testing.assert_close(low, loss(x, t), rtol=2e-3, atol=0)
+        plain = loss(x.bfloat16(), t); assert plain.dtype == torch.float32; torch.testing.assert_close(plain, loss(x.bfloat16().float(), t), rtol=1e-5, atol=0)
 
 
 # ---- reports ----------------------------------------------------------------------------------------------------------------
