@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['ATTENTIONS', 'flatten_to', 'unflatten_to', 'FEB']
 
-# %% ../../nbs/21_models.feb.ipynb #c54adc59
+# %% ../../nbs/21_models.feb.ipynb #433ac0b3
 import math
 
 import torch
 from torch import nn
 
-from ..core import choose
+from ..core import SnetError, choose
 from ..layers import attention, naive_attention, to_map, to_tokens
 
-# %% ../../nbs/21_models.feb.ipynb #aa46ad1b
+# %% ../../nbs/21_models.feb.ipynb #e89b7f9d
 def flatten_to(
     x: torch.Tensor,   # map (b, c, h, w)
     width: int,        # divides c
@@ -30,7 +30,7 @@ def unflatten_to(
     b, c, h, w = like.shape
     return to_map(t.reshape(b, h*w, c), h, w)
 
-# %% ../../nbs/21_models.feb.ipynb #b4d8572d
+# %% ../../nbs/21_models.feb.ipynb #f61166db
 ATTENTIONS = {'sdpa': attention, 'naive': naive_attention}   # equal numbers; 'naive' stores the map
 
 class FEB(nn.Module):
@@ -43,6 +43,7 @@ class FEB(nn.Module):
     ):
         super().__init__()
         self.width, self.heads, self.residual = math.gcd(*widths), heads, residual
+        if self.width % heads: raise SnetError(f'{heads} heads do not divide FEB\'s token width {self.width}; choose feb_heads that divides it.')
         self.attend = ATTENTIONS[choose(attention, ATTENTIONS, 'attention')]
         self.norm = nn.LayerNorm(self.width)
         self.qkv, self.proj = nn.Linear(self.width, 3*self.width), nn.Linear(self.width, self.width)
