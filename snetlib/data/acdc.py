@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPLITS', 'SOURCES', 'ACDC', 'ed_es', 'find', 'read', 'write_phantom', 'write_ready']
 
-# %% ../../nbs/13c_data.acdc.ipynb #83567522
+# %% ../../nbs/13c_data.acdc.ipynb #5a59abad
 from pathlib import Path
 
 import h5py
@@ -16,7 +16,7 @@ from ..core import SnetError, atomic_path
 from .core import Case, read_case, stem
 from .source import DataSet, Item, files_in, inside, slice_files
 
-# %% ../../nbs/13c_data.acdc.ipynb #a9598f42
+# %% ../../nbs/13c_data.acdc.ipynb #37878d06
 def _ids(text): return [f'patient{i}' for i in text.split()]
 
 SPLITS = {
@@ -34,7 +34,7 @@ SOURCES = {
     'ssl4mis': 'ACDC, the split of the semi-supervised line (SSL4MIS): 70 / 10 / 20 patients, 1312 training slices.',
     'agileformer': 'ACDC, the split that AgileFormer and MSC-TransUNet ship (TransUNet itself ships none): 70 / 10 / 20 patients, 1304 training slices, 182 validation slices, 40 test volumes.'}
 
-# %% ../../nbs/13c_data.acdc.ipynb #4a6feb53
+# %% ../../nbs/13c_data.acdc.ipynb #75c20cd7
 def ed_es(
     info,   # a patient's Info.cfg
 ) -> tuple:
@@ -63,7 +63,7 @@ def _prepared(files, root):
     first = {c: fs[0] for c, fs in slice_files(files).items()}
     return [Item(c, inside(f, root), None, c.split('_')[0], ready=True) for c, f in sorted((first | volumes).items())]
 
-# %% ../../nbs/13c_data.acdc.ipynb #9b69272d
+# %% ../../nbs/13c_data.acdc.ipynb #45b9b123
 def read(
     item: Item,   # from `find`
 ) -> Case:
@@ -93,7 +93,7 @@ def write_phantom(
             for end, x in zip(('', '_gt'), _heart(rng, (6, 72, 64), squeeze)):
                 nib.save(nib.Nifti1Image(x.transpose(2, 1, 0).astype(np.int16), affine), p/f'{name}_frame{frame:02d}{end}.nii.gz')
 
-# %% ../../nbs/13c_data.acdc.ipynb #3de56279
+# %% ../../nbs/13c_data.acdc.ipynb #8c586501
 def write_ready(
     case: Case,     # scaled to [0, 1]
     item: Item,     # where it came from
