@@ -6,7 +6,7 @@
 __all__ = ['Throttle', 'Panel', 'lens_area', 'lens_distance', 'EntropyAreas', 'cached_curve', 'Regimes', 'PairPicker', 'window',
            'open_volume', 'VolumeViewer']
 
-# %% ../nbs/52_widgets.ipynb #91844d6b
+# %% ../nbs/52_widgets.ipynb #4a18babf
 import io, threading, time
 from functools import lru_cache
 
@@ -27,7 +27,7 @@ from .theory.han import FUSERS, survival_curve
 from .theory.pairs import compare_layers
 from .viz import as_rgb, blend, figure_png, new_figure
 
-# %% ../nbs/52_widgets.ipynb #da7cfecd
+# %% ../nbs/52_widgets.ipynb #e8b05165
 class Throttle:
     "Calls `fn` at most every `wait` seconds, and at most half of the time if `fn` is slow; the last call is never lost. `flush()` makes it happen now."
     def __init__(self,
@@ -54,7 +54,7 @@ class Throttle:
         with self.lock:
             if self.timer is not None: self.timer.cancel(); self.run()
 
-# %% ../nbs/52_widgets.ipynb #54f388cc
+# %% ../nbs/52_widgets.ipynb #8096c538
 class Panel:
     "Controls, a picture and plain `values`. A subclass gives `compute` (values from the settings) and `render` (PNG bytes from the values)."
     def __init__(self,
@@ -66,7 +66,7 @@ class Panel:
         self.image, self.text = W.Image(format='png', layout=W.Layout(max_width='100%', width=f'{width}px')), W.HTML()
         self.widget = W.VBox([W.VBox(list(controls.values())), self.text, self.image])
         self.throttle = Throttle(self.redraw, wait)
-        for c in controls.values(): c.observe(self.changed, 'value')
+        for c in controls.values(): c.style.description_width = '120px'; c.layout.width = '420px'; c.observe(self.changed, 'value')
         self.changed()
 
     @property
@@ -100,7 +100,7 @@ class Panel:
         bundle = self.widget._repr_mimebundle_(**kw); bundle = bundle[0] if isinstance(bundle, tuple) else bundle
         return bundle | {'text/plain': f'{type(self).__name__}: run this cell in JupyterLab to move its controls'}
 
-# %% ../nbs/52_widgets.ipynb #446feb00
+# %% ../nbs/52_widgets.ipynb #3d1bf563
 def lens_area(
     d: float,             # distance of the centres
     r: float, s: float,   # radii
@@ -121,7 +121,7 @@ def lens_distance(
     if area >= lens_area(lo, r, s) - 1e-9: return lo
     return float(brentq(lambda d: lens_area(d, r, s) - area, lo, hi))
 
-# %% ../nbs/52_widgets.ipynb #4da37321
+# %% ../nbs/52_widgets.ipynb #86ed5669
 class EntropyAreas(Panel):
     "Dependence slider → entropies as areas. values: H_a, H_b, I, H_ab, H_a_given_b in bits."
     def __init__(self, dependence: float=.5, outcomes: int=4, **kw):
@@ -143,7 +143,7 @@ class EntropyAreas(Panel):
         ax.set_xlim(-2.4, 2.4); ax.set_ylim(-1.2, 1.2); ax.set_aspect('equal'); ax.set_axis_off()
         return figure_png(fig, colours=64)
 
-# %% ../nbs/52_widgets.ipynb #a61b16b7
+# %% ../nbs/52_widgets.ipynb #2c4ce84d
 @lru_cache(256)
 def cached_curve(a, b, shared, how):
     "`survival_curve` for n = 1 … a + b + 1, remembered."
@@ -171,7 +171,7 @@ class Regimes(Panel):
         ax.set_title(f'case {v["case"]}: n = {v["n"]}, n* = {v["n_star"]}, {v["survives"]:.2f} bits survive, {v["lost"]:.2f} are lost', fontsize=10)
         return figure_png(fig, colours=64)
 
-# %% ../nbs/52_widgets.ipynb #6155d59a
+# %% ../nbs/52_widgets.ipynb #8c05324e
 class PairPicker(Panel):
     "Two layers → heat maps, densities, and the four measures of page 07. values: kl, js, mi, mi_floor, cka. Raises `SnetError` as `compare_layers`."
     def __init__(self,
@@ -201,7 +201,7 @@ class PairPicker(Panel):
         fig.suptitle(f'symmetric KL {v["kl"]:.2f} bits, JS {v["js"]:.2f} bits, MI {v["mi"]:.2f} (floor {v["mi_floor"]:.2f}) bits, CKA {v["cka"]:.2f}', fontsize=9)
         return figure_png(fig, colours=64)
 
-# %% ../nbs/52_widgets.ipynb #5ac9cd59
+# %% ../nbs/52_widgets.ipynb #bda5ecf1
 def window(
     x: np.ndarray,     # values in any unit
     level: float,      # middle of the grey scale
