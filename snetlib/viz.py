@@ -6,7 +6,7 @@
 __all__ = ['PALETTE', 'STYLES', 'LINES', 'class_colours', 'as_rgb', 'as_mask', 'outline', 'blend', 'new_figure', 'legend_below',
            'overlay', 'montage', 'feature_grid', 'curves', 'save_overlay', 'figure_png']
 
-# %% ../nbs/01_viz.ipynb #c1181646
+# %% ../nbs/01_viz.ipynb #9f69c47b
 import io
 
 import matplotlib.pyplot as plt
@@ -19,7 +19,7 @@ from PIL import Image
 
 from .core import SnetError, atomic_path
 
-# %% ../nbs/01_viz.ipynb #a4e829b0
+# %% ../nbs/01_viz.ipynb #d3126c40
 PALETTE = ('#E69F00', '#56B4E9', '#009E73', '#F0E442', '#D55E00', '#CC79A7', '#0072B2', '#882255')   # Okabe & Ito (2008); wine for their black, which vanishes on scans
 
 def class_colours(
@@ -28,7 +28,7 @@ def class_colours(
     "RGB colour of the labels 1 … n, (n, 3) in [0, 1]; the first seven are Okabe–Ito's."
     return np.array([np.array(to_rgb(PALETTE[i % 8]))*.6**(i//8) for i in range(n)]).reshape(n, 3)
 
-# %% ../nbs/01_viz.ipynb #25c0825c
+# %% ../nbs/01_viz.ipynb #07364674
 def as_rgb(
     image,   # array or tensor (H, W), (H, W, 1 or 3) or (1 or 3, H, W)
 ) -> np.ndarray:
@@ -52,7 +52,7 @@ def as_mask(
     if m.shape != tuple(shape): raise SnetError(f'A mask of shape {m.shape} does not fit an image of {tuple(shape)}; give one label per pixel (H, W).')
     return m.astype(np.int64)
 
-# %% ../nbs/01_viz.ipynb #dd0b47eb
+# %% ../nbs/01_viz.ipynb #ccf9fa07
 def outline(
     mask: np.ndarray,   # integer labels (H, W)
 ) -> np.ndarray:
@@ -74,7 +74,7 @@ def blend(
     if truth is not None: edge = outline(truth); rgb[edge] = colours[truth[edge] - 1]
     return rgb.astype(np.float32)
 
-# %% ../nbs/01_viz.ipynb #732bc3b2
+# %% ../nbs/01_viz.ipynb #193efbb7
 def new_figure(
     rows: int=1, cols: int=1,     # grid of axes
     size: tuple=(3., 3.),         # of one axes, in inches: (width, height)
@@ -114,7 +114,7 @@ def overlay(
     if class_names is not None: legend_below(fig, [k for k in used if k > 0], class_names, truth is not None)
     return fig
 
-# %% ../nbs/01_viz.ipynb #120f8480
+# %% ../nbs/01_viz.ipynb #b32e310c
 def montage(
     images,                  # (n, H, W), (n, H, W, 3), or a list of images
     masks=None,              # labels (n, H, W) or a list
@@ -143,7 +143,7 @@ def montage(
     if class_names is not None: legend_below(fig, sorted(used), class_names, truths is not None)
     return fig
 
-# %% ../nbs/01_viz.ipynb #ec191a50
+# %% ../nbs/01_viz.ipynb #a58d69d8
 def feature_grid(
     maps,                    # (c, H, W), array or tensor; of a batch give one element
     n: int=16,               # at most so many channels, evenly spread
@@ -164,7 +164,7 @@ def feature_grid(
     fig.suptitle(f'{title + ": " if title else ""}{x.shape[0]} channels of {x.shape[1]}×{x.shape[2]}', fontsize=9)
     return fig
 
-# %% ../nbs/01_viz.ipynb #0527a993
+# %% ../nbs/01_viz.ipynb #acd16c91
 STYLES = ('-', '--', ':', '-.')   # line styles beside colours, for print in grey
 LINES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#882255')
 
@@ -187,7 +187,7 @@ def curves(
     if title: fig.suptitle(title, fontsize=10)
     return fig
 
-# %% ../nbs/01_viz.ipynb #1891a949
+# %% ../nbs/01_viz.ipynb #ef6aa232
 def save_overlay(
     path,                    # the PNG to write
     image,                   # (H, W), (H, W, 3) or (3, H, W)
@@ -203,10 +203,10 @@ def save_overlay(
 def figure_png(
     fig: Figure,                 # any figure
     dpi: int=80,                 # dots per inch
-    colours: int | None=None,    # at most so many colours (2 to 256): a third of the bytes; all if None
+    colours: int | None=None,    # at most so many colours (2 to 256): a third of the bytes, rare colours kept; all if None
 ) -> bytes:
     "The figure as the bytes of a PNG."
     fig.savefig(b := io.BytesIO(), format='png', dpi=dpi)
     if colours is None: return b.getvalue()
-    Image.open(b).convert('RGB').quantize(colours, dither=Image.Dither.NONE).save(small := io.BytesIO(), 'PNG', optimize=True)
+    Image.open(b).convert('RGB').quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(small := io.BytesIO(), 'PNG', optimize=True)
     return small.getvalue()
