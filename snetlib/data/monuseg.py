@@ -6,7 +6,7 @@
 __all__ = ['SPLITS', 'SOURCES', 'MONUSEG', 'read_polygons', 'write_polygons', 'crossings', 'rasterise', 'find', 'read',
            'write_phantom']
 
-# %% ../../nbs/13d_data.monuseg.ipynb #a5c50ca4
+# %% ../../nbs/13d_data.monuseg.ipynb #7edb4ea9
 from pathlib import Path
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
@@ -20,26 +20,25 @@ from .core import Case, read_case, reading, stem
 from .phantom import place_balls
 from .source import DataSet, Item, files_in, inside
 
-# %% ../../nbs/13d_data.monuseg.ipynb #39911cf1
+# %% ../../nbs/13d_data.monuseg.ipynb #c9d2bdb1
 def read_polygons(
     path,   # an ImageScope XML file
 ) -> list:
     "Polygons in file order, each (n, 2) float64 of (x, y) in pixels; those with fewer than three corners are left out. Raises `SnetError` for XML that is broken or dangerous."
-    polygons, corners = [], []
-    def start(tag, attributes):
-        if tag == 'Vertex': a = dict(zip(attributes[::2], attributes[1::2])); corners.extend((a['X'], a['Y']))
+    numbers, ends = [], [0]
+    def start(tag, a):
+        if tag == 'Vertex': numbers.extend((a[1], a[3]) if a[0] == 'X' and a[2] == 'Y' else (a[a.index('X') + 1], a[a.index('Y') + 1]))
     def end(tag):
-        if tag == 'Region':
-            if len(corners) > 4: polygons.append(np.array(corners, float).reshape(-1, 2))
-            corners.clear()
+        if tag == 'Region': ends.append(len(numbers)//2)
     def forbid(name, *a): raise DTDForbidden(name, None, None)
     with reading(path), open(path, 'rb') as f:
         parser = expat.ParserCreate(); parser.ordered_attributes = True
         parser.StartElementHandler, parser.EndElementHandler = start, end
         parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = parser.ExternalEntityRefHandler = forbid   # entities can only be declared in a DOCTYPE, and ImageScope writes none
         parser.ParseFile(f)
-        if any(not np.isfinite(p).all() for p in polygons): raise SnetError(f'{path} has corners that are no numbers; copy or download it again.')
-    return polygons
+        corners = np.array(list(map(float, numbers))).reshape(-1, 2)
+        if not np.isfinite(corners).all(): raise SnetError(f'{path} has corners that are no numbers; copy or download it again.')
+    return [p for p in np.split(corners, ends[1:-1]) if len(p) > 2] if len(ends) > 1 else []
 
 def write_polygons(
     polygons,   # arrays (n, 2) of (x, y)
@@ -49,7 +48,7 @@ def write_polygons(
     regions = ''.join(f'<Region Id={quoteattr(str(i))} Type="0"><Vertices>' + ''.join(f'<Vertex X="{x:.6f}" Y="{y:.6f}"/>' for x, y in p) + '</Vertices></Region>\n' for i, p in enumerate(polygons, 1))
     with atomic_path(path) as tmp: tmp.write_text(f'<Annotations MicronsPerPixel="0.252">\n<Annotation Id="1"><Regions>\n{regions}</Regions></Annotation></Annotations>\n', encoding='utf-8')
 
-# %% ../../nbs/13d_data.monuseg.ipynb #fdb64c96
+# %% ../../nbs/13d_data.monuseg.ipynb #d6fc9632
 def crossings(
     polygons: list,   # arrays (n, 2) of (x, y)
     height: int,      # rows of the image
@@ -79,7 +78,7 @@ def rasterise(
     out.ravel()[at] = np.repeat(who[::2], n)
     return out
 
-# %% ../../nbs/13d_data.monuseg.ipynb #9e6bfa2e
+# %% ../../nbs/13d_data.monuseg.ipynb #45035a4d
 _TRAIN = (
         '18-5592-01Z-00-DX1 21-5784-01Z-00-DX1 21-5786-01Z-00-DX1 38-6178-01Z-00-DX1 49-4488-01Z-00-DX1 50-5931-01Z-00-DX1 '
         'A7-A13E-01Z-00-DX1 A7-A13F-01Z-00-DX1 AR-A1AK-01Z-00-DX1 AR-A1AS-01Z-00-DX1 AY-A8YK-01A-01-TS1 B0-5698-01Z-00-DX1 '
