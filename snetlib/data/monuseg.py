@@ -6,7 +6,7 @@
 __all__ = ['SPLITS', 'SOURCES', 'MONUSEG', 'read_polygons', 'write_polygons', 'crossings', 'rasterise', 'find', 'read',
            'write_phantom']
 
-# %% ../../nbs/13d_data.monuseg.ipynb #7edb4ea9
+# %% ../../nbs/13d_data.monuseg.ipynb #5be92995
 from pathlib import Path
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
@@ -20,7 +20,7 @@ from .core import Case, read_case, reading, stem
 from .phantom import place_balls
 from .source import DataSet, Item, files_in, inside
 
-# %% ../../nbs/13d_data.monuseg.ipynb #c9d2bdb1
+# %% ../../nbs/13d_data.monuseg.ipynb #893a0861
 def read_polygons(
     path,   # an ImageScope XML file
 ) -> list:
@@ -48,21 +48,22 @@ def write_polygons(
     regions = ''.join(f'<Region Id={quoteattr(str(i))} Type="0"><Vertices>' + ''.join(f'<Vertex X="{x:.6f}" Y="{y:.6f}"/>' for x, y in p) + '</Vertices></Region>\n' for i, p in enumerate(polygons, 1))
     with atomic_path(path) as tmp: tmp.write_text(f'<Annotations MicronsPerPixel="0.252">\n<Annotation Id="1"><Regions>\n{regions}</Regions></Annotation></Annotations>\n', encoding='utf-8')
 
-# %% ../../nbs/13d_data.monuseg.ipynb #d6fc9632
+# %% ../../nbs/13d_data.monuseg.ipynb #37c79b19
 def crossings(
     polygons: list,   # arrays (n, 2) of (x, y)
     height: int,      # rows of the image
 ) -> tuple:
     "Where rows of pixel centres cross edges: (polygon number from 1, row, x), sorted."
-    a = np.concatenate(polygons); b = np.concatenate([np.roll(p, -1, 0) for p in polygons])
-    who = np.repeat(np.arange(1, len(polygons) + 1), [len(p) for p in polygons])
+    n = np.array([len(p) for p in polygons]); who = np.repeat(np.arange(1, len(polygons) + 1), n)
+    a = np.concatenate(polygons); follows = np.arange(1, len(a) + 1); follows[np.cumsum(n) - 1] = np.cumsum(n) - n   # the last corner is joined to the first
+    b = a[follows]
     low, high = np.minimum(a[:, 1], b[:, 1]), np.maximum(a[:, 1], b[:, 1])
     first, last = (np.clip(np.ceil(v - .5), 0, height).astype(int) for v in (low, high))   # rows with low ≤ r + ½ < high: a shared corner counts once
     n = last - first
     edge = np.repeat(np.arange(len(a)), n); row = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n) + first[edge]
     t = (row + .5 - a[edge, 1])/(b[edge, 1] - a[edge, 1])
     x = a[edge, 0] + t*(b[edge, 0] - a[edge, 0])
-    order = np.lexsort((x, row, who[edge]))
+    order = np.lexsort((x, who[edge]*height + row))
     return who[edge][order], row[order], x[order]
 
 def rasterise(
@@ -78,7 +79,7 @@ def rasterise(
     out.ravel()[at] = np.repeat(who[::2], n)
     return out
 
-# %% ../../nbs/13d_data.monuseg.ipynb #45035a4d
+# %% ../../nbs/13d_data.monuseg.ipynb #33ea4d5c
 _TRAIN = (
         '18-5592-01Z-00-DX1 21-5784-01Z-00-DX1 21-5786-01Z-00-DX1 38-6178-01Z-00-DX1 49-4488-01Z-00-DX1 50-5931-01Z-00-DX1 '
         'A7-A13E-01Z-00-DX1 A7-A13F-01Z-00-DX1 AR-A1AK-01Z-00-DX1 AR-A1AS-01Z-00-DX1 AY-A8YK-01A-01-TS1 B0-5698-01Z-00-DX1 '
