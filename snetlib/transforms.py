@@ -6,7 +6,7 @@
 __all__ = ['KEYS', 'PROBABILITIES', 'RECIPES', 'check_recipe', 'draw', 'mirror', 'sample_points', 'sample', 'pad_to',
            'crop_corners', 'intensity', 'Augment']
 
-# %% ../nbs/17_transforms.ipynb #3d84a7ce
+# %% ../nbs/17_transforms.ipynb #4563da07
 import math
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from .core import SnetError, choose
 
-# %% ../nbs/17_transforms.ipynb #171645ad
+# %% ../nbs/17_transforms.ipynb #336e4abe
 KEYS = dict(                                   # every name that a recipe may use, with its meaning; 0 or None is off
     hflip='probability of a mirror image, left for right',
     vflip='probability of a mirror image, top for bottom',
@@ -52,7 +52,7 @@ def check_recipe(
     if crop and (len(full['crop']) != 2 or min(full['crop']) < 1): raise SnetError(f'The augmentation crop={crop} is no window; give a side or (height, width) in pixels, e.g. 512.')
     return {k: v if k == 'crop' else float(v or 0) for k, v in full.items()}
 
-# %% ../nbs/17_transforms.ipynb #bb561153
+# %% ../nbs/17_transforms.ipynb #76b8d5a1
 RECIPES = dict(
     none=dict(),
     flips=dict(hflip=.5, vflip=.5, rot90=.75),                          # no resampling: copies of pixels only
@@ -62,7 +62,7 @@ RECIPES = dict(
     light=dict(hflip=.5, rotate=10, scale=.1, warp_p=.5, gamma=.2, noise=.02, intensity_p=.3),
 )
 
-# %% ../nbs/17_transforms.ipynb #403fc386
+# %% ../nbs/17_transforms.ipynb #88d2b63c
 def draw(
     recipe: dict,   # a full recipe from `check_recipe`
     b: int,         # images in the batch
@@ -82,22 +82,20 @@ def draw(
     d['noise_seed'] = int(torch.randint(2**31, (1,)))
     return d
 
-# %% ../nbs/17_transforms.ipynb #b5c90a49
+# %% ../nbs/17_transforms.ipynb #b167abc0
 def mirror(
     t: torch.Tensor,   # images (b, c, h, w) or masks (b, h, w)
     d: dict,           # what `draw` returned
 ) -> torch.Tensor:
     "A copy of `t` with the drawn mirror images and quarter turns."
-    t = t.clone()
-    for k, f in dict(hflip=lambda a: a.flip(-1), vflip=lambda a: a.flip(-2)).items():
-        i = d[k].nonzero()[:, 0].to(t.device)
-        if len(i): t[i] = f(t[i])
-    for k in (1, 2, 3):
-        i = (d['turns'] == k).nonzero()[:, 0].to(t.device)
-        if len(i): t[i] = torch.rot90(t[i], k, (-2, -1))
-    return t
+    out = torch.empty_like(t)
+    for i, (h, v, k) in enumerate(zip(d['hflip'].tolist(), d['vflip'].tolist(), d['turns'].tolist())):
+        dims = [-1]*h + [-2]*v
+        a = t[i].flip(dims) if dims else t[i]
+        out[i] = torch.rot90(a, k, (-2, -1)) if k else a
+    return out
 
-# %% ../nbs/17_transforms.ipynb #dcba1772
+# %% ../nbs/17_transforms.ipynb #c3041727
 def sample_points(
     d: dict,          # what `draw` returned
     i: torch.Tensor,  # which images of the batch, (n,)
@@ -113,7 +111,7 @@ def sample_points(
     inverse = torch.linalg.inv(M)[:, :2]
     return (p.reshape(len(p), h*w, 2) @ inverse[:, :, :2].transpose(1, 2) + inverse[:, None, :, 2]).reshape(n, h, w, 2)
 
-# %% ../nbs/17_transforms.ipynb #d951995e
+# %% ../nbs/17_transforms.ipynb #1ef3dc6b
 def sample(
     t: torch.Tensor,   # images (n, c, h, w) or masks (n, h, w)
     q: torch.Tensor,   # points from `sample_points`, (n, h', w', 2)
@@ -127,7 +125,7 @@ def sample(
     out = F.grid_sample(f, grid.to(t.device), mode=mode, padding_mode='zeros', align_corners=False) + outside
     return (out if t.dim() == 4 else out[:, 0]).to(t.dtype)
 
-# %% ../nbs/17_transforms.ipynb #66f4fce7
+# %% ../nbs/17_transforms.ipynb #f9959e86
 def pad_to(
     t: torch.Tensor,   # images (b, c, h, w) or masks (b, h, w)
     size: tuple,       # smallest (height, width) wanted
@@ -146,7 +144,7 @@ def crop_corners(
     room = torch.tensor([size[0] - window[0] + 1, size[1] - window[1] + 1])
     return (d['corner']*room).long().minimum(room - 1).tolist()
 
-# %% ../nbs/17_transforms.ipynb #0f74eae7
+# %% ../nbs/17_transforms.ipynb #4e6ed55e
 def intensity(
     x: torch.Tensor,   # images (b, c, h, w), values in [0, 1]
     d: dict,           # what `draw` returned
@@ -167,7 +165,7 @@ def intensity(
         f = f + torch.randn(f.shape, generator=g, device=x.device)*col('noise')
     return f.clamp(0, 1).to(x.dtype)
 
-# %% ../nbs/17_transforms.ipynb #ae565e79
+# %% ../nbs/17_transforms.ipynb #ee58caba
 class Augment(nn.Module):
     "Random changes of a batch, drawn once and replayed on image and mask. Raises `SnetError` for a recipe with an unknown key or a number out of range."
     def __init__(self,

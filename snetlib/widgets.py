@@ -6,7 +6,7 @@
 __all__ = ['Throttle', 'Panel', 'lens_area', 'lens_distance', 'EntropyAreas', 'cached_curve', 'Regimes', 'PairPicker', 'window',
            'open_volume', 'VolumeViewer']
 
-# %% ../nbs/52_widgets.ipynb #4a18babf
+# %% ../nbs/52_widgets.ipynb #eb233ebf
 import io, threading, time
 from functools import lru_cache
 
@@ -27,7 +27,7 @@ from .theory.han import FUSERS, survival_curve
 from .theory.pairs import compare_layers
 from .viz import as_rgb, blend, figure_png, new_figure
 
-# %% ../nbs/52_widgets.ipynb #e8b05165
+# %% ../nbs/52_widgets.ipynb #3831f63a
 class Throttle:
     "Calls `fn` at most every `wait` seconds, and at most half of the time if `fn` is slow; the last call is never lost. `flush()` makes it happen now."
     def __init__(self,
@@ -54,7 +54,7 @@ class Throttle:
         with self.lock:
             if self.timer is not None: self.timer.cancel(); self.run()
 
-# %% ../nbs/52_widgets.ipynb #8096c538
+# %% ../nbs/52_widgets.ipynb #4745bb00
 class Panel:
     "Controls, a picture and plain `values`. A subclass gives `compute` (values from the settings) and `render` (PNG bytes from the values)."
     def __init__(self,
@@ -100,7 +100,7 @@ class Panel:
         bundle = self.widget._repr_mimebundle_(**kw); bundle = bundle[0] if isinstance(bundle, tuple) else bundle
         return bundle | {'text/plain': f'{type(self).__name__}: run this cell in JupyterLab to move its controls'}
 
-# %% ../nbs/52_widgets.ipynb #3d1bf563
+# %% ../nbs/52_widgets.ipynb #89a6799b
 def lens_area(
     d: float,             # distance of the centres
     r: float, s: float,   # radii
@@ -121,7 +121,7 @@ def lens_distance(
     if area >= lens_area(lo, r, s) - 1e-9: return lo
     return float(brentq(lambda d: lens_area(d, r, s) - area, lo, hi))
 
-# %% ../nbs/52_widgets.ipynb #86ed5669
+# %% ../nbs/52_widgets.ipynb #ff08f15b
 class EntropyAreas(Panel):
     "Dependence slider → entropies as areas. values: H_a, H_b, I, H_ab, H_a_given_b in bits."
     def __init__(self, dependence: float=.5, outcomes: int=4, **kw):
@@ -141,9 +141,9 @@ class EntropyAreas(Panel):
         if v['I'] > .05: ax.text(0, 0, f'I\n{v["I"]:.2f}', ha='center', va='center', fontweight='bold')
         ax.set_title(f'H(a, b) = {v["H_a"]:.2f} + {v["H_b"]:.2f} − {v["I"]:.2f} = {v["H_ab"]:.2f} bits', fontsize=11)
         ax.set_xlim(-2.4, 2.4); ax.set_ylim(-1.2, 1.2); ax.set_aspect('equal'); ax.set_axis_off()
-        return figure_png(fig, colours=64)
+        return figure_png(fig, colours=128)
 
-# %% ../nbs/52_widgets.ipynb #2c4ce84d
+# %% ../nbs/52_widgets.ipynb #370b9255
 @lru_cache(256)
 def cached_curve(a, b, shared, how):
     "`survival_curve` for n = 1 … a + b + 1, remembered."
@@ -169,9 +169,9 @@ class Regimes(Panel):
         ax.plot(c['n'], c['worst'], 'v', color=GREY, ms=4, label='survives, worst'); ax.plot(v['n'], v['survives'], 's', ms=12, mfc='none', mec=ORANGE, mew=2.5)
         ax.set_xlabel('n, dimensions of the fused feature (bits)'); ax.set_ylabel('bits'); ax.set_ylim(0, 1.18*top); ax.set_xlim(.5, c['n'][-1] + .5); ax.legend(fontsize=8, frameon=False, loc='lower right')
         ax.set_title(f'case {v["case"]}: n = {v["n"]}, n* = {v["n_star"]}, {v["survives"]:.2f} bits survive, {v["lost"]:.2f} are lost', fontsize=10)
-        return figure_png(fig, colours=64)
+        return figure_png(fig, colours=128)
 
-# %% ../nbs/52_widgets.ipynb #8c05324e
+# %% ../nbs/52_widgets.ipynb #6c373e5b
 class PairPicker(Panel):
     "Two layers → heat maps, densities, and the four measures of page 07. values: kl, js, mi, mi_floor, cka. Raises `SnetError` as `compare_layers`."
     def __init__(self,
@@ -199,9 +199,9 @@ class PairPicker(Panel):
         for panel in ax[:3]: panel.set_axis_off()
         density(ax[3], x, BLUE, v['a']); density(ax[3], y, ORANGE, v['b']); ax[3].legend(fontsize=7, frameon=False, loc='upper right'); ax[3].set_title('densities', fontsize=9); ax[3].set_xlabel('standard deviations', fontsize=8)
         fig.suptitle(f'symmetric KL {v["kl"]:.2f} bits, JS {v["js"]:.2f} bits, MI {v["mi"]:.2f} (floor {v["mi_floor"]:.2f}) bits, CKA {v["cka"]:.2f}', fontsize=9)
-        return figure_png(fig, colours=64)
+        return figure_png(fig, colours=128)
 
-# %% ../nbs/52_widgets.ipynb #bda5ecf1
+# %% ../nbs/52_widgets.ipynb #650531bb
 def window(
     x: np.ndarray,     # values in any unit
     level: float,      # middle of the grey scale
