@@ -6,7 +6,7 @@
 __all__ = ['CONTENDERS', 'WARNING', 'train_contenders', 'score_contenders', 'score_summary', 'demo_picture', 'run_demo',
            'report_demo', 'learning_curves', 'write_prediction']
 
-# %% ../nbs/56_demo.ipynb #3472dd2c
+# %% ../nbs/56_demo.ipynb #eba1eb2b
 import shutil
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from .report import to_markdown, write_report
 from .train import train_run
 from .viz import legend_below, new_figure, overlay
 
-# %% ../nbs/56_demo.ipynb #83cb712a
+# %% ../nbs/56_demo.ipynb #687a1153
 CONTENDERS = dict(snet_tiny='SNet (snet_tiny)', unet_tiny='U-Net (MONAI)')   # name in the registry, name in the report
 
 def train_contenders(
@@ -36,7 +36,7 @@ def train_contenders(
     learners = {name: train_run(out/'runs'/name, 'mni', name, 'cpu_demo', seed=seed, seconds=seconds, progress=progress) for name in CONTENDERS}
     return {name: pd.DataFrame(learn.checkpoint.history).assign(steps=learn.train_iter) for name, learn in learners.items()}
 
-# %% ../nbs/56_demo.ipynb #7eeadea4
+# %% ../nbs/56_demo.ipynb #7700eead
 def score_contenders(
     out: Path,   # folder with trained runs
 ) -> tuple:
@@ -58,7 +58,7 @@ def score_summary(
     table = dice.add_prefix('Dice ').assign(**{'Dice grey+white': dice[['grey matter', 'white matter']].mean(axis=1), 'Dice all three': dice.mean(axis=1)})
     return table.join(far.add_prefix('HD95 ')).reset_index()
 
-# %% ../nbs/56_demo.ipynb #6e9913a3
+# %% ../nbs/56_demo.ipynb #7a20d053
 def demo_picture(
     masks: dict,         # {contender: labels (z, H, W)} on the test slab
     slices=(4, 18),      # which slices of the slab
@@ -72,13 +72,13 @@ def demo_picture(
     legend_below(fig, [1, 2, 3], CLASS_NAMES)
     return fig
 
-# %% ../nbs/56_demo.ipynb #afc449e7
+# %% ../nbs/56_demo.ipynb #f162f448
 WARNING = ('MNI152 is one averaged brain and its labels are the arg-max of its own tissue maps: neighbouring slices resemble each other and the truth is a '
            'function of the same average. The scores show that the chain works and how fast each network learns this one image. They say nothing about patients.')
 
 def run_demo(
     out='demo',            # folder: report.html, picture.png, scores.csv, mni152_prediction.nii.gz, runs/
-    seconds: float=105.,   # training time of each network
+    seconds: float=115.,   # training time of each network
     seed: int=0,           # seed
     whole: bool=True,      # predict the whole brain; False: the test slab only
     progress: bool=True,   # bars

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['score_cases', 'evaluate_run', 'weights_hash', 'write_evaluation', 'evaluate_files', 'mask_stem', 'read_mask']
 
-# %% ../nbs/54_evaluate.ipynb #5801f846
+# %% ../nbs/54_evaluate.ipynb #923e3d37
 import json
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from .data.core import read_case, scale_intensity, stem
 from .data.loaders import load_cases
 from .infer import Run, find_images, load_run, predict_case
 from .metrics import score_case
-from .report import bland_altman, box_plots, case_overlays, paired_table, pick_cases, score_table, to_latex, to_markdown, write_report
+from .report import evaluation_parts, paired_table, pick_cases, score_table, to_latex, to_markdown, write_report
 from tqdm.auto import tqdm
 
-# %% ../nbs/54_evaluate.ipynb #165ef5e8
+# %% ../nbs/54_evaluate.ipynb #79e44f32
 def score_cases(
     ids: list,           # names of the cases
     pair,                # function id → (pred, targ, spacing): integer arrays (z, H, W) and mm or None
@@ -49,7 +49,7 @@ def score_cases(
     if not rows: raise SnetError(f'None of the {len(ids)} cases could be scored; the first said: {failed[0]["why"] if failed else "there were none"}')
     return pd.concat(rows, ignore_index=True)
 
-# %% ../nbs/54_evaluate.ipynb #e45723d8
+# %% ../nbs/54_evaluate.ipynb #65b4dac1
 def evaluate_run(
     run,                 # folder of a trained run, or a `Run`
     out,                 # folder for scores and report
@@ -70,7 +70,7 @@ def evaluate_run(
         return kept[name], case.label, case.spacing
     stamp = json.dumps(dict(run=c, part=part, resize=resize, weights=weights_hash(run)), sort_keys=True)
     scores = score_cases(ids, pair, run.class_names, out, c['model'], stamp, progress=progress)
-    triple = lambda n: (scale_intensity(cases[n].image, run.intensity), kept.get(n, None) if n in kept else predict_case(run, cases[n], resize=resize), cases[n].label)
+    triple = lambda n: (scale_intensity(cases[n].image, run.intensity), kept[n] if n in kept else predict_case(run, cases[n], resize=resize), cases[n].label)
     about = f"{c['model']}, recipe and seed as in config.json; {len(ids)} cases of the part {part!r} of {c['dataset']}; checkpoint chosen on validation."
     return write_evaluation(out, scores, about, run.class_names, triple)
 
@@ -95,20 +95,15 @@ def write_evaluation(
     with atomic_path(out/'scores.csv') as tmp: scores.assign(**provenance()).to_csv(tmp, index=False)
     with atomic_path(out/'tables.md') as tmp: tmp.write_text(to_markdown(table))
     with atomic_path(out/'tables.tex') as tmp: tmp.write_text(to_latex(table, about))
-    parts = [about, (table, 'Mean over cases [95 % bootstrap interval over cases]. Published: the rules of the papers\' code; corrected: undefined scores left out and counted.')]
     if models > 1:
-        paired = paired_table(scores)
-        with atomic_path(out/'comparison.csv') as tmp: paired.to_csv(tmp)
-        parts.append((paired.round(4), 'Difference of Dice, case by case, with its 95 % interval and Wilcoxon\'s signed-rank p.'))
-    parts += [(box_plots(scores), 'Dice of every case.'), (bland_altman(scores), 'Predicted against true volume: bias and 95 % limits of agreement.')]
-    if triple is not None:
-        shown = pick_cases(scores[scores.model == scores.model.iloc[0]])
-        parts.append((case_overlays({f'{k}: {name}': triple(name) for k, name in shown.items()}, class_names), 'Tint: prediction; outline: truth.'))
+        with atomic_path(out/'comparison.csv') as tmp: paired_table(scores).to_csv(tmp)
+    shown = {name for m in scores['model'].unique() for name in pick_cases(scores[scores['model'] == m]).values()} if triple else ()
+    parts = [about, *evaluation_parts(scores, {name: triple(name) for name in shown}, class_names)]
     if n < 6: parts.insert(1, f'Only {n} cases: an interval over so few says little.')
     write_report(out/'report.html', 'Evaluation', parts)
     return scores
 
-# %% ../nbs/54_evaluate.ipynb #639c00d0
+# %% ../nbs/54_evaluate.ipynb #8b7c55df
 def evaluate_files(
     preds,                     # folder of masks, or {model name: folder} to compare several
     truth,                     # folder of true masks with the same stems

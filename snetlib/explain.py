@@ -8,7 +8,7 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'GREY', 'hooked', 'looking', 'call_depths'
            'attention_row', 'inputs_of', 'feb_attention', 'gab_attention', 'attention_figure', 'layer_entropy',
            'feb_effect']
 
-# %% ../nbs/51_explain.ipynb #53abdf89
+# %% ../nbs/51_explain.ipynb #19c6efed
 import contextlib, math
 
 import numpy as np
@@ -26,7 +26,7 @@ from .theory.han import symmetric_kl
 from .theory.pairs import shared_histograms
 from .viz import as_rgb, blend, new_figure
 
-# %% ../nbs/51_explain.ipynb #18eb805d
+# %% ../nbs/51_explain.ipynb #1d86c174
 @contextlib.contextmanager
 def hooked(
     model: nn.Module,   # any model
@@ -41,7 +41,7 @@ def hooked(
     finally:
         for h in handles: h.remove()
 
-# %% ../nbs/51_explain.ipynb #d767e0c0
+# %% ../nbs/51_explain.ipynb #c28cc195
 @contextlib.contextmanager
 def looking(model):
     "eval() and no gradients while the block runs; every module's own mode is restored afterwards."
@@ -79,7 +79,7 @@ def outer_layers(
     inner = [[n for n in names if not any(m.startswith(n + '.') for m in names)] for names in levels]     # without those that hold another of the list
     return next((names for names in inner if len(names) > 1), inner[-1])
 
-# %% ../nbs/51_explain.ipynb #9acab4bb
+# %% ../nbs/51_explain.ipynb #fbec71c9
 def as_map(
     t: torch.Tensor,   # maps (b, c, h, w), tokens (b, n, c) or anything else
     size: tuple,       # (height, width) of the image, for the tokens' grid
@@ -110,7 +110,7 @@ def collect(
     if not out: raise SnetError(f'None of the layers {", ".join(names)} gave a map (b, c, h, w) or tokens (b, n, c); choose others from called_layers(model, x, depth=2).')
     return out
 
-# %% ../nbs/51_explain.ipynb #02582479
+# %% ../nbs/51_explain.ipynb #03b204ac
 def snet_layers(
     model: nn.Module,    # an SNet
     x: torch.Tensor,     # images (b, c, h, w)
@@ -124,7 +124,7 @@ def snet_layers(
     acts |= {f'FFB(CNN{c},ViT{v})': raw[f'stagger[{c - 1}]'] for c, v in model.stagger.pairs}
     return acts | {'GAB': raw['gab']}
 
-# %% ../nbs/51_explain.ipynb #fdc5a636
+# %% ../nbs/51_explain.ipynb #78f7b7f1
 def heat(
     a: torch.Tensor,        # activations (c, h, w) of one image
     size: tuple,            # (height, width) to draw at
@@ -137,7 +137,7 @@ def heat(
     lo, hi = torch.quantile(h.flatten(), torch.tensor([.01, .99]))
     return ((h - lo)/(hi - lo).clamp_min(1e-8)).clamp(0, 1).numpy()
 
-# %% ../nbs/51_explain.ipynb #7db1635d
+# %% ../nbs/51_explain.ipynb #911aabfb
 BLUE, ORANGE, GREEN, GREY = '#0072B2', '#D55E00', '#009E73', '#999999'   # CNN, ViT, fused, neutral: Okabe–Ito
 
 def standard(
@@ -168,7 +168,7 @@ def divergence(
     "Symmetric KL divergence of the two standardised activation histograms, in bits."
     return symmetric_kl(*shared_histograms(standard(a).clamp(-6, 6), standard(b).clamp(-6, 6), bins))
 
-# %% ../nbs/51_explain.ipynb #0da65c78
+# %% ../nbs/51_explain.ipynb #87926b51
 def figure1(
     model: nn.Module,                  # an SNet
     x: torch.Tensor,                   # images (b, c, h, w)
@@ -191,7 +191,7 @@ def figure1(
         ax.set_title(f'{kind}: {divergence(acts[c], acts[v]):.2f}', fontsize=9); ax.set_xlabel('standard deviations', fontsize=7)
     return fig
 
-# %% ../nbs/51_explain.ipynb #16c02e1a
+# %% ../nbs/51_explain.ipynb #05d88c79
 def fusion_parts(
     model: nn.Module,     # an SNet
     x: torch.Tensor,      # images (b, c, h, w)
@@ -223,7 +223,7 @@ def figure2(
         top[3].text(0, .5, f'{title}\n{(pred == y[i].cpu()).float().mean():.1%} of the\npixels right', fontsize=9, va='center', transform=top[3].transAxes)
     return fig
 
-# %% ../nbs/51_explain.ipynb #152c959d
+# %% ../nbs/51_explain.ipynb #4cd5531b
 def attention_row(
     q: torch.Tensor,    # queries (m, c): the tokens asked about
     k: torch.Tensor,    # keys (n, c)
@@ -262,7 +262,7 @@ def feb_attention(
     row = attention_row(q[start:start + each[layer]], k, feb.heads)
     return [r.reshape(*m.shape[-2:], e).sum(-1).cpu() for r, m, e in zip(row.split([p.shape[1] for p in parts]), maps, each)]
 
-# %% ../nbs/51_explain.ipynb #9512be7e
+# %% ../nbs/51_explain.ipynb #28dcbff3
 def gab_attention(
     model: nn.Module,      # an SNet with GAB
     x: torch.Tensor,       # one image (1, c, h, w)
@@ -279,7 +279,7 @@ def gab_attention(
         A = attention_row(t1[0, n], t1[0]) + attention_row(t2[0, n], t2[0])                                                         # Eq. 7
         return dict(A=A.reshape(h, w).cpu(), cross=attention_row(gab.q(F_1)[0, n], gab.k(F_2)[0]).reshape(h, w).cpu())
 
-# %% ../nbs/51_explain.ipynb #94f0d36a
+# %% ../nbs/51_explain.ipynb #5eb3596c
 def attention_figure(
     model: nn.Module,          # an SNet with FEB and GAB
     x: torch.Tensor,           # one image (1, c, h, w)
@@ -298,7 +298,7 @@ def attention_figure(
     for ax in axes[0]: ax.set_axis_off()
     return fig
 
-# %% ../nbs/51_explain.ipynb #695bdb9c
+# %% ../nbs/51_explain.ipynb #788ebe82
 def layer_entropy(
     acts: dict,        # name -> activations of any shape
     bins: int=256,     # over ±4 standard deviations
@@ -313,7 +313,7 @@ def layer_entropy(
         rows.append(dict(layer=name, values=len(a), std=a.std().item(), shape=shape, differential=shape + math.log2(8/bins*a.std().item()), zeros=(a == 0).float().mean().item()))
     return pd.DataFrame(rows)
 
-# %% ../nbs/51_explain.ipynb #42ba0ab0
+# %% ../nbs/51_explain.ipynb #a0ff7da8
 def feb_effect(
     model: nn.Module,   # an SNet with FEB
     x: torch.Tensor,    # images

@@ -6,11 +6,11 @@
 __all__ = ['SYNAPSE_PAPER', 'ACDC_PAPER', 'MONUSEG', 'CPU_SMALL', 'CPU_DEMO', 'SMOKE', 'SOSEGFORMER_PAPER', 'SOSEGFORMER_CPU',
            'RECIPES', 'EXTRA_KEYS', 'OPTIMISERS', 'SCHEDULES', 'LOSSES', 'PRECISIONS', 'get_recipe', 'check_recipe']
 
-# %% ../nbs/44_recipes.ipynb #8b61c4ef
+# %% ../nbs/44_recipes.ipynb #d4a12e7d
 from .core import SnetError, choose
 from .transforms import check_recipe as augmentation
 
-# %% ../nbs/44_recipes.ipynb #8faefd28
+# %% ../nbs/44_recipes.ipynb #fe03a752
 SYNAPSE_PAPER = dict(
     epochs=300,                # P: section 5.1.2
     bs=12,                     # P: section 5.1.2
@@ -34,7 +34,7 @@ SYNAPSE_PAPER = dict(
     valid_every=1,             # C: validate after every epoch; the best epoch is chosen on validation
 )
 
-# %% ../nbs/44_recipes.ipynb #eddaac00
+# %% ../nbs/44_recipes.ipynb #48d5ea2a
 ACDC_PAPER = SYNAPSE_PAPER | dict(
     epochs=150,                # P: section 5.1.2
 )
@@ -52,10 +52,10 @@ CPU_SMALL = SYNAPSE_PAPER | dict(
 )
 
 CPU_DEMO = CPU_SMALL | dict(
-    bs=8,                      # C: more steps within the same seconds
+    bs=4,                      # C: more steps within the same seconds
     epochs=1000,               # C: the clock ends the run (seconds), not the count
     size=None,                 # C: tissue is a matter of single voxels; nothing is resized
-    augment=dict(hflip=.5, crop=128),   # C: a third of a slice at a time, mirrored as brains may be
+    augment=dict(hflip=.5, crop=176),   # C: nearly the whole brain, so that norms over the image see what they will see; mirrored as brains may be
     valid_every=2,             # C: leaves more of the seconds to training
 )
 
@@ -99,7 +99,7 @@ SOSEGFORMER_CPU = SOSEGFORMER_PAPER | dict(
 RECIPES = dict(synapse_paper=SYNAPSE_PAPER, acdc_paper=ACDC_PAPER, monuseg=MONUSEG, cpu_small=CPU_SMALL, cpu_demo=CPU_DEMO, smoke=SMOKE,
                sosegformer_paper=SOSEGFORMER_PAPER, sosegformer_cpu=SOSEGFORMER_CPU)
 
-# %% ../nbs/44_recipes.ipynb #fb2cd21f
+# %% ../nbs/44_recipes.ipynb #8b0cbda3
 EXTRA_KEYS = dict(steps=None, seconds=None, augment='none', num_workers=0, compile=False, ignore_index=None, pixel='softmax')   # what leaving a key out means
 
 def get_recipe(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Atrous', 'ImagePool', 'ASPP']
 
-# %% ../../nbs/31_models.aspp.ipynb #24462771
+# %% ../../nbs/31_models.aspp.ipynb #ec1dd27b
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -13,7 +13,7 @@ from torch import nn
 from ..core import SnetError, choose
 from ..layers import ConvNormAct
 
-# %% ../../nbs/31_models.aspp.ipynb #8f951cf4
+# %% ../../nbs/31_models.aspp.ipynb #15d82d9c
 class Atrous(nn.Module):
     "3×3 convolution with holes, batch norm, ReLU. Taps that cannot reach the map are left out: equal numbers, less work."
     def __init__(self,
@@ -29,7 +29,7 @@ class Atrous(nn.Module):
         rows, cols = (slice(None) if p else slice(1, 2) for p in pad)
         return F.relu(self.norm(F.conv2d(x, self.conv.weight[:, :, rows, cols], padding=pad, dilation=self.rate)))
 
-# %% ../../nbs/31_models.aspp.ipynb #39c894fe
+# %% ../../nbs/31_models.aspp.ipynb #e6183a79
 class ImagePool(nn.Module):
     "Image-level features: the mean of the map, 1×1 convolution, norm, ReLU, laid out over the map."
     def __init__(self,
@@ -44,7 +44,7 @@ class ImagePool(nn.Module):
     def forward(self, x):
         return F.relu(self.norm(self.conv(x.mean((2, 3), keepdim=True)))).expand(-1, -1, *x.shape[-2:])
 
-# %% ../../nbs/31_models.aspp.ipynb #74f16660
+# %% ../../nbs/31_models.aspp.ipynb #849349f6
 class ASPP(nn.Module):
     "Atrous spatial pyramid pooling: 1×1, one 3×3 for each rate, image pooling; side by side, then 1×1. Raises `SnetError` for a rate < 1."
     def __init__(self,

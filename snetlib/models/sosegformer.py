@@ -8,7 +8,7 @@ __all__ = ['STRIDES', 'SIZES', 'Encoder', 'load_pretrained', 'Bottleneck', 'Tran
            'sosegformer_no_cross_scale', 'sosegformer_neighbour_arrows', 'sosegformer_first_arrows',
            'sosegformer_no_stageformer', 'sosegformer_no_aspp']
 
-# %% ../../nbs/33_models.sosegformer.ipynb #0e56f97b
+# %% ../../nbs/33_models.sosegformer.ipynb #b821c1a4
 import difflib
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from .aspp import ASPP
 from .cross_scale import CrossScale
 from .stageformer import StageFormer
 
-# %% ../../nbs/33_models.sosegformer.ipynb #1ddaca85
+# %% ../../nbs/33_models.sosegformer.ipynb #79e286b0
 STRIDES = (2, 4, 8, 16, 32)
 
 class Encoder(nn.Module):
@@ -65,7 +65,7 @@ def load_pretrained(build, name, pretrained):
         raise SnetError(f'The pre-trained weights of {name} could not be had ({type(e).__name__}: {str(e).splitlines()[0][:120]}); connect to the internet once, or fetch its model.safetensors '
                         'elsewhere and pass pretrained=PATH, or leave pretrained=False.') from e
 
-# %% ../../nbs/33_models.sosegformer.ipynb #19537d12
+# %% ../../nbs/33_models.sosegformer.ipynb #271303af
 class Bottleneck(nn.Module):
     "x + (1×1, 3×3, 1×1), batch norm and ReLU after each, the last ReLU after the sum."
     def __init__(self,
@@ -90,7 +90,7 @@ class TransConv(nn.Sequential):
         up = nn.Sequential(nn.ConvTranspose2d(mid, mid, 3, 2, 1, output_padding=1, bias=False), nn.BatchNorm2d(mid), nn.ReLU(inplace=True))
         super().__init__(ConvNormAct(c_in, mid, 1), up, ConvNormAct(mid, c_out, 1))
 
-# %% ../../nbs/33_models.sosegformer.ipynb #7248feed
+# %% ../../nbs/33_models.sosegformer.ipynb #e0304c5c
 class ScaleHead(nn.Module):
     "1×1 convolution over maps of several scales laid side by side on the first one's grid; computed per map before resizing, with equal result."
     def __init__(self,
@@ -104,7 +104,7 @@ class ScaleHead(nn.Module):
         parts = [F.conv2d(m, w) for m, w in zip(maps, self.conv.weight.split(self.widths, 1))]
         return sum(resize_to(p, maps[0]) for p in parts) + self.conv.bias[:, None, None]
 
-# %% ../../nbs/33_models.sosegformer.ipynb #18d0b628
+# %% ../../nbs/33_models.sosegformer.ipynb #e005e056
 class SoSegFormer(nn.Module):
     "SoSegFormer. Logits (b, n_out, h, w) for images (b, c_in, h, w), h and w ≥ 32. Raises `SnetError` for inputs and settings it cannot take."
     def __init__(self,
@@ -164,7 +164,7 @@ class SoSegFormer(nn.Module):
             decoded.insert(0, y)
         return resize_to(self.head(decoded), x)[..., :h, :w]
 
-# %% ../../nbs/33_models.sosegformer.ipynb #bc7057c8
+# %% ../../nbs/33_models.sosegformer.ipynb #94b4280a
 SIZES = {
     'base': {},
     'small': dict(encoder='resnet18', aspp_width=128),
@@ -195,7 +195,7 @@ def sosegformer_tiny(c_in=3, n_out=2, **kwargs):
     "SoSegFormer on a narrow ten-layer ResNet, under 3 M parameters: trains on two CPU cores."
     return sosegformer(c_in, n_out, 'tiny', **kwargs)
 
-# %% ../../nbs/33_models.sosegformer.ipynb #7333dccd
+# %% ../../nbs/33_models.sosegformer.ipynb #b6c99ceb
 @register_model(tags=('sosegformer', 'ablation'))
 def sosegformer_separable(c_in=3, n_out=2, size='base', **kwargs):
     "Ablation: SoSegFormer with attention of linear cost."

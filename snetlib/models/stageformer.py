@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LocalFeatures', 'unfold_patches', 'fold_patches', 'MHSA', 'SeparableAttention', 'TransformerBlock', 'StageFormer']
 
-# %% ../../nbs/32_models.stageformer.ipynb #32f494eb
+# %% ../../nbs/32_models.stageformer.ipynb #017073ee
 import math
 
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 from ..core import SnetError, choose
 from ..layers import ConvNormAct, attention, pad_to, to_map, to_tokens
 
-# %% ../../nbs/32_models.stageformer.ipynb #a9fec1b3
+# %% ../../nbs/32_models.stageformer.ipynb #79f95c9f
 class LocalFeatures(nn.Module):
     "3×3 depth-wise convolution, squeeze-and-excitation, 1×1 convolution (Fig. 2, left)."
     def __init__(self,
@@ -30,7 +30,7 @@ class LocalFeatures(nn.Module):
     def forward(self, x):
         return self.pointwise(self.excite(self.depthwise(x)))
 
-# %% ../../nbs/32_models.stageformer.ipynb #33823b98
+# %% ../../nbs/32_models.stageformer.ipynb #0c536bd1
 def unfold_patches(
     x: torch.Tensor,   # map (b, d, h, w), h and w multiples of `patch`
     patch: int=2,      # side of a patch
@@ -47,7 +47,7 @@ def fold_patches(
     "The map (b, d, h, w) that `unfold_patches` came from."
     return rearrange(t, '(b p q) (h w) d -> b d (h p) (w q)', p=patch, q=patch, h=h//patch, w=w//patch)
 
-# %% ../../nbs/32_models.stageformer.ipynb #e0c6ad2d
+# %% ../../nbs/32_models.stageformer.ipynb #12bd547a
 class MHSA(nn.Module):
     "Multi-head self-attention over tokens of a grid; keys and values averaged where there are more than `max_tokens`."
     def __init__(self,
@@ -70,7 +70,7 @@ class MHSA(nn.Module):
         k, v = self.kv(s).chunk(2, -1)
         return self.out(attention(self.q(t), k, v, self.heads))
 
-# %% ../../nbs/32_models.stageformer.ipynb #cb75f3f2
+# %% ../../nbs/32_models.stageformer.ipynb #e23c8625
 class SeparableAttention(nn.Module):
     "Self-attention of linear cost: one context vector for all tokens, gated by each token's value."
     def __init__(self,
@@ -83,7 +83,7 @@ class SeparableAttention(nn.Module):
         s, k, v = self.skv(t).split([1, self.d, self.d], -1)
         return self.out(F.relu(v) * (s.softmax(1) * k).sum(1, keepdim=True))
 
-# %% ../../nbs/32_models.stageformer.ipynb #00e5e756
+# %% ../../nbs/32_models.stageformer.ipynb #260bbce2
 class TransformerBlock(nn.Module):
     "x + attention(norm(x)), then x + FFN(norm(x))."
     def __init__(self,
@@ -102,7 +102,7 @@ class TransformerBlock(nn.Module):
         t = t + self.mix(self.norm1(t), grid)
         return t + self.ffn(self.norm2(t))
 
-# %% ../../nbs/32_models.stageformer.ipynb #1b697e5d
+# %% ../../nbs/32_models.stageformer.ipynb #09b6237c
 class StageFormer(nn.Module):
     "Local features by convolution, global ones by attention between patches, concatenated, fused, added to the input (Fig. 2)."
     def __init__(self,
