@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Arrow', 'CrossScale']
 
-# %% ../../nbs/30_models.cross_scale.ipynb #1076f238
+# %% ../../nbs/30_models.cross_scale.ipynb #e7cce736
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -13,7 +13,7 @@ from torch import nn
 from ..core import SnetError
 from ..layers import ConvNormAct
 
-# %% ../../nbs/30_models.cross_scale.ipynb #f284aa40
+# %% ../../nbs/30_models.cross_scale.ipynb #69ecc71e
 class Arrow(nn.Sequential):
     "f_xr of Eq. 1: (r−x) strided 3×3 convolutions with batch norm, ReLU between them."
     def __init__(self,
@@ -24,7 +24,7 @@ class Arrow(nn.Sequential):
         steps = range(x, r)
         super().__init__(*[ConvNormAct(widths[i - 1], widths[i], 3, stride=2, act='none' if i == r - 1 else 'relu') for i in steps])
 
-# %% ../../nbs/30_models.cross_scale.ipynb #f0ef0397
+# %% ../../nbs/30_models.cross_scale.ipynb #5e39d481
 class CrossScale(nn.Module):
     "Cross-scale instruction, Eq. 1: every stage plus what the arrows bring from earlier ones. Raises `SnetError` for an arrow that does not lead to a later stage."
     def __init__(self,
