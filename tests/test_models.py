@@ -96,10 +96,10 @@ def test_neighbouring_rows_differ_by_the_part_they_name(a, b, parts, size):
 def test_every_row_learns(name):
     torch.manual_seed(0); m = create_model(name, c_in=1, n_out=2, size='tiny', **NUMBERS)
     x = torch.rand(4, 1, 64, 64); y = (F.avg_pool2d(x, 9, 1, 4) > .5)[:, 0].long()
-    opt = torch.optim.SGD(m.parameters(), lr=.05, momentum=.9); losses = []
-    for _ in range(12):
+    opt = torch.optim.SGD(m.parameters(), lr=.1, momentum=.9); losses = []
+    for _ in range(20):
         cost = sum(F.cross_entropy(o, y) for o in m.train()(x)); opt.zero_grad(); cost.backward(); opt.step(); losses.append(cost.item())
-    assert losses[-1] < .8*losses[0], losses
+    assert losses[-1] < .85*losses[0], losses
 
 
 @pytest.mark.parametrize('shape', [(1, 1, 32, 32), (1, 3, 65, 97), (2, 4, 33, 160), (1, 3, 448, 64)])

@@ -1,5 +1,5 @@
 """snet_base at 224², batch 4: the library's defaults against the same model in plain forms and against MONAI's AttentionUnet, in one run.
-Usage: python tests/bench/bench_models.py [--model snet_base] [--rounds 2] [--batch 4]"""
+Usage: python tests/bench/bench_models.py [--model snet_base] [--rounds 2] [--batch 4] [--threads 2]"""
 import argparse, contextlib, os, time
 
 import torch
@@ -48,8 +48,9 @@ def matmul_peak(n=2048, tries=4):
 
 def main(argv=()):
     p = argparse.ArgumentParser(); p.add_argument('--model', default='snet_base'); p.add_argument('--rounds', type=int, default=2); p.add_argument('--batch', type=int, default=4)
+    p.add_argument('--threads', type=int, default=os.cpu_count())
     a = p.parse_args(argv); shape = (a.batch, 3, 224, 224)
-    torch.set_num_threads(os.cpu_count())
+    torch.set_num_threads(a.threads)
     images, targ, loss = torch.rand(shape), torch.randint(9, (a.batch, 224, 224)), SNetLoss()
     table, work, size = forms(a.model), {}, {}
     for k, (m, *_) in table.items(): m = getattr(m, '_orig_mod', m); work[k], size[k] = gflops(m, (1, *shape[1:])), count_parameters(m)
