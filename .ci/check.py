@@ -1,5 +1,6 @@
 "Everything that must hold before a change lands: `make test`. Steps by name, e.g. `python .ci/check.py pages`, run alone."
 import filecmp, os, shutil, subprocess, sys, tempfile, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,11 +31,23 @@ def sync():
     if dirty: sys.exit(f'These notebooks are not clean: {", ".join(dirty)}; run: make export')
     if readme.render() != (ROOT/'README.md').read_text(encoding='utf-8'): sys.exit('README.md is not what nbs/index.ipynb renders to; run: make readme')
 
+def one_page(page):
+    "Run a page in a process of its own, as a reader does: (page, seconds, output if it failed)."
+    flags = ['--flags', 'data'] if DATA.is_dir() else []
+    start = time.time()
+    done = subprocess.run([BIN/'nbdev_test', '--path', page, '--n_workers', '0', *flags], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env={**os.environ, 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'Agg'})
+    return page, time.time() - start, done.stdout if done.returncode else ''
+
 def pages():
     "Every page runs from top to bottom; the cells flagged `data` too, where real data lies beside the checkout."
-    flags = ['--flags', 'data'] if DATA.is_dir() else []
-    if not flags: print('no real data at', DATA, '- cells flagged `data` are left out')
-    run(BIN/'nbdev_test', '--n_workers', os.cpu_count() or 2, '--timing', *flags, OMP_NUM_THREADS='1', MPLBACKEND='Agg')
+    if not DATA.is_dir(): print('no real data at', DATA, '- cells flagged `data` are left out')
+    every, failed = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts), []
+    with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
+        for page, seconds, output in pool.map(one_page, every):
+            print(f'{"FAILED" if output else "ok"} {page.relative_to(ROOT)} {seconds:.0f} s', flush=True)
+            if output: failed.append(page); print(output[-6000:], flush=True)
+    if failed: sys.exit(f'{len(failed)} of {len(every)} pages failed: {", ".join(p.name for p in failed)}')
 
 def tests():
     "What a notebook cannot show."
