@@ -51,7 +51,7 @@ def pages():
 
 def tests():
     "What a notebook cannot show."
-    run(BIN/'python', '-m', 'pytest', '-q', '--durations=5', 'tests')
+    run(BIN/'python', '-m', 'pytest', '-q', '-n', os.cpu_count() or 2, '--dist', 'loadfile', '--durations=8', 'tests', OMP_NUM_THREADS='1')
 
 def wheel():
     "The wheel holds the whole package: install it alone into a new environment and import from there."
