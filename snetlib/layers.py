@@ -6,7 +6,7 @@
 __all__ = ['ACTS', 'ConvNormAct', 'DoubleConv', 'to_tokens', 'to_map', 'naive_attention', 'split_heads', 'join_heads',
            'attention', 'PeakMemory', 'pad_to', 'check_input', 'resize_to', 'has_bfloat16', 'fast_settings']
 
-# %% ../nbs/20_layers.ipynb #ccb2efb9
+# %% ../nbs/20_layers.ipynb #9dc3315c
 import importlib.util, math, weakref
 
 import torch
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from .core import SnetError, choose
 
-# %% ../nbs/20_layers.ipynb #bab253ca
+# %% ../nbs/20_layers.ipynb #56a48923
 ACTS = {'relu': nn.ReLU, 'gelu': nn.GELU, 'none': nn.Identity}
 
 class ConvNormAct(nn.Module):
@@ -42,7 +42,7 @@ class ConvNormAct(nn.Module):
         w = c.weight * s[:, None, None, None]
         return self.act(F.conv2d(x, w, n.bias - s*n.running_mean, c.stride, c.padding, c.dilation, c.groups))
 
-# %% ../nbs/20_layers.ipynb #f95ff7cd
+# %% ../nbs/20_layers.ipynb #b1d240e6
 class DoubleConv(nn.Sequential):
     "Two 3×3 conv-BN-ReLU; the first may stride."
     def __init__(self,
@@ -52,7 +52,7 @@ class DoubleConv(nn.Sequential):
     ):
         super().__init__(ConvNormAct(c_in, c_out, stride=stride), ConvNormAct(c_out, c_out))
 
-# %% ../nbs/20_layers.ipynb #f2676554
+# %% ../nbs/20_layers.ipynb #74d06dec
 def to_tokens(
     x: torch.Tensor,   # map (b, c, h, w)
 ) -> torch.Tensor:
@@ -67,7 +67,7 @@ def to_map(
     "The map (b, c, h, w) that `to_tokens` came from, in channels_last memory where `t` is contiguous."
     return t.transpose(1, 2).unflatten(2, (h, w))
 
-# %% ../nbs/20_layers.ipynb #29234e68
+# %% ../nbs/20_layers.ipynb #2e6cfb6c
 def naive_attention(
     q: torch.Tensor,   # queries (b, n, c)
     k: torch.Tensor,   # keys (b, m, c)
@@ -92,7 +92,7 @@ def join_heads(
     "(b, heads, n, d) -> (b, n, heads·d)."
     return t.transpose(1, 2).flatten(2)
 
-# %% ../nbs/20_layers.ipynb #37594be6
+# %% ../nbs/20_layers.ipynb #571d9e7d
 def attention(
     q: torch.Tensor,   # queries (b, n, c)
     k: torch.Tensor,   # keys (b, m, c)
@@ -103,7 +103,7 @@ def attention(
     q, k, v = (split_heads(a if a.stride(-1) == 1 else a.contiguous(), heads) for a in (q, k, v))
     return join_heads(F.scaled_dot_product_attention(q, k, v))
 
-# %% ../nbs/20_layers.ipynb #304bf735
+# %% ../nbs/20_layers.ipynb #f84d2cd9
 class PeakMemory(TorchDispatchMode):
     "Context: bytes of all tensors made inside and alive at once (`peak`), and of the `largest` one. Works on real and on fake tensors."
     def __init__(self):
@@ -125,7 +125,7 @@ class PeakMemory(TorchDispatchMode):
 
     def freed(self, key, size): self.live.discard(key); self.now -= size
 
-# %% ../nbs/20_layers.ipynb #32347c6f
+# %% ../nbs/20_layers.ipynb #8a7fdc96
 def pad_to(
     x: torch.Tensor,           # images (b, c, h, w)
     multiple: int=32,          # both sides become multiples of this
@@ -136,7 +136,7 @@ def pad_to(
     bottom, right = -h % multiple, -w % multiple
     return F.pad(x, (0, right, 0, bottom), mode=mode) if bottom or right else x
 
-# %% ../nbs/20_layers.ipynb #1b29ff5c
+# %% ../nbs/20_layers.ipynb #d7974486
 def check_input(
     x: torch.Tensor,     # what was handed to the model
     c_in: int,           # channels the model was built for
@@ -148,7 +148,7 @@ def check_input(
     if min(x.shape[-2:]) < smallest: raise SnetError(f'Images must be at least {smallest}×{smallest}, this is {x.shape[-2]}×{x.shape[-1]}; resize or pad it first.')
     if not x.is_floating_point(): raise SnetError(f'The model takes floats in [0, 1], this is {x.dtype}; convert it with x.float()/255 or the like.')
 
-# %% ../nbs/20_layers.ipynb #c022713a
+# %% ../nbs/20_layers.ipynb #ab349cd5
 def resize_to(
     x: torch.Tensor,      # map (b, c, h, w)
     like: torch.Tensor,   # a map with the wanted h and w
@@ -157,7 +157,7 @@ def resize_to(
     if x.shape[-2:] == like.shape[-2:]: return x
     return F.interpolate(x, size=like.shape[-2:], mode='bilinear', align_corners=False)
 
-# %% ../nbs/20_layers.ipynb #c9e6d1ed
+# %% ../nbs/20_layers.ipynb #81dfed9c
 def has_bfloat16(
     device='cpu',    # 'cpu', 'cuda', …
 ) -> bool:

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/39_models.ipynb #81d0718d
+# %% ../../nbs/39_models.ipynb #bbf3f9ec
 from ..core import create_model, list_models
 from .snet import SNet
 from .sosegformer import SoSegFormer
-from . import baselines   # registers by being imported
+import snetlib.models.baselines   # registers by being imported
 
 __all__ = ['SNet', 'SoSegFormer', 'create_model', 'list_models']

@@ -1,5 +1,5 @@
 """snet_base at 224², batch 4: the library's defaults against the same model in plain forms and against MONAI's AttentionUnet, in one run.
-Usage: python tests/bench/bench_models.py [--model snet_base] [--rounds 2] [--batch 4] [--threads 2]"""
+Usage: python tests/bench/bench_models.py [--model snet_base] [--rounds 2] [--batch 4] [--threads 2] [--compile]"""
 import argparse, contextlib, os, time
 
 import torch
@@ -22,7 +22,7 @@ def norms(folded):
     finally: ConvNormAct.forward = kept
 
 
-def forms(name, c_in=3, n_out=9):
+def forms(name, compiled=False, c_in=3, n_out=9):
     "label -> (model, memory format, amp, norms folded)"
     fast = fast_settings('cpu')
     torch.manual_seed(0); lib = create_model(name, c_in=c_in, n_out=n_out)
@@ -30,7 +30,8 @@ def forms(name, c_in=3, n_out=9):
     for m in (plain, sdpa): m.load_state_dict(lib.state_dict()); m.to(memory_format=torch.contiguous_format)
     att = create_model('attention_unet', c_in=c_in, n_out=n_out).to(memory_format=torch.contiguous_format)
     flat = torch.contiguous_format
-    return {"library's defaults": (torch.compile(lib) if fast['compile'] else lib, fast['memory_format'], fast['amp'], True),
+    more = {'defaults and torch.compile': (torch.compile(lib), fast['memory_format'], fast['amp'], True)} if compiled else {}
+    return {"library's defaults": (lib, fast['memory_format'], fast['amp'], True), **more,
             'plain eager, attention maps stored': (plain, flat, None, False), 'plain eager, SDPA': (sdpa, flat, None, False), 'MONAI AttentionUnet 64…1024': (att, flat, None, False)}
 
 
@@ -49,10 +50,11 @@ def matmul_peak(n=2048, tries=4):
 def main(argv=()):
     p = argparse.ArgumentParser(); p.add_argument('--model', default='snet_base'); p.add_argument('--rounds', type=int, default=2); p.add_argument('--batch', type=int, default=4)
     p.add_argument('--threads', type=int, default=os.cpu_count())
+    p.add_argument('--compile', action='store_true', help='a row with torch.compile: minutes before its first batch')
     a = p.parse_args(argv); shape = (a.batch, 3, 224, 224)
     torch.set_num_threads(a.threads)
     images, targ, loss = torch.rand(shape), torch.randint(9, (a.batch, 224, 224)), SNetLoss()
-    table, work, size = forms(a.model), {}, {}
+    table, work, size = forms(a.model, a.compile), {}, {}
     for k, (m, *_) in table.items(): m = getattr(m, '_orig_mod', m); work[k], size[k] = gflops(m, (1, *shape[1:])), count_parameters(m)
 
     def infer(m, fmt, amp, folded):
