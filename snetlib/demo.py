@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONTENDERS', 'WARNING', 'train_contenders', 'score_contenders', 'score_summary', 'demo_picture', 'run_demo',
-           'report_demo', 'learning_curves', 'write_prediction']
+           'report_demo', 'side_by_side', 'learning_curves', 'write_prediction']
 
-# %% ../nbs/56_demo.ipynb #eba1eb2b
+# %% ../nbs/56_demo.ipynb #dd738329
 import shutil
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from .report import to_markdown, write_report
 from .train import train_run
 from .viz import legend_below, new_figure, overlay
 
-# %% ../nbs/56_demo.ipynb #687a1153
+# %% ../nbs/56_demo.ipynb #16f63cb1
 CONTENDERS = dict(snet_tiny='SNet (snet_tiny)', unet_tiny='U-Net (MONAI)')   # name in the registry, name in the report
 
 def train_contenders(
@@ -36,7 +36,7 @@ def train_contenders(
     learners = {name: train_run(out/'runs'/name, 'mni', name, 'cpu_demo', seed=seed, seconds=seconds, progress=progress) for name in CONTENDERS}
     return {name: pd.DataFrame(learn.checkpoint.history).assign(steps=learn.train_iter) for name, learn in learners.items()}
 
-# %% ../nbs/56_demo.ipynb #7700eead
+# %% ../nbs/56_demo.ipynb #7c048692
 def score_contenders(
     out: Path,   # folder with trained runs
 ) -> tuple:
@@ -56,9 +56,9 @@ def score_summary(
     wide = scores.pivot_table(index=['model', 'protocol'], columns='class', values=['dice', 'hd95'], sort=False, dropna=False)
     dice, far = wide['dice'][list(CLASS_NAMES[1:])], wide['hd95'][list(CLASS_NAMES[1:])]
     table = dice.add_prefix('Dice ').assign(**{'Dice grey+white': dice[['grey matter', 'white matter']].mean(axis=1), 'Dice all three': dice.mean(axis=1)})
-    return table.join(far.add_prefix('HD95 ')).reset_index()
+    return table.join(far.add_prefix('HD95 ')).reset_index().rename_axis(columns=None)
 
-# %% ../nbs/56_demo.ipynb #7a20d053
+# %% ../nbs/56_demo.ipynb #40202ae4
 def demo_picture(
     masks: dict,         # {contender: labels (z, H, W)} on the test slab
     slices=(4, 18),      # which slices of the slab
@@ -72,7 +72,7 @@ def demo_picture(
     legend_below(fig, [1, 2, 3], CLASS_NAMES)
     return fig
 
-# %% ../nbs/56_demo.ipynb #f162f448
+# %% ../nbs/56_demo.ipynb #c6905763
 WARNING = ('MNI152 is one averaged brain and its labels are the arg-max of its own tissue maps: neighbouring slices resemble each other and the truth is a '
            'function of the same average. The scores show that the chain works and how fast each network learns this one image. They say nothing about patients.')
 
@@ -98,10 +98,16 @@ def report_demo(out, logs, seconds, seed, whole, progress):
     facts = pd.DataFrame([dict(model=m, parameters=int(scores[scores.model == m].parameters.iloc[0]), steps=steps[m], seconds=seconds) for m in steps])
     parts = [f'Two networks trained on the axial slices {SLABS["train"][0]} to {SLABS["train"][1] - 1} of a real MRI template for {seconds:g} s each, seed {seed}, checkpoint chosen on '
              f'slices {SLABS["valid"][0]} to {SLABS["valid"][1] - 1}, measured on slices {SLABS["test"][0]} to {SLABS["test"][1] - 1}.', WARNING,
-             (table.round(3), 'Scores on the unseen slab. Published: the rules of the papers\' code, HD95 in voxels; corrected: undefined scores excluded, HD95 in mm.'),
+             (side_by_side(table), 'Scores on the unseen slab. Published: the rules of the papers\' code, HD95 in voxels; corrected: undefined scores excluded, HD95 in mm.'),
              (facts, 'What each network had.'), (picture, 'Two slices of the unseen slab.'), (learning_curves(logs), 'Training loss and validation Dice against seconds.')]
     write_report(out/'report.html', 'SNet and a U-Net on MNI152', parts)
-    return f'{table.round(3).set_index(["model", "protocol"]).T.to_string()}\n\n{WARNING}\n{out}/report.html, {out}/mni152_prediction.nii.gz'
+    return f'{side_by_side(table).to_string()}\n\n{WARNING}\n{out}/report.html, {out}/mni152_prediction.nii.gz'
+
+def side_by_side(
+    table: pd.DataFrame,   # from `score_summary`
+) -> pd.DataFrame:
+    "The summary with a column a model and protocol: narrow enough for a telephone."
+    return table.assign(column=table.model + ', ' + table.protocol).drop(columns=['model', 'protocol']).set_index('column').T.round(3).rename_axis(columns=None)
 
 def learning_curves(
     logs: dict,   # {contender: history}
@@ -109,7 +115,7 @@ def learning_curves(
     "Training loss and validation Dice of both networks against seconds of training."
     fig, axes = new_figure(1, 2, (3.6, 2.4))
     for (name, log), colour, style in zip(logs.items(), ('#0072B2', '#D55E00'), ('-', '--')):
-        for ax, column in zip(axes[0], ('train_loss', 'valid_dice')): ax.plot(log.seconds, log[column], style, color=colour, label=CONTENDERS[name])
+        for ax, column in zip(axes[0], ('train_loss', 'valid_dice')): ax.plot(*log[['seconds', column]].dropna().to_numpy(float).T, style, marker='.', color=colour, label=CONTENDERS[name])
     for ax, label in zip(axes[0], ('training loss', 'validation Dice')): ax.set(xlabel='seconds of training', ylabel=label)
     axes[0, 0].legend(frameon=False, fontsize=8)
     return fig
