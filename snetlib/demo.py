@@ -18,7 +18,7 @@ from .data.core import write_mask
 from .data.mni import CLASS_NAMES, SLABS, mni_case
 from .infer import load_run, predict_case
 from .metrics import score_case
-from .report import to_markdown, write_report
+from .report import write_report
 from .train import train_run
 from .viz import legend_below, new_figure, overlay
 
