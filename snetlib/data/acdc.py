@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPLITS', 'SOURCES', 'ACDC', 'ed_es', 'find', 'read', 'write_phantom', 'write_ready']
 
-# %% ../../nbs/13c_data.acdc.ipynb #5a59abad
+# %% ../../nbs/13c_data.acdc.ipynb #76d507ff
 from pathlib import Path
 
 import h5py
@@ -14,9 +14,9 @@ import numpy as np
 
 from ..core import SnetError, atomic_path
 from .core import Case, read_case, stem
-from .source import DataSet, Item, files_in, inside, slice_files
+from .source import DataSet, Item, files_in, hold_out, inside, slice_files
 
-# %% ../../nbs/13c_data.acdc.ipynb #37878d06
+# %% ../../nbs/13c_data.acdc.ipynb #1f4e3a4f
 def _ids(text): return [f'patient{i}' for i in text.split()]
 
 SPLITS = {
@@ -30,11 +30,13 @@ SPLITS = {
                    '054 056 057 058 059 060 062 063 065 066 068 069 070 072 073 074 075 077 078 082 083 084 085 086 087 089 090 091 093 094 096 097 098 099 100'),
         valid=_ids('019 021 029 033 041 050 061 071 076 080'),
         test=_ids('002 003 008 009 012 014 017 024 042 048 049 053 055 064 067 079 081 088 092 095'))}
+SPLITS['small'] = hold_out(dict(train=SPLITS['ssl4mis']['train'], valid=[], test=SPLITS['ssl4mis']['valid']), 10)   # for where the 20 test patients are not at hand
 SOURCES = {
     'ssl4mis': 'ACDC, the split of the semi-supervised line (SSL4MIS): 70 / 10 / 20 patients, 1312 training slices.',
-    'agileformer': 'ACDC, the split that AgileFormer and MSC-TransUNet ship (TransUNet itself ships none): 70 / 10 / 20 patients, 1304 training slices, 182 validation slices, 40 test volumes.'}
+    'agileformer': 'ACDC, the split that AgileFormer and MSC-TransUNet ship (TransUNet itself ships none): 70 / 10 / 20 patients, 1304 training slices, 182 validation slices, 40 test volumes.',
+    'small': 'ACDC at small scale: tested on the 10 validation patients of SSL4MIS, 10 of its training patients choose the checkpoint. Comparable with no published score.'}
 
-# %% ../../nbs/13c_data.acdc.ipynb #75c20cd7
+# %% ../../nbs/13c_data.acdc.ipynb #7492984a
 def ed_es(
     info,   # a patient's Info.cfg
 ) -> tuple:
@@ -63,7 +65,7 @@ def _prepared(files, root):
     first = {c: fs[0] for c, fs in slice_files(files).items()}
     return [Item(c, inside(f, root), None, c.split('_')[0], ready=True) for c, f in sorted((first | volumes).items())]
 
-# %% ../../nbs/13c_data.acdc.ipynb #45b9b123
+# %% ../../nbs/13c_data.acdc.ipynb #b43a9bb5
 def read(
     item: Item,   # from `find`
 ) -> Case:
@@ -93,7 +95,7 @@ def write_phantom(
             for end, x in zip(('', '_gt'), _heart(rng, (6, 72, 64), squeeze)):
                 nib.save(nib.Nifti1Image(x.transpose(2, 1, 0).astype(np.int16), affine), p/f'{name}_frame{frame:02d}{end}.nii.gz')
 
-# %% ../../nbs/13c_data.acdc.ipynb #8c586501
+# %% ../../nbs/13c_data.acdc.ipynb #95f552ec
 def write_ready(
     case: Case,     # scaled to [0, 1]
     item: Item,     # where it came from
