@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPLITS', 'SOURCES', 'ACDC', 'ed_es', 'find', 'read', 'write_phantom', 'write_ready']
 
-# %% ../../nbs/13c_data.acdc.ipynb #76d507ff
+# %% ../../nbs/13c_data.acdc.ipynb #6e91e5d7
 from pathlib import Path
 
 import h5py
@@ -16,7 +16,7 @@ from ..core import SnetError, atomic_path
 from .core import Case, read_case, stem
 from .source import DataSet, Item, files_in, hold_out, inside, slice_files
 
-# %% ../../nbs/13c_data.acdc.ipynb #1f4e3a4f
+# %% ../../nbs/13c_data.acdc.ipynb #fcc9a7bd
 def _ids(text): return [f'patient{i}' for i in text.split()]
 
 SPLITS = {
@@ -36,7 +36,7 @@ SOURCES = {
     'agileformer': 'ACDC, the split that AgileFormer and MSC-TransUNet ship (TransUNet itself ships none): 70 / 10 / 20 patients, 1304 training slices, 182 validation slices, 40 test volumes.',
     'small': 'ACDC at small scale: tested on the 10 validation patients of SSL4MIS, 10 of its training patients choose the checkpoint. Comparable with no published score.'}
 
-# %% ../../nbs/13c_data.acdc.ipynb #7492984a
+# %% ../../nbs/13c_data.acdc.ipynb #a47781e2
 def ed_es(
     info,   # a patient's Info.cfg
 ) -> tuple:
@@ -65,7 +65,7 @@ def _prepared(files, root):
     first = {c: fs[0] for c, fs in slice_files(files).items()}
     return [Item(c, inside(f, root), None, c.split('_')[0], ready=True) for c, f in sorted((first | volumes).items())]
 
-# %% ../../nbs/13c_data.acdc.ipynb #b43a9bb5
+# %% ../../nbs/13c_data.acdc.ipynb #e4db7a1b
 def read(
     item: Item,   # from `find`
 ) -> Case:
@@ -95,7 +95,7 @@ def write_phantom(
             for end, x in zip(('', '_gt'), _heart(rng, (6, 72, 64), squeeze)):
                 nib.save(nib.Nifti1Image(x.transpose(2, 1, 0).astype(np.int16), affine), p/f'{name}_frame{frame:02d}{end}.nii.gz')
 
-# %% ../../nbs/13c_data.acdc.ipynb #95f552ec
+# %% ../../nbs/13c_data.acdc.ipynb #6601c0c5
 def write_ready(
     case: Case,     # scaled to [0, 1]
     item: Item,     # where it came from
