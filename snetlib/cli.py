@@ -6,7 +6,7 @@
 __all__ = ['app', 'parse_settings', 'parse_intensity', 'models', 'train', 'prepare', 'check', 'predict', 'evaluate', 'demo',
            'main', 'fail']
 
-# %% ../nbs/57_cli.ipynb #95b46e1b
+# %% ../nbs/57_cli.ipynb #29ca2e40
 import json, os, sys, warnings
 from pathlib import Path
 from typing import List, Optional
@@ -15,7 +15,7 @@ import typer
 
 from .core import SnetError, choose, io_error, list_models
 
-# %% ../nbs/57_cli.ipynb #689351de
+# %% ../nbs/57_cli.ipynb #5766086b
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help='SNet and SoSegFormer: train, predict, measure, reproduce.')
 
 def parse_settings(
@@ -42,7 +42,7 @@ def parse_intensity(
     if lo_hi is None or len(lo_hi) not in (0, 2): raise SnetError(f'--intensity {text!r} needs two numbers; write for example --intensity window:-125,275.')
     return dict(kind=kind, **dict(zip(('lo', 'hi'), lo_hi)))
 
-# %% ../nbs/57_cli.ipynb #1539d44a
+# %% ../nbs/57_cli.ipynb #3ac15952
 @app.command()
 def models(
     pattern: str=typer.Argument('*', help="shell pattern, e.g. 'snet_*'"),
@@ -61,7 +61,7 @@ def models(
             except SnetError: size = '       –    '
         typer.echo(f'{n:28} {size}{(MODELS[n].__doc__ or "").strip().splitlines()[0]}')
 
-# %% ../nbs/57_cli.ipynb #c4add4c0
+# %% ../nbs/57_cli.ipynb #5a9d83e9
 @app.command()
 def train(
     dataset: str=typer.Argument(..., help='mni, phantom, acdc, synapse, … or folder'),
@@ -83,7 +83,7 @@ def train(
     best = learn.checkpoint.best
     typer.echo(f'{out}: {len(learn.checkpoint.history)} epochs, best validation Dice {best:.4f} (per case, corrected protocol)' if best >= 0 else f'{out}: no validation yet')
 
-# %% ../nbs/57_cli.ipynb #0a0b2aba
+# %% ../nbs/57_cli.ipynb #aead40d4
 @app.command()
 def prepare(
     dataset: str=typer.Argument(..., help='acdc, synapse, monuseg, polypgen, atlas, semsperm or folder'),
@@ -102,7 +102,7 @@ def prepare(
     for name, why in done['failed'].items(): typer.echo(f'{name}: {why}', err=True)
     if done['failed']: raise SnetError(f"{len(done['failed'])} cases could not be prepared; the reasons stand above. Mend them and run the same command again.")
 
-# %% ../nbs/57_cli.ipynb #00e8b823
+# %% ../nbs/57_cli.ipynb #85d50c15
 @app.command()
 def check(
     dataset: str=typer.Argument(..., help='acdc, synapse, monuseg, polypgen, atlas, semsperm or folder'),
@@ -120,7 +120,7 @@ def check(
     if sheet: draw(dataset, root, sheet, config=config)
     if not report['ok']: raise SnetError(f"{len(report['problems'])} problems in {root}; they are listed above.")
 
-# %% ../nbs/57_cli.ipynb #a59d6e0a
+# %% ../nbs/57_cli.ipynb #fcee9c03
 @app.command()
 def predict(
     run: Path=typer.Argument(..., help='folder of a trained run'),
@@ -144,7 +144,7 @@ def predict(
     for r in rows: typer.echo(f"{r['case']}: {r['status']}" + ''.join(f', {k} {v}' for k, v in r.items() if k not in ('case', 'status', 'mask')), err=r in failed)
     if failed: raise SnetError(f'{len(failed)} of {len(rows)} files could not be predicted; the reasons stand above and in {out}/predictions.csv.')
 
-# %% ../nbs/57_cli.ipynb #e0ac765f
+# %% ../nbs/57_cli.ipynb #44b811ed
 @app.command()
 def evaluate(
     run: Optional[Path]=typer.Argument(None, help='folder of a trained run; or leave it out and give --pred and --truth'),
@@ -167,7 +167,7 @@ def evaluate(
     from snetlib.report import score_table
     typer.echo(score_table(scores).to_string()); typer.echo(f'{out}/report.html')
 
-# %% ../nbs/57_cli.ipynb #6f1fae62
+# %% ../nbs/57_cli.ipynb #1846f9b2
 @app.command()
 def demo(
     out: Path=typer.Option(Path('demo'), help='folder for the report, the picture and the predicted volume'),
@@ -178,7 +178,7 @@ def demo(
     from snetlib.demo import run_demo
     typer.echo(run_demo(out, seconds, seed))
 
-# %% ../nbs/57_cli.ipynb #3d1cb6a4
+# %% ../nbs/57_cli.ipynb #96ffb4de
 def main(
     argv: list | None=None,   # arguments; None: those of the process
 ):
