@@ -199,6 +199,23 @@ def test_corrupted_files_end_in_one_sentence(kind, tmp_path):
     assert refused >= (N//2 if summed else 1)
 
 
+@pytest.mark.parametrize('indent', ['', '\n\t\t', '\n   '])
+def test_plain_polygons_are_those_of_the_tree(indent, tmp_path):
+    "The quick reader of plain files against defusedxml's tree, on files broken at random: never other numbers, and nothing broken accepted but what the tree accepts."
+    import defusedxml.ElementTree
+    good_files(tmp_path); f = tmp_path/'a.xml'; whole = f.read_text().replace('<Vertex ', indent + '<Vertex ').encode(); agreed = refused = 0
+    for seed in range(500):
+        f.write_bytes(corrupt(whole, np.random.default_rng([seed, 7])) if seed else whole)
+        try: tree = [np.array([[float(v.get(k)) for k in 'XY'] for v in r.iter('Vertex')]).reshape(-1, 2) for r in defusedxml.ElementTree.parse(f, forbid_dtd=True).iter('Region')]
+        except Exception: tree = None
+        try: ours = read_polygons(f)
+        except SnetError: refused += 1; continue
+        assert tree is not None, f'corruption {seed} is broken XML and was read'
+        tree = [p for p in tree if len(p) > 2]; agreed += 1
+        assert len(tree) == len(ours) and all(map(np.array_equal, tree, ours)), f'corruption {seed} was read otherwise'
+    assert agreed > 5 and refused > 100
+
+
 def test_one_broken_case_among_many(tmp_path):
     raw_phantom('monuseg', tmp_path/'raw', 9); xml = sorted((tmp_path/'raw').rglob('*.xml'))
     xml[0].write_text('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><Annotations>&x;</Annotations>'); tif = sorted((tmp_path/'raw').rglob('*.tif'))[-1]; tif.write_bytes(tif.read_bytes()[:1000])

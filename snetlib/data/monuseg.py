@@ -6,13 +6,13 @@
 __all__ = ['SPLITS', 'SOURCES', 'MONUSEG', 'read_polygons', 'write_polygons', 'crossings', 'rasterise', 'find', 'read',
            'write_phantom']
 
-# %% ../../nbs/13d_data.monuseg.ipynb #5be92995
+# %% ../../nbs/13d_data.monuseg.ipynb #0617283e
+import re
 from pathlib import Path
-from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
-from defusedxml.common import DTDForbidden
+from defusedxml.ElementTree import fromstring
 from PIL import Image
 
 from ..core import SnetError, atomic_path
@@ -20,25 +20,34 @@ from .core import Case, read_case, reading, stem
 from .phantom import place_balls
 from .source import DataSet, Item, files_in, inside
 
-# %% ../../nbs/13d_data.monuseg.ipynb #893a0861
+# %% ../../nbs/13d_data.monuseg.ipynb #2df1294d
+_CORNER, _CUT = re.compile(rb'[ \t\r\n]*<Vertex X="" Y=""/>'), b'<cut-out/>'
+
+def _tree(data):
+    "Texts x, y, x, y, … and the number of corners of each region, from the whole document."
+    regions = [[v.get(k).encode() for v in r.iter('Vertex') for k in 'XY'] for r in fromstring(data, forbid_dtd=True).iter('Region')]
+    return [t for r in regions for t in r], [len(r)//2 for r in regions]
+
+def _plain(data):
+    "The same from a document whose corners are all written in one plain way, or None if they are not."
+    head, *rest = data.split(b'<Vertices>'); cuts = [r.partition(b'</Vertices>') for r in rest]
+    marks = [c.translate(None, b'0123456789.-') for c, *_ in cuts]; n = [m.count(b'/>') for m in marks]
+    one = _CORNER.match(marks[0]) if marks else None
+    if not one or _CUT in data or any(m.rstrip(b' \t\r\n') != one[0]*k for m, k in zip(marks, n)): return None   # from here on, corners differ in nothing but digits
+    found = [len(r.findall('cut-out')) for r in fromstring(_CUT.join([head, *(c[2] for c in cuts)]), forbid_dtd=True).iter('Region')]
+    texts = b''.join(c for c, *_ in cuts).translate(None, b'<VertexXY=/> \t\r\n')[1:-1].split(b'""')
+    return (texts, n) if found == [1]*len(cuts) and len(texts) == 2*sum(n) else None
+
 def read_polygons(
     path,   # an ImageScope XML file
 ) -> list:
     "Polygons in file order, each (n, 2) float64 of (x, y) in pixels; those with fewer than three corners are left out. Raises `SnetError` for XML that is broken or dangerous."
-    numbers, ends = [], [0]
-    def start(tag, a):
-        if tag == 'Vertex': numbers.extend((a[1], a[3]) if a[0] == 'X' and a[2] == 'Y' else (a[a.index('X') + 1], a[a.index('Y') + 1]))
-    def end(tag):
-        if tag == 'Region': ends.append(len(numbers)//2)
-    def forbid(name, *a): raise DTDForbidden(name, None, None)
-    with reading(path), open(path, 'rb') as f:
-        parser = expat.ParserCreate(); parser.ordered_attributes = True
-        parser.StartElementHandler, parser.EndElementHandler = start, end
-        parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = parser.ExternalEntityRefHandler = forbid   # entities can only be declared in a DOCTYPE, and ImageScope writes none
-        parser.ParseFile(f)
-        corners = np.array(list(map(float, numbers))).reshape(-1, 2)
-        if not np.isfinite(corners).all(): raise SnetError(f'{path} has corners that are no numbers; copy or download it again.')
-    return [p for p in np.split(corners, ends[1:-1]) if len(p) > 2] if len(ends) > 1 else []
+    with reading(path):
+        data = Path(path).read_bytes(); texts, n = _plain(data) or _tree(data)
+        corners = np.fromiter(map(float, texts), float, len(texts)).reshape(-1, 2)
+        if b''.join(texts).translate(None, b'0123456789.-+eE') or not np.isfinite(corners).all(): raise SnetError(f'{path} has corners that are no numbers; copy or download it again.')
+    ends = np.cumsum([0, *n]).tolist()
+    return [corners[i:j] for i, j in zip(ends, ends[1:]) if j - i > 2]
 
 def write_polygons(
     polygons,   # arrays (n, 2) of (x, y)
@@ -48,7 +57,7 @@ def write_polygons(
     regions = ''.join(f'<Region Id={quoteattr(str(i))} Type="0"><Vertices>' + ''.join(f'<Vertex X="{x:.6f}" Y="{y:.6f}"/>' for x, y in p) + '</Vertices></Region>\n' for i, p in enumerate(polygons, 1))
     with atomic_path(path) as tmp: tmp.write_text(f'<Annotations MicronsPerPixel="0.252">\n<Annotation Id="1"><Regions>\n{regions}</Regions></Annotation></Annotations>\n', encoding='utf-8')
 
-# %% ../../nbs/13d_data.monuseg.ipynb #37c79b19
+# %% ../../nbs/13d_data.monuseg.ipynb #6f49a2c1
 def crossings(
     polygons: list,   # arrays (n, 2) of (x, y)
     height: int,      # rows of the image
@@ -79,7 +88,7 @@ def rasterise(
     out.ravel()[at] = np.repeat(who[::2], n)
     return out
 
-# %% ../../nbs/13d_data.monuseg.ipynb #33ea4d5c
+# %% ../../nbs/13d_data.monuseg.ipynb #9645fc20
 _TRAIN = (
         '18-5592-01Z-00-DX1 21-5784-01Z-00-DX1 21-5786-01Z-00-DX1 38-6178-01Z-00-DX1 49-4488-01Z-00-DX1 50-5931-01Z-00-DX1 '
         'A7-A13E-01Z-00-DX1 A7-A13F-01Z-00-DX1 AR-A1AK-01Z-00-DX1 AR-A1AS-01Z-00-DX1 AY-A8YK-01A-01-TS1 B0-5698-01Z-00-DX1 '
