@@ -9,7 +9,7 @@ __all__ = ['ORGANS', 'GROUPS', 'HEART', 'SOSEG', 'EXPERIMENTS', 'HALF', 'SCALES'
            'number', 'verdict', 'cases_table', 'image_confusions', 'bands_table', 'size_table', 'data_table',
            'largest_slice', 'figure', 'ready_data', 'caption', 'reproduce', 'write_table']
 
-# %% ../nbs/55_reproduce.ipynb #429d282c
+# %% ../nbs/55_reproduce.ipynb #bebdd0f3
 import fcntl, hashlib, json, os, subprocess, sys, time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ from .report import to_latex, to_markdown, write_report
 from .train import run_config, train_run
 from .viz import montage
 
-# %% ../nbs/55_reproduce.ipynb #4a691c52
+# %% ../nbs/55_reproduce.ipynb #1ab0d893
 @dataclass(frozen=True)
 class Row:
     "A line of a table: the paper's name for it, and our network."
@@ -64,7 +64,7 @@ GROUPS = dict(tissues=('aorta',), small=('gallbladder', 'left kidney', 'right ki
 HEART = dict(rv=('RV',), myo=('Myo',), lv=('LV',))
 SOSEG = (Row('U-Net', 'unet'), Row('U-Net++', 'unetpp'), Row('PraNet'), Row('HRNet', 'hrnet'), Row('CaraNet'), Row('CFANet'), Row('SoSegFormer', 'sosegformer_base'))
 
-# %% ../nbs/55_reproduce.ipynb #6952f0f1
+# %% ../nbs/55_reproduce.ipynb #71881cec
 EXPERIMENTS = {e.name: e for e in (
     Experiment('table1', 'Synapse, eight organs', 'snet_table1', (
         Row('V-Net', 'vnet'), Row('DARR'), Row('U-Net', 'unet'), Row('Att-UNet', 'attention_unet'), Row('R50 ViT'), Row('TransUNet'), Row('TransClaw'), Row('SwinUnet'),
@@ -102,12 +102,12 @@ def paper_table(
         if path.is_file(): return pd.read_csv(path)
     raise SnetError("The papers' numbers (data/results/papers) are not at hand; run the command inside a checkout of snetlib.")
 
-# %% ../nbs/55_reproduce.ipynb #6a5bd2d2
+# %% ../nbs/55_reproduce.ipynb #74e3a81f
 HALF = dict(channels=(32, 64, 128, 256, 512))   # Attention U-Net with half of its 64 … 1024 channels, beside networks of half the width
 SCALES = {
     'paper': dict(recipe=None, changes={}, data={}, models={}, about="the paper's data, image size and recipe"),
-    'small': dict(recipe='cpu_small', about='half the width, 96² pixels, 200 steps of 8 slices', data={'synapse': ('acdc', {'split': 'small'}), 'acdc': ('acdc', {'split': 'small'})},
-                  changes=dict(size=96, bs=8, steps=200),
+    'small': dict(recipe='cpu_small', about='half the width, 80² pixels, 150 steps of 8 slices', data={'synapse': ('acdc', {'split': 'small'}), 'acdc': ('acdc', {'split': 'small'})},
+                  changes=dict(size=80, bs=8, steps=150),
                   models={'snet_base': ('snet_small', {}), 'snet_star': ('snet_small', {'vit_depths': (2, 2, 2, 2)}), 'attention_unet': ('attention_unet', HALF), 'sosegformer_base': ('sosegformer_tiny', {})}),
     'smoke': dict(recipe='smoke', about='a phantom and two steps: no number means anything', changes=dict(size=32, bs=2, steps=2), data=dict.fromkeys((*DATASETS, 'semsperm'), ('phantom', {})),
                   models={'snet_base': ('snet_tiny', {}), 'snet_star': ('snet_tiny', {}), 'attention_unet': ('attention_unet', dict(channels=(8, 16, 32))), 'sosegformer_base': ('sosegformer_tiny', {}),
@@ -151,7 +151,7 @@ def data_root(
     if not folder.is_dir(): raise SnetError(f'{data} is no folder; name the folder of {dataset} with --data.')
     return folder
 
-# %% ../nbs/55_reproduce.ipynb #94b9e069
+# %% ../nbs/55_reproduce.ipynb #ec1be0d0
 def run_name(
     config: dict,   # from `run_config`
 ) -> str:
@@ -180,7 +180,7 @@ def claimed(
         except BlockingIOError: yield False; return
         yield True
 
-# %% ../nbs/55_reproduce.ipynb #bfe9e0c9
+# %% ../nbs/55_reproduce.ipynb #eea6a922
 def run_one(
     config: dict,         # from `run_config`
     cache,                # folder of all runs
@@ -208,7 +208,7 @@ def run_one(
     with atomic_path(folder/'done.json') as tmp: tmp.write_text(json.dumps(done, indent=1))
     return done
 
-# %% ../nbs/55_reproduce.ipynb #ebb42009
+# %% ../nbs/55_reproduce.ipynb #4930b1d4
 def work_through(
     steps: list,         # from `plan`
     cache,               # folder of all runs
@@ -240,7 +240,7 @@ def all_devices() -> list:
     "Every GPU, or the CPU."
     return [f'cuda:{i}' for i in range(torch.cuda.device_count())] or ['cpu']
 
-# %% ../nbs/55_reproduce.ipynb #08505bb7
+# %% ../nbs/55_reproduce.ipynb #8443b514
 def two_way_interval(
     values: np.ndarray,      # (seeds, cases, classes); NaN: undefined
     n_resamples: int=2000,   # draws
@@ -260,7 +260,7 @@ def two_way_interval(
     else: draws = bootstrap((s, c), mean, n_resamples=n_resamples, vectorized=False, method='percentile', rng=rng).bootstrap_distribution
     return centre, *np.nanpercentile(draws, [2.5, 97.5])
 
-# %% ../nbs/55_reproduce.ipynb #034a0b88
+# %% ../nbs/55_reproduce.ipynb #7f500f36
 def run_values(
     configs: list,              # one row's configurations, one a seed; all finished
     cache,                      # folder of all runs
@@ -280,7 +280,7 @@ def run_values(
 
 def number(v): return '–' if np.isnan(v[0]) else f'{v[0]:.2f}' + ('' if np.isnan(v[1]) else f' [{v[1]:.2f}, {v[2]:.2f}]')
 
-# %% ../nbs/55_reproduce.ipynb #bd776a59
+# %% ../nbs/55_reproduce.ipynb #785f35cd
 def verdict(
     ours: tuple,           # (mean, lo, hi)
     paper: float,          # the paper's value
@@ -301,7 +301,7 @@ def verdict(
     if max(gain[1]*side, gain[2]*side) < 0: return f'not reproduced: {gain[0]:+.2f} to the row before, the opposite of the paper\'s {claimed:+.2f}'
     return f'not reproduced: {gain[0]:+.2f} to the row before with an interval that holds 0; the paper {claimed:+.2f}'
 
-# %% ../nbs/55_reproduce.ipynb #bceb1fd6
+# %% ../nbs/55_reproduce.ipynb #4661c9c0
 def cases_table(
     name: str,       # an experiment of kind 'cases'
     steps: list,     # from `plan`
@@ -337,7 +337,7 @@ def cases_table(
         rows.append(line)
     return pd.DataFrame(rows).set_index('method').dropna(axis=1, how='all')
 
-# %% ../nbs/55_reproduce.ipynb #dcf38b57
+# %% ../nbs/55_reproduce.ipynb #40716bf4
 def image_confusions(
     config: dict,   # a finished run
     cache,          # folder of all runs
@@ -386,7 +386,7 @@ def bands_table(
                 rows.append(line)
     return pd.DataFrame(rows).set_index(['data', 'method', 'band'])
 
-# %% ../nbs/55_reproduce.ipynb #60268a8f
+# %% ../nbs/55_reproduce.ipynb #3d4a655f
 def size_table(
     rows: tuple,          # of `Row`
     paper: pd.DataFrame,  # with params_million
@@ -423,7 +423,7 @@ def data_table(
                                  verdict='reproduced' if same else f'not reproduced: {len(share)} images with a target here, {p.images_train + p.images_test:.0f} in the paper'))
     return pd.DataFrame(found).set_index('data')
 
-# %% ../nbs/55_reproduce.ipynb #3d53395d
+# %% ../nbs/55_reproduce.ipynb #b9c36dcd
 def largest_slice(
     label: np.ndarray,   # (z, H, W)
 ) -> int:
@@ -458,7 +458,7 @@ def figure(
     x, y = torch.cat(x), torch.cat(y)
     return figure1(run.model, x) if name == 'figure1' else figure2({k.lower(): r.model for k, r in ready.items()}, x, y)
 
-# %% ../nbs/55_reproduce.ipynb #73ed07ff
+# %% ../nbs/55_reproduce.ipynb #4d43df79
 def ready_data(
     steps: list,    # from `plan`
     cache,          # folder of all runs
