@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['score_cases', 'evaluate_run', 'weights_hash', 'write_evaluation', 'evaluate_files', 'mask_stem', 'read_mask']
 
-# %% ../nbs/54_evaluate.ipynb #923e3d37
+# %% ../nbs/54_evaluate.ipynb #37995723
 import json
 from pathlib import Path
 
@@ -14,13 +14,13 @@ import pandas as pd
 
 from .core import SnetError, atomic_path, provenance
 from .data.core import read_case, scale_intensity, stem
-from .data.loaders import load_cases
+from .data.loaders import find_cases
 from .infer import Run, find_images, load_run, predict_case
 from .metrics import score_case
 from .report import evaluation_parts, paired_table, pick_cases, score_table, to_latex, to_markdown, write_report
 from tqdm.auto import tqdm
 
-# %% ../nbs/54_evaluate.ipynb #79e44f32
+# %% ../nbs/54_evaluate.ipynb #0f42a0ca
 def score_cases(
     ids: list,           # names of the cases
     pair,                # function id → (pred, targ, spacing): integer arrays (z, H, W) and mm or None
@@ -49,7 +49,7 @@ def score_cases(
     if not rows: raise SnetError(f'None of the {len(ids)} cases could be scored; the first said: {failed[0]["why"] if failed else "there were none"}')
     return pd.concat(rows, ignore_index=True)
 
-# %% ../nbs/54_evaluate.ipynb #65b4dac1
+# %% ../nbs/54_evaluate.ipynb #39930003
 def evaluate_run(
     run,                 # folder of a trained run, or a `Run`
     out,                 # folder for scores and report
@@ -63,14 +63,13 @@ def evaluate_run(
     "Predict and score every case of a part; writes scores.csv, tables and report.html into `out`. Raises `SnetError` where data or run are missing."
     run = run if isinstance(run, Run) else load_run(run)
     c = run.config
-    cases = {case.id: case for case in load_cases(c['dataset'], root or c['root'], part, **{k: v for k, v in c['data_kwargs'].items() if k in ('split', 'val', 'seed', 'config')})}
-    ids, kept = list(cases)[:limit or None], {}
-    def pair(name):
-        case = cases[name]; kept[name] = predict_case(run, case, resize=resize)
-        return kept[name], case.label, case.spacing
+    ds, items = find_cases(c['dataset'], root or c['root'], part, **{k: v for k, v in c['data_kwargs'].items() if k in ('split', 'val', 'seed', 'config')})
+    items = {i.id: i for i in items[:limit or None]}; ids = list(items)
+    def predicted(name): case = ds.load(items[name]); return case, predict_case(run, case, case.intensity, resize=resize)   # a prepared case is scaled already
+    def pair(name): case, mask = predicted(name); return mask, case.label, case.spacing
     stamp = json.dumps(dict(run=c, part=part, resize=resize, weights=weights_hash(run)), sort_keys=True)
     scores = score_cases(ids, pair, run.class_names, out, c['model'], stamp, progress=progress)
-    triple = lambda n: (scale_intensity(cases[n].image, run.intensity), kept[n] if n in kept else predict_case(run, cases[n], resize=resize), cases[n].label)
+    def triple(name): case, mask = predicted(name); return scale_intensity(case.image, case.intensity or run.intensity), mask, case.label
     about = f"{c['model']}, recipe and seed as in config.json; {len(ids)} cases of the part {part!r} of {c['dataset']}; checkpoint chosen on validation."
     return write_evaluation(out, scores, about, run.class_names, triple)
 
@@ -103,7 +102,7 @@ def write_evaluation(
     write_report(out/'report.html', 'Evaluation', parts)
     return scores
 
-# %% ../nbs/54_evaluate.ipynb #8b7c55df
+# %% ../nbs/54_evaluate.ipynb #e22be3eb
 def evaluate_files(
     preds,                     # folder of masks, or {model name: folder} to compare several
     truth,                     # folder of true masks with the same stems

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['GrowingNpy', 'cache_key', 'cached_slices']
 
-# %% ../../nbs/16_data.cache.ipynb #8eb5cd1d
-import hashlib, json, shutil
+# %% ../../nbs/16_data.cache.ipynb #e19ab909
+import hashlib, json, shutil, tempfile, time
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ..core import SnetError, atomic_path, io_error
 from .core import Slices, case_slices
 from .source import DataSet
 
-# %% ../../nbs/16_data.cache.ipynb #48dd93e5
+# %% ../../nbs/16_data.cache.ipynb #30af3073
 class GrowingNpy:
     "A .npy file to which rows are appended; memory holds one case at a time."
     def __init__(self, path): self.file, self.n, self.row = open(path, 'wb'), 0, None
@@ -37,7 +37,7 @@ class GrowingNpy:
         if self.row is not None: self._header()
         self.file.close()
 
-# %% ../../nbs/16_data.cache.ipynb #b1f41fa6
+# %% ../../nbs/16_data.cache.ipynb #1754c0b6
 def cache_key(
     ds: DataSet,   # description
     items: list,   # which cases
@@ -46,8 +46,9 @@ def cache_key(
 ) -> str:
     "A name for exactly these slices."
     def age(f): s = f.stat(); return [str(f), s.st_size, s.st_mtime_ns]
-    told = [1, ds.name, ds.class_names, ds.intensity, size, resize, [[i.id, i.ready, *(age(f) for f in (i.image, i.label) if f is not None)] for i in items]]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([1, ds.name, ds.class_names, ds.intensity, size, resize]).encode())
+    for i in items: key.update(json.dumps([i.id, i.ready, i.part, *(age(f) for f in (i.image, i.label) if f is not None)]).encode())   # one by one: no text of all cases
+    return key.hexdigest()[:16]
 
 def _one(ds, size, resize, item): return case_slices(ds.load(item), ds.class_names, ds.scale(item), size, resize)
 
@@ -69,15 +70,19 @@ def cached_slices(
 
 def _fill(ds, items, folder, size, resize, jobs):
     from joblib import Parallel, delayed
-    work = folder.with_name(folder.name + '.part.tmp'); shutil.rmtree(work, ignore_errors=True)
+    for old in folder.parent.glob(f'{folder.name}.*.part.tmp'):   # left by a process that was killed; another that writes now must be left alone
+        if time.time() - max((f.stat().st_mtime for f in old.glob('*')), default=0) > 3600: shutil.rmtree(old, ignore_errors=True)
+    work = None
     try:
-        work.mkdir(parents=True); images, labels, ids = GrowingNpy(work/'images.npy'), GrowingNpy(work/'labels.npy'), []
+        folder.parent.mkdir(parents=True, exist_ok=True); work = Path(tempfile.mkdtemp('.part.tmp', f'{folder.name}.', folder.parent)); images, labels, ids = GrowingNpy(work/'images.npy'), GrowingNpy(work/'labels.npy'), []
         one = partial(_one, ds, size, resize)
         done = map(one, items) if jobs == 1 else Parallel(jobs, return_as='generator', pre_dispatch='2*n_jobs')(delayed(one)(i) for i in items)
         try:
             for x, y, i in done: images.append(x); labels.append(y); ids += i
         finally: images.close(); labels.close()
         (work/'index.json').write_text(json.dumps(dict(case_ids=ids, class_names=ds.class_names)))
-        work.rename(folder)
+        try: work.rename(folder)
+        except OSError:
+            if not (folder/'index.json').is_file(): raise   # otherwise another process was quicker, with the same slices
     except OSError as e: raise io_error(e, folder) from e
-    finally: shutil.rmtree(work, ignore_errors=True)
+    finally: work is None or shutil.rmtree(work, ignore_errors=True)

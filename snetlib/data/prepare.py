@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['write_case', 'file_hash', 'prepare_one', 'prepare']
 
-# %% ../../nbs/14_data.prepare.ipynb #46396c8d
+# %% ../../nbs/14_data.prepare.ipynb #8547e28e
 import errno, hashlib, json, time
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,7 @@ from .catalogue import get_dataset
 from .core import Case, scale_intensity, stem
 from .source import DataSet, Item, read_index, write_split
 
-# %% ../../nbs/14_data.prepare.ipynb #a40a5849
+# %% ../../nbs/14_data.prepare.ipynb #f17c01f5
 def write_case(
     case: Case,          # scaled, or uint8
     item: Item,          # where it came from
@@ -68,7 +68,7 @@ def prepare_one(
     except SnetError as e: return item.id, {'fatal' if isinstance(e.__cause__, OSError) and str(out) in str(e) else 'failed': str(e)}
     except OSError as e: return item.id, {'failed': f'{item.image} cannot be read ({e.strerror}); copy it again.'}
 
-# %% ../../nbs/14_data.prepare.ipynb #d35ba407
+# %% ../../nbs/14_data.prepare.ipynb #f678143d
 def prepare(
     dataset: str,            # a name in the catalogue
     raw,                     # the data set as it came
@@ -123,7 +123,10 @@ def _verified(record, item, part, out):
     except (OSError, KeyError, TypeError): return False
 
 def _write_index(out, index):
-    with atomic_path(out/'index.json') as tmp: tmp.write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding='utf-8')
+    "One case a line, written as it comes: the text of all cases is never in memory."
+    text = partial(json.dumps, ensure_ascii=False); rest = {k: v for k, v in index.items() if k != 'cases'}
+    with atomic_path(out/'index.json') as tmp, open(tmp, 'w', encoding='utf-8') as f:
+        f.write(text(rest)[:-1] + ', "cases": {'); f.writelines(f'{"," if n else ""}\n{text(i)}: {text(c)}' for n, (i, c) in enumerate(index['cases'].items())); f.write('\n}}\n')
 
 def _write_lists(ds, index, out, split, seed):
     "The split as our text file, and as the lists that other projects' loaders read."

@@ -6,7 +6,7 @@
 __all__ = ['SLICE', 'Item', 'files_in', 'inside', 'draw_groups', 'hold_out', 'write_split', 'read_split', 'slice_files',
            'read_volume', 'DataSet', 'read_index', 'index_items']
 
-# %% ../../nbs/11b_data.source.ipynb #51588358
+# %% ../../nbs/11b_data.source.ipynb #1ae24087
 import glob, json, re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,8 +17,8 @@ import numpy as np
 from ..core import SnetError, choose
 from .core import Case, read_case, stem
 
-# %% ../../nbs/11b_data.source.ipynb #f5e8d4a4
-@dataclass(frozen=True)
+# %% ../../nbs/11b_data.source.ipynb #da827cb0
+@dataclass(frozen=True, slots=True)
 class Item:
     "One case on disk, not read yet."
     id: str                       # unique within the data set, also a safe file name
@@ -32,7 +32,7 @@ class Item:
     @property
     def unit(self) -> str: return self.group or self.id
 
-# %% ../../nbs/11b_data.source.ipynb #266a90d0
+# %% ../../nbs/11b_data.source.ipynb #5c27c8b2
 def files_in(
     folder,             # where to look; a link to the folder itself is fine
     endings: tuple,     # e.g. ('.nii.gz', '.nii'), lower case
@@ -53,7 +53,7 @@ def inside(
     if not real.is_relative_to(Path(root).resolve()): raise SnetError(f'{path} is a link that leads outside {root}; copy the file into the folder, or give the folder it really lies in.')
     return Path(path)
 
-# %% ../../nbs/11b_data.source.ipynb #f48141a1
+# %% ../../nbs/11b_data.source.ipynb #885ec504
 def draw_groups(
     groups,            # names, any iterable
     share: tuple,      # e.g. (0.7, 0.1, 0.2) for train, valid, test; the rest after rounding goes to train
@@ -75,7 +75,7 @@ def hold_out(
     held = {train[i] for i in np.random.default_rng(seed).permutation(len(train))[:val]}
     return {**split, 'train': [g for g in train if g not in held], 'valid': sorted({*split.get('valid', ()), *held})}
 
-# %% ../../nbs/11b_data.source.ipynb #278816ae
+# %% ../../nbs/11b_data.source.ipynb #5bda9cb5
 def write_split(
     split: dict,    # {part: ids}
     source: str,    # where it comes from, one or more lines
@@ -98,7 +98,7 @@ def read_split(
             split[part].append(line)
     return split
 
-# %% ../../nbs/11b_data.source.ipynb #75375024
+# %% ../../nbs/11b_data.source.ipynb #69346a12
 SLICE = re.compile(r'^(?P<case>.+?)_slice_?(?P<n>\d+)$')   # ACDC writes _slice_1, TransUNet _slice001
 
 def slice_files(
@@ -125,7 +125,7 @@ def read_volume(
     if len({s.image.shape for s in slices}) > 1 or any(s.label is None for s in slices): raise SnetError(f'the slices of {m["case"]} in {Path(image).parent} differ in size or lack labels; prepare them again.')
     return replace(slices[0], id=m['case'], image=np.concatenate([s.image for s in slices]), label=np.concatenate([s.label for s in slices]))
 
-# %% ../../nbs/11b_data.source.ipynb #eea019f9
+# %% ../../nbs/11b_data.source.ipynb #68b1ea82
 @dataclass(frozen=True)
 class DataSet:
     "Everything snetlib knows about one data set."
@@ -157,9 +157,9 @@ class DataSet:
         return found
 
     def load(self, item: Item) -> Case:
-        "One case with its labels mapped."
-        if item.ready or self.read is None: return replace(read_volume(item.image, item.label), id=item.id)
-        return self.read(item)
+        "One case with its labels mapped and the rule for its intensities."
+        case = read_volume(item.image, item.label) if item.ready or self.read is None else self.read(item)
+        return replace(case, id=item.id, intensity=self.scale(item) if item.ready else None)
 
     def scale(self, item: Item) -> dict:
         "How this case's numbers become [0, 1]: a prepared one holds them already."
@@ -186,7 +186,7 @@ class DataSet:
         if not groups['valid'] and val and len(groups['train']) > 1: groups = hold_out(groups, min(val, max(1, len(groups['train'])//4)), seed)
         return {p: [i for i in items if key(i) in set(groups[p])] for p in groups}
 
-# %% ../../nbs/11b_data.source.ipynb #fca2c305
+# %% ../../nbs/11b_data.source.ipynb #1bdc013f
 def read_index(
     root,   # folder with an index.json
 ) -> dict:
