@@ -114,6 +114,74 @@ def test_entropy_refuses(bad):
     with pytest.raises(SnetError): X.layer_entropy({'x': bad})
 
 
+# --- trained runs and the paper's claims
+
+def brief_run(folder, seed=0, **kw):
+    from snetlib.train import train_run
+    train_run(folder, 'phantom', 'snet_tiny', 'smoke', size=64, bs=2, steps=1, device='cpu', progress=False, seed=seed, model_kwargs=kw)
+    return folder
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+    work = tmp_path_factory.mktemp('runs')
+    return {(f, s): brief_run(work/f'{f}{s}', s, **({} if f == 'stagger' else {'fusion': f})) for f in ('stagger', 'unstagger') for s in (0, 1)}
+
+@pytest.fixture(scope='module')
+def measured(runs): return X.information(list(runs.values()), n=4)
+
+
+def test_first_weights_are_the_trainers(runs):
+    from snetlib.data.loaders import load_slices, slice_dls
+    from snetlib.train import snet_learner
+    config = json.loads((runs['unstagger', 1]/'config.json').read_text()); slices = load_slices('phantom', part='valid', size=64)
+    learn = snet_learner(slice_dls(slices, slices, bs=2, device='cpu'), 'snet_tiny', config['recipe'], seed=1, progress=False, model_kwargs=config['model_kwargs'])
+    x = torch.rand(2, 1, 64, 64); state = torch.get_rng_state(), np.random.get_state()[1].copy(); net = X.before_training(config, x)
+    assert torch.equal(torch.get_rng_state(), state[0]) and (np.random.get_state()[1] == state[1]).all(), 'nobody else\'s random numbers change'
+    for (n, a), b in zip(net.named_parameters(), learn.model.parameters()): assert torch.equal(a, b), n
+    assert not any(torch.equal(a, b) for (n, a), b in zip(X.before_training(config | {'seed': 2}, x).named_parameters(), net.parameters()) if a.dim() == 4 and a.std() > 0)
+
+
+def test_study_images_are_spread_over_the_held_out_part(runs):
+    from snetlib.data.loaders import load_slices
+    config = json.loads((runs['stagger', 0]/'config.json').read_text()); held = load_slices('phantom', part='test', size=64)
+    full = [i for i, l in enumerate(held.labels) if l.any()]; got = X.study_images(config, 3)
+    for x, i in zip(got['x'], (full[0], full[round((len(full) - 1)/2)], full[-1])): assert torch.equal(x, held[i][0])
+
+
+def test_spectral_entropy_knows_neither_scale_nor_rotation():
+    g = torch.Generator().manual_seed(0); a = torch.randn(3, 5, 16, 16, generator=g)*torch.tensor([1., 2, 3, .5, .1])[:, None, None]; q = torch.linalg.qr(torch.randn(5, 5, generator=g))[0]
+    h = X.spectral_entropy(a); p = np.array([1, 4, 9, .25, .01]); p /= p.sum()
+    assert abs(h - -(p*np.log2(p)).sum()) < .05 and np.isclose(X.spectral_entropy(7*a + 2), h, atol=1e-4) and np.isclose(X.spectral_entropy(torch.einsum('bchw,cd->bdhw', a, q)), h, atol=1e-4)
+
+
+def test_recovered_is_what_an_invertible_map_keeps_and_does_not_reward_memory():
+    g = torch.Generator().manual_seed(0); a = torch.randn(4, 3, 8, 8, generator=g)
+    assert X.recovered(torch.einsum('bchw,cd->bdhw', a, torch.randn(3, 3, generator=g)) + 5, a) > .999
+    assert X.recovered(torch.randn(4, 120, 8, 8, generator=g), a) < 0, 'many channels of noise fit half of the images and fail on the others'
+    assert X.recovered(a, torch.nn.functional.avg_pool2d(a, 2)) > .999, 'compared on the coarser grid'
+    for bad in ((a[:1], a[:1]), (a, a[:3])):
+        with pytest.raises(SnetError): X.recovered(*bad)
+
+
+def test_information_has_every_run_twice_and_no_folder(runs, measured, tmp_path):
+    assert measured.groupby(['fusion', 'seed', 'weights']).size().eq(41).all() and measured.groupby(['fusion', 'seed', 'weights']).ngroups == 8
+    assert not measured.astype(str).apply(lambda c: c.str.contains(str(runs['stagger', 0].parent), regex=False)).any(axis=None)
+    fresh = measured[(measured.weights == 'untrained') & (measured.kind == 'pair')].set_index(['seed', 'a', 'b']).sort_index(); s, u = (fresh[fresh.fusion == f].kl for f in ('stagger', 'unstagger'))
+    assert np.allclose(s, u) and not np.allclose(s[0], s[1]), 'untrained branches depend on the seed and not on the pairing'
+    with pytest.raises(SnetError, match='There is no run'): X.information([])
+    with pytest.raises(SnetError, match='no run'): X.information([tmp_path])
+
+
+def test_claims_follow_the_numbers(measured):
+    t = measured.copy(); at = lambda c, v: (t.kind == 'pair') & (t.a == c) & (t.b == v)
+    for c, v, kl in (('CNN3', 'ViT1', 1.), ('CNN4', 'ViT2', 2.), ('CNN1', 'ViT1', 3.), ('CNN2', 'ViT2', 5.)): t.loc[at(c, v), 'kl'] = kl
+    t.loc[at('CNN1', 'ViT1') & (t.seed == 1) & (t.weights == 'trained'), 'kl'] = -9
+    row = X.paper_claims(t).set_index(['claim', 'measure']).loc['stagger pairs diverge less than the lower ones', 'kl']
+    assert row['untrained'].startswith('-2.500') and row['untrained verdict'] == 'holds (1 of 1)' and row['trained verdict'] == 'differs between runs (2 of 4)' and row['trained'].startswith('+0.500')     # equal untrained networks count once
+    with pytest.raises(SnetError, match='both fusions'): X.paper_claims(t[((t.fusion == 'stagger') & (t.seed == 0)) | ((t.fusion == 'unstagger') & (t.seed == 1))])
+    with pytest.raises(SnetError, match='no FEB'): X.paper_claims(t[t.a != 'FEB2'])
+
+
 # --- panels without a browser
 
 def test_a_drag_draws_few_pictures_and_always_the_last():
