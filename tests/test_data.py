@@ -1,5 +1,5 @@
 "Data: published lists, every layout from raw to slices, and bad input of every kind."
-import errno, json, os
+import errno, json, os, subprocess, sys
 from pathlib import Path
 
 import h5py
@@ -13,7 +13,7 @@ from snetlib.core import SnetError, test_data as real_data
 from snetlib.data import prepare as prepare_module
 from snetlib.data.catalogue import DATASETS, FOLDERS, get_dataset
 from snetlib.data.check import check, check_text
-from snetlib.data.core import from_slices, read_case, to_slices, write_mask
+from snetlib.data.core import from_slices, read_case, scale_intensity, to_slices, write_mask
 from snetlib.data.folder import write_phantom
 from snetlib.data.loaders import load_cases, load_slices
 from snetlib.data.monuseg import read_polygons, write_polygons
@@ -113,6 +113,22 @@ def test_full_disk_stops_with_one_sentence(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob('.*part*')) and not list((tmp_path/'out').rglob('*.h5'))
 
 
+def test_a_really_full_disk(tmp_path):
+    "A file system of one megabyte, in a mount namespace of its own: one sentence, nothing half-written, and with room the same command goes on."
+    if subprocess.run(['unshare', '-m', 'true'], capture_output=True).returncode: pytest.skip('no private mounts here (needs root)')
+    rng = np.random.default_rng(0); disk = tmp_path/'disk'; disk.mkdir()
+    for k in range(12):
+        for f, a in (('images', rng.integers(0, 255, (224, 224, 3), np.uint8)), ('masks', np.eye(224, dtype=np.uint8))): (tmp_path/'raw'/f).mkdir(parents=True, exist_ok=True); Image.fromarray(a).save(tmp_path/'raw'/f/f'{k}.png')
+    code = f'mount -t tmpfs -o size=1m tmpfs {disk} && {{ "$@"; echo "code $?"; find {disk}/out -type f; mount -o remount,size=9m {disk}; "$@"; echo "code $?"; }}'
+    snet = [sys.executable, '-c', 'from snetlib.cli import main; main()', 'prepare', 'folder', str(tmp_path/'raw'), '--out', str(disk/'out')]
+    done = subprocess.run(['unshare', '-m', 'sh', '-c', code, 'sh', *snet], capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    if 'mount' in done.stderr and 'snet:' not in done.stderr: pytest.skip('no tmpfs here: ' + done.stderr.strip())
+    assert 'isk is full' in done.stderr and 'Traceback' not in done.stderr
+    first, second = done.stdout.split('code ')[1:]
+    assert first.startswith('1') and second.startswith('0'), done.stdout
+    left = first.split('\n')[1:]; assert any(f.endswith('.h5') for f in left) and not any('part' in f for f in left), 'what was whole stays, nothing half-written does'
+
+
 def test_link_leading_outside_is_refused(tmp_path):
     raw_phantom('folder', tmp_path/'raw', 4); (tmp_path/'elsewhere.png').write_bytes((tmp_path/'raw'/'images'/'picture 00.png').read_bytes())
     (tmp_path/'raw'/'images'/'picture 00.png').unlink(); (tmp_path/'raw'/'images'/'picture 00.png').symlink_to(tmp_path/'elsewhere.png')
@@ -148,6 +164,52 @@ def test_write_mask_round_trip(tmp_path_factory, shape, order, signs, axis, seed
     back = nib.load(write_mask(case.image.astype(np.uint8), d/'x.nii.gz', d/'m.nii.gz', axis))
     assert np.array_equal(np.asarray(back.dataobj), np.asarray(img.dataobj)) and np.allclose(back.affine, img.affine, atol=1e-3)
     assert np.array_equal(from_slices(to_slices(case.image, axis), axis), case.image)
+
+
+# ---------------------------------------------------------------- an epoch reads arrays, not files
+
+WATCH = dict(seen=[], forbidden=False)
+
+def watch(event, args):
+    "An audit hook: which packed files Python opens, and an error where they must not be. Hooks stay for good, so it is off between tests."
+    if event != 'open' or WATCH['seen'] is None or not str(args[0]).lower().endswith(('.png', '.gz', '.npz', '.h5', '.tif', '.jpg')): return
+    if WATCH['forbidden']: raise AssertionError(f'{args[0]} was opened again')
+    WATCH['seen'].append(str(args[0]))
+
+@pytest.mark.parametrize('ready', [False, True])
+def test_only_the_first_epoch_reads_packed_files(ready, tmp_path, monkeypatch):
+    from snetlib.train import Checkpoint, train_run
+    raw_phantom('folder', tmp_path/'raw', 10); prepare('folder', tmp_path/'raw', tmp_path/'out'); root = tmp_path/('out' if ready else 'raw')
+    real, end = h5py.File.__init__, Checkpoint.after_epoch
+    def file(self, name, *a, **k): watch('open', (name,)); real(self, name, *a, **k)                      # h5py opens files without telling Python
+    def after(self): end(self); WATCH['forbidden'] = True
+    monkeypatch.setattr(h5py.File, '__init__', file); monkeypatch.setattr(Checkpoint, 'after_epoch', after)
+    WATCH.update(seen=[], forbidden=False)
+    if not hasattr(sys, 'audited'): sys.audited = True; sys.addaudithook(watch)
+    go = lambda name, **kw: train_run(tmp_path/name, 'folder', 'snet_tiny', 'smoke', root=root, size=32, epochs=3, precision='float32', progress=False, **kw)
+    try:
+        learn = go('a'); assert len(learn.checkpoint.history) == 3 and len(set(WATCH['seen'])) >= (8 if ready else 16)    # of train and valid: image and mask, or one file
+        with pytest.raises(SnetError, match='opened again'): load_slices('folder', root, 'test', size=32)            # the watch sees what it should
+        WATCH.update(seen=[], forbidden=False); monkeypatch.setattr(Checkpoint, 'after_epoch', end)
+        if ready: go('b'); assert not WATCH['seen'], 'a second run finds the cache beside the prepared data'
+    finally: WATCH.update(seen=None, forbidden=False)
+
+
+def test_scores_are_those_of_the_raw_data(tmp_path):
+    "Prepared CT holds [0, 1], raw CT Hounsfield units: a run on either is scored alike on both, and memory holds one case at a time."
+    import gc, weakref
+    from snetlib import evaluate
+    from snetlib.train import train_run
+    raw_phantom('synapse', tmp_path/'raw', 6); prepare('synapse', tmp_path/'raw', tmp_path/'out', val=1); alive = []
+    train_run(tmp_path/'run', 'synapse', 'snet_tiny', 'smoke', root=tmp_path/'out', steps=1, precision='float32', progress=False, data_kwargs=dict(val=1))
+    real = evaluate.predict_case
+    def predict(run, case, intensity, **k):
+        gc.collect(); assert all(r() is None for r in alive), 'the image of an earlier case is still in memory'; alive.append(weakref.ref(case.image))
+        return np.digitize(scale_intensity(case.image, intensity or run.intensity), (.4, .5, .6)).astype(np.uint8)      # a mask that follows from what the network would see
+    evaluate.predict_case = predict
+    try: a, b = (evaluate.evaluate_run(tmp_path/'run', tmp_path/f'scores {n}', root=tmp_path/n, part='train', progress=False) for n in ('raw', 'out'))
+    finally: evaluate.predict_case = real
+    assert a['case'].nunique() > 1 and a.pred_voxels.sum() > 0 and np.allclose(a[['dice', 'pred_voxels']], b[['dice', 'pred_voxels']], equal_nan=True, atol=.02)
 
 
 # ---------------------------------------------------------------- files corrupted at random

@@ -8,12 +8,11 @@ __all__ = ['SPLITS', 'SOURCES', 'ACDC', 'ed_es', 'find', 'read', 'write_phantom'
 # %% ../../nbs/13c_data.acdc.ipynb #6e91e5d7
 from pathlib import Path
 
-import h5py
 import nibabel as nib
 import numpy as np
 
-from ..core import SnetError, atomic_path
-from .core import Case, read_case, stem
+from ..core import SnetError
+from .core import Case, read_case, stem, writing_h5
 from .source import DataSet, Item, files_in, hold_out, inside, slice_files
 
 # %% ../../nbs/13c_data.acdc.ipynb #fcc9a7bd
@@ -104,7 +103,7 @@ def write_ready(
 ) -> list:
     "Write the h5 volume, and for training one h5 a slice; the volume comes first in the list of files."
     def put(name, image, label):
-        with atomic_path(out/'data'/f'{name}.h5') as tmp, h5py.File(tmp, 'w') as f:
+        with writing_h5(out/'data'/f'{name}.h5') as f:
             f.create_dataset('image', data=image, compression='gzip', compression_opts=1); f.create_dataset('label', data=label, compression='gzip', compression_opts=1)
             if case.spacing: f.attrs['spacing'] = case.spacing
             if case.affine is not None: f.attrs['affine'] = case.affine

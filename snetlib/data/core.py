@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PICTURES', 'Case', 'reading', 'check_room', 'read_nifti', 'to_slices', 'from_slices', 'read_picture', 'read_arrays',
-           'as_label', 'read_case', 'stem', 'write_mask', 'scale_intensity', 'resize_images', 'resize_labels', 'Slices',
-           'case_slices']
+           'as_label', 'read_case', 'stem', 'write_mask', 'writing_h5', 'scale_intensity', 'resize_images',
+           'resize_labels', 'Slices', 'case_slices']
 
-# %% ../../nbs/11_data.core.ipynb #81d66604
+# %% ../../nbs/11_data.core.ipynb #721826c8
 import contextlib, gzip, io, logging, zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from ..core import SnetError, atomic_path, choose
 
-# %% ../../nbs/11_data.core.ipynb #9dda487e
+# %% ../../nbs/11_data.core.ipynb #4c05caa4
 @dataclass
 class Case:
     "One patient, volume or picture, slices first."
@@ -35,7 +35,7 @@ class Case:
     instances: np.ndarray | None = None   # int32 (z, H, W), 0 = background, one number per object; or None
     intensity: dict | None = None         # how its numbers become [0, 1] (see `scale_intensity`), where that is known of this case; None asks the data set
 
-# %% ../../nbs/11_data.core.ipynb #d11abc6e
+# %% ../../nbs/11_data.core.ipynb #4ddcf793
 @contextlib.contextmanager
 def reading(
     path,   # the file about to be read
@@ -65,7 +65,7 @@ def check_room(
     free = psutil.virtual_memory().available
     if nbytes > free: raise SnetError(f'{path} needs {nbytes/1e9:.3g} GB of memory and {free/1e9:.3g} GB are free; crop or downsample it first, or use a larger machine.')
 
-# %% ../../nbs/11_data.core.ipynb #81fe8d44
+# %% ../../nbs/11_data.core.ipynb #2573cfe2
 def _unzip(path):
     "All bytes of a NIfTI, its check sum verified if it is compressed, never more than its header announces."
     with open(path, 'rb') as h: packed = h.read(2) == b'\x1f\x8b'
@@ -105,7 +105,7 @@ def read_nifti(
         if not ok.all(): data = np.where(ok, data, data[ok].min())
         return kind(data, img.affine, img.header)
 
-# %% ../../nbs/11_data.core.ipynb #18d8f49a
+# %% ../../nbs/11_data.core.ipynb #feb6c63a
 def to_slices(
     volume: np.ndarray,   # (x, y, z), canonical
     axis: int=2,          # slice along x (0), y (1) or z (2)
@@ -120,7 +120,7 @@ def from_slices(
     "Back to (x, y, z)."
     return np.moveaxis(slices, 0, 2 - axis).transpose(2, 1, 0)
 
-# %% ../../nbs/11_data.core.ipynb #9121afe9
+# %% ../../nbs/11_data.core.ipynb #83158536
 PICTURES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
 
 def _pixels(im, mask):
@@ -144,7 +144,7 @@ def read_picture(
         if len({p.shape for p in pages}) > 1: raise SnetError(f'{path} has pages of different sizes {sorted({p.shape for p in pages})}; save one of them as its own file.')
         return np.stack(pages)
 
-# %% ../../nbs/11_data.core.ipynb #89722d2b
+# %% ../../nbs/11_data.core.ipynb #da75401e
 def _npz(path):
     out = {}
     with zipfile.ZipFile(path) as z:
@@ -181,7 +181,7 @@ def read_arrays(
         if not arrays: raise SnetError(f'{path} holds no plain array; it needs one named image (and one named label).')
         return arrays
 
-# %% ../../nbs/11_data.core.ipynb #f7091532
+# %% ../../nbs/11_data.core.ipynb #b65539e3
 def as_label(
     x: np.ndarray,   # numbers of any dtype
     path='mask',     # for the message
@@ -251,7 +251,7 @@ def _same_place(a, b, shape, image_path, label_path):
     gap = np.abs((a - b) @ corners).max(); voxel = np.sqrt((a[:3, :3]**2).sum(0)).min()
     if gap > voxel/2: raise SnetError(f'{label_path} lies up to {gap:.1f} mm away from {image_path}; it was drawn on another image, or its header was lost: resample it onto the image.')
 
-# %% ../../nbs/11_data.core.ipynb #604cc132
+# %% ../../nbs/11_data.core.ipynb #d6eb74cd
 def write_mask(
     mask: np.ndarray,   # (z, H, W) integers 0–255, slices as `read_case` made them
     like,               # the input: its path, or a nibabel image
@@ -284,7 +284,18 @@ def _write_png(mask, like, path):
     with atomic_path(path) as tmp: Image.fromarray(mask[0]).save(tmp, format='PNG')
     return path
 
-# %% ../../nbs/11_data.core.ipynb #bb70913d
+# %% ../../nbs/11_data.core.ipynb #30e2679a
+@contextlib.contextmanager
+def writing_h5(
+    path,   # .h5 to write
+):
+    "Yield an open `h5py.File` that stands at `path`, whole, once the block has ended. Raises `SnetError` on a full disk."
+    packed = io.BytesIO()
+    with atomic_path(path) as tmp:
+        with h5py.File(packed, 'w') as f: yield f
+        tmp.write_bytes(packed.getbuffer())
+
+# %% ../../nbs/11_data.core.ipynb #dac2547a
 def scale_intensity(
     x: np.ndarray,   # one volume, any shape
     how: dict,       # {'kind': 'window', 'lo': -125, 'hi': 275}, {'kind': 'percentile', 'lo': 0.5, 'hi': 99.5}, {'kind': 'uint8'} or {'kind': 'none'}
@@ -301,7 +312,7 @@ def scale_intensity(
     y = x - np.float32(lo); y /= np.float32(hi - lo)
     return np.clip(y, 0, 1, out=y)
 
-# %% ../../nbs/11_data.core.ipynb #c56b8f3d
+# %% ../../nbs/11_data.core.ipynb #bf8be592
 def resize_images(
     x: np.ndarray,        # (n, H, W) or (n, H, W, c), float
     size: tuple,          # (H, W) wanted
@@ -329,7 +340,7 @@ def resize_labels(
     rows, cols = (((np.arange(n) + .5)*m/n).astype(int) for n, m in zip(size, y.shape[1:]))   # pixel centres, as in the bilinear grid
     return y[:, rows][:, :, cols]
 
-# %% ../../nbs/11_data.core.ipynb #e139b265
+# %% ../../nbs/11_data.core.ipynb #55017294
 class Slices:
     "A map-style data set of 2-D slices of one size, in memory or memory-mapped."
     def __init__(self,

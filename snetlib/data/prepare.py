@@ -11,12 +11,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from ..core import SnetError, atomic_path, provenance
 from .catalogue import get_dataset
-from .core import Case, scale_intensity, stem
+from .core import Case, scale_intensity, stem, writing_h5
 from .source import DataSet, Item, read_index, write_split
 
 # %% ../../nbs/14_data.prepare.ipynb #f17c01f5
@@ -28,7 +27,7 @@ def write_case(
 ) -> list:
     "Write cases/ID.h5 with image, label and, where there are any, instances, spacing and affine."
     path = out/'cases'/f'{case.id}.h5'
-    with atomic_path(path) as tmp, h5py.File(tmp, 'w') as f:
+    with writing_h5(path) as f:
         for k, x in (('image', case.image), ('label', case.label), ('instances', case.instances)):
             if x is not None: f.create_dataset(k, data=x, compression='gzip', compression_opts=1, shuffle=True)
         for k, v in (('spacing', case.spacing), ('affine', case.affine)):

@@ -8,11 +8,10 @@ __all__ = ['REMAP', 'UNUSED', 'SPLITS', 'SOURCES', 'SYNAPSE', 'find', 'read', 'w
 # %% ../../nbs/13f_data.synapse.ipynb #5b6f585a
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from ..core import atomic_path
-from .core import Case, read_case, stem
+from .core import Case, read_case, stem, writing_h5
 from .folder import map_values
 from .phantom import BTCV, ORGANS, abdomen_ct, write_nifti_pair
 from .source import DataSet, Item, files_in, inside, slice_files
@@ -66,7 +65,7 @@ def write_ready(
     more = {k: v for k, v in (('spacing', case.spacing), ('affine', case.affine)) if v is not None}
     if part != 'train':
         path = out/'test_vol_h5'/f'{case.id}.npy.h5'
-        with atomic_path(path) as tmp, h5py.File(tmp, 'w') as f:
+        with writing_h5(path) as f:
             f.create_dataset('image', data=case.image, compression='gzip', compression_opts=1); f.create_dataset('label', data=case.label, compression='gzip', compression_opts=1); f.attrs.update(more)
         return [path]
     files = [out/'train_npz'/f'{case.id}_slice{k:03d}.npz' for k in range(len(case.image))]

@@ -1,14 +1,16 @@
 """Loading and preparing, as ratios within one run: augmentation against the published per-image pipeline, a cached epoch against the first, polygons against the naive loop, memory of 10 and 1,000 cases. Usage: python tests/bench/bench_data.py"""
-import shutil, tempfile, time, tracemalloc
+import gc, shutil, tempfile, time, tracemalloc
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
+from matplotlib.path import Path as MplPath
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from snetlib.core import seed_everything
 from snetlib.data.cache import cached_slices
+from snetlib.data.check import check
 from snetlib.data.core import Slices, resize_images, resize_labels
 from snetlib.data.folder import folder_set, write_phantom
 from snetlib.data.loaders import load_slices, slice_dls
@@ -62,27 +64,43 @@ def naive(path):
 
 
 def polygons(files=100, nuclei=480, corners=60):
-    "Seconds for XML files of MoNuSeg's size."
+    "Seconds for XML files of MoNuSeg's size, the two forms in turns; and that ours draws exactly the pixels whose centres lie inside."
     rng = np.random.default_rng(0); t = np.linspace(0, 2*np.pi, corners, endpoint=False)
     with tempfile.TemporaryDirectory() as d:
         for k in range(files): write_polygons([rng.uniform(20, 980, 2) + rng.uniform(5, 14)*np.stack([np.cos(t), np.sin(t)], 1) for _ in range(nuclei)], Path(d)/f'{k}.xml')
-        paths = sorted(Path(d).glob('*.xml')); ours = seconds(lambda: [rasterise(read_polygons(p), (1000, 1000)) for p in paths], 1)/files; theirs = seconds(lambda: [naive(p) for p in paths[:5]], 1)/5
-        print(f'{files} XML files of {nuclei} nuclei: {theirs/ours:6.1f} × faster than polygon by polygon (the naive loop timed on 5 of them)')
-        drawn = [read_polygons(p) for p in paths[:5]]; mine = seconds(lambda: [rasterise(p, (1000, 1000)) for p in drawn])/5; print(f'  of our time, {mine/ours:.0%} is drawing, the rest is reading XML')
+        paths = sorted(Path(d).glob('*.xml')); ours, theirs, reading = [], [], []
+        for k, p in enumerate(paths):
+            ours.append(seconds(lambda: rasterise(read_polygons(p), (1000, 1000)), 1)); reading.append(seconds(lambda: read_polygons(p), 1))
+            if k % 10 == 0: theirs.append(seconds(lambda: naive(p), 1))
+        ratio = np.median(theirs)/np.median(ours[::10]); print(f'{files} XML files of {nuclei} nuclei: {ratio:6.1f} × faster than polygon by polygon (medians; the naive loop on every tenth file); {np.median(reading)/np.median(ours):.0%} of our time is reading')
+        exact, drawn = np.zeros((1000, 1000), np.int32), read_polygons(paths[0])
+        for i, p in enumerate(drawn, 1):   # by the definition, inside each polygon's box
+            x, y = (np.arange(max(int(v.min()) - 1, 0), int(v.max()) + 2) for v in p.T); r, c = np.meshgrid(y, x, indexing='ij')
+            box = exact[y[0]:y[-1] + 1, x[0]:x[-1] + 1]; box[MplPath(p).contains_points(np.c_[c.ravel(), r.ravel()] + .5).reshape(r.shape)[:box.shape[0], :box.shape[1]]] = i
+        assert np.array_equal(rasterise(drawn, (1000, 1000)), exact); print('  and equal to it pixel for pixel, a pixel belonging to a polygon if its centre does')
 
 
-def memory():
-    "Peak traced memory while preparing and caching 10 and 1,000 cases."
-    peaks = {}
-    for n in (10, 1000):
-        with tempfile.TemporaryDirectory() as d:
-            d = Path(d); write_phantom(d/'raw', 10, size=(160, 160))
-            for k in range(10, n):
-                for f in ('images', 'masks'): shutil.copy(d/'raw'/f/f'picture {k % 10:02d}.png', d/'raw'/f/f'picture {k:04d}.png')
-            (d/'raw'/'dataset.json').write_text('{"class_names": ["background", "disc"], "values": {"0": 0, "255": 1}, "intensity": {"kind": "uint8"}, "channels": 3}')
-            tracemalloc.start(); prepare('folder', d/'raw', d/'out'); a = tracemalloc.get_traced_memory()[1]; tracemalloc.reset_peak()
-            ds = folder_set(d/'out'); cached_slices(ds, ds.items(d/'out'), d/'cache', (160, 160)); peaks[n] = (a, tracemalloc.get_traced_memory()[1]); tracemalloc.stop()
-    for k, name in enumerate(('preparing', 'caching')): print(f'peak memory, {name}: 1,000 cases take {peaks[1000][k]/peaks[10][k]:.2f} × that of 10 ({peaks[10][k]/1e6:.1f} → {peaks[1000][k]/1e6:.1f} MB; 1,000 decoded images are {1000*160*160*3/1e6:.0f} MB)')
+PHASES = ('preparing', 'checking', 'caching', 'an epoch from the cache')
+
+def peaks(n):
+    "Peak traced bytes of each phase on n cases, above what was there before it."
+    with tempfile.TemporaryDirectory() as d:
+        d = Path(d); write_phantom(d/'raw', 10, size=(160, 160))
+        for k in range(10, n):
+            for f in ('images', 'masks'): shutil.copy(d/'raw'/f/f'picture {k % 10:02d}.png', d/'raw'/f/f'picture {k:04d}.png')
+        (d/'raw'/'dataset.json').write_text('{"class_names": ["background", "disc"], "values": {"0": 0, "255": 1}, "intensity": {"kind": "uint8"}, "channels": 3}')
+        def epoch(): s = load_slices('folder', d/'out', 'train', cache=d/'cache'); [s.batch(range(i, min(i + 5, len(s)))) for i in range(0, len(s), 5)]
+        def caching(): ds = folder_set(d/'out'); cached_slices(ds, ds.parts(ds.items(d/'out'))['train'], d/'cache')
+        found = []
+        for phase in (lambda: prepare('folder', d/'raw', d/'out'), lambda: check('folder', d/'out'), caching, epoch):
+            gc.collect(); tracemalloc.start(); phase(); found.append(tracemalloc.get_traced_memory()[1]); tracemalloc.stop()
+        return np.array(found)
+
+
+def memory(few=10, many=1000):
+    "Peak traced memory of 10 and of 1,000 cases; what a case adds, against the bytes of its decoded image."
+    peaks(few); a, b = peaks(few), peaks(many)   # once before, so that what is imported on the way does not count
+    for name, x, y in zip(PHASES, a, b): print(f'peak memory, {name:24s}: {x/1e6:5.2f} → {y/1e6:5.2f} MB from {few} to {many:,} cases: {(y - x)/(many - few):6.0f} bytes a case; its image has {160*160*3:,}')
 
 
 def main():
