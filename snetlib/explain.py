@@ -10,7 +10,7 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'GREY', 'LOW', 'HIGH', 'CLAIMS', 'hooked',
            'before_training', 'network_rows', 'information', 'pairing_gap', 'feb_gap', 'rank_agreement', 'sign_verdict',
            'by_seed', 'paper_claims']
 
-# %% ../nbs/51_explain.ipynb #8fc47baa
+# %% ../nbs/51_explain.ipynb #4e1c9206
 import contextlib, json, math, random
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from .theory.han import symmetric_kl
 from .theory.pairs import centred_rows, common_grid, compare_layers, jensen_shannon, shared_histograms, to_grid
 from .viz import as_rgb, blend, new_figure
 
-# %% ../nbs/51_explain.ipynb #200d6884
+# %% ../nbs/51_explain.ipynb #b1ba6430
 @contextlib.contextmanager
 def hooked(
     model: nn.Module,   # any model
@@ -47,7 +47,7 @@ def hooked(
     finally:
         for h in handles: h.remove()
 
-# %% ../nbs/51_explain.ipynb #cfd9f173
+# %% ../nbs/51_explain.ipynb #c01661ae
 @contextlib.contextmanager
 def looking(model):
     "eval() and no gradients while the block runs; every module's own mode is restored afterwards."
@@ -85,7 +85,7 @@ def outer_layers(
     inner = [[n for n in names if not any(m.startswith(n + '.') for m in names)] for names in levels]     # without those that hold another of the list
     return next((names for names in inner if len(names) > 1), inner[-1])
 
-# %% ../nbs/51_explain.ipynb #72c7d0b7
+# %% ../nbs/51_explain.ipynb #d64af71b
 def as_map(
     t: torch.Tensor,   # maps (b, c, h, w), tokens (b, n, c) or anything else
     size: tuple,       # (height, width) of the image, for the tokens' grid
@@ -116,7 +116,7 @@ def collect(
     if not out: raise SnetError(f'None of the layers {", ".join(names)} gave a map (b, c, h, w) or tokens (b, n, c); choose others from called_layers(model, x, depth=2).')
     return out
 
-# %% ../nbs/51_explain.ipynb #86c121fb
+# %% ../nbs/51_explain.ipynb #cbc14d13
 def snet_layers(
     model: nn.Module,    # an SNet
     x: torch.Tensor,     # images (b, c, h, w)
@@ -130,7 +130,7 @@ def snet_layers(
     acts |= {f'FFB(CNN{c},ViT{v})': raw[f'stagger[{c - 1}]'] for c, v in model.stagger.pairs}
     return acts | {'GAB': raw['gab']}
 
-# %% ../nbs/51_explain.ipynb #80e67756
+# %% ../nbs/51_explain.ipynb #b8e354cc
 def heat(
     a: torch.Tensor,        # activations (c, h, w) of one image
     size: tuple,            # (height, width) to draw at
@@ -143,7 +143,7 @@ def heat(
     lo, hi = torch.quantile(h.flatten(), torch.tensor([.01, .99]))
     return ((h - lo)/(hi - lo).clamp_min(1e-8)).clamp(0, 1).numpy()
 
-# %% ../nbs/51_explain.ipynb #7282fc15
+# %% ../nbs/51_explain.ipynb #db81a723
 BLUE, ORANGE, GREEN, GREY = '#0072B2', '#D55E00', '#009E73', '#999999'   # CNN, ViT, fused, neutral: Okabe–Ito
 
 def standard(
@@ -174,7 +174,7 @@ def divergence(
     "Symmetric KL divergence of the two standardised activation histograms, in bits."
     return symmetric_kl(*shared_histograms(standard(a).clamp(-6, 6), standard(b).clamp(-6, 6), bins))
 
-# %% ../nbs/51_explain.ipynb #4962c44f
+# %% ../nbs/51_explain.ipynb #fceb0053
 def figure1(
     model: nn.Module,                  # an SNet
     x: torch.Tensor,                   # images (b, c, h, w)
@@ -197,7 +197,7 @@ def figure1(
         ax.set_title(f'{kind}: {divergence(acts[c], acts[v]):.2f}', fontsize=9); ax.set_xlabel('standard deviations', fontsize=7)
     return fig
 
-# %% ../nbs/51_explain.ipynb #352cea5d
+# %% ../nbs/51_explain.ipynb #490e3648
 def fusion_parts(
     model: nn.Module,     # an SNet
     x: torch.Tensor,      # images (b, c, h, w)
@@ -229,7 +229,7 @@ def figure2(
         top[3].text(0, .5, f'{title}\n{(pred == y[i].cpu()).float().mean():.1%} of the\npixels right', fontsize=9, va='center', transform=top[3].transAxes)
     return fig
 
-# %% ../nbs/51_explain.ipynb #0f2b9a04
+# %% ../nbs/51_explain.ipynb #da24458b
 def attention_row(
     q: torch.Tensor,    # queries (m, c): the tokens asked about
     k: torch.Tensor,    # keys (n, c)
@@ -268,7 +268,7 @@ def feb_attention(
     row = attention_row(q[start:start + each[layer]], k, feb.heads)
     return [r.reshape(*m.shape[-2:], e).sum(-1).cpu() for r, m, e in zip(row.split([p.shape[1] for p in parts]), maps, each)]
 
-# %% ../nbs/51_explain.ipynb #44321bce
+# %% ../nbs/51_explain.ipynb #8e3a07a1
 def gab_attention(
     model: nn.Module,      # an SNet with GAB
     x: torch.Tensor,       # one image (1, c, h, w)
@@ -285,7 +285,7 @@ def gab_attention(
         A = attention_row(t1[0, n], t1[0]) + attention_row(t2[0, n], t2[0])                                                         # Eq. 7
         return dict(A=A.reshape(h, w).cpu(), cross=attention_row(gab.q(F_1)[0, n], gab.k(F_2)[0]).reshape(h, w).cpu())
 
-# %% ../nbs/51_explain.ipynb #f52ea136
+# %% ../nbs/51_explain.ipynb #4f26172b
 def attention_figure(
     model: nn.Module,          # an SNet with FEB and GAB
     x: torch.Tensor,           # one image (1, c, h, w)
@@ -304,7 +304,7 @@ def attention_figure(
     for ax in axes[0]: ax.set_axis_off()
     return fig
 
-# %% ../nbs/51_explain.ipynb #7b1304c2
+# %% ../nbs/51_explain.ipynb #536cb321
 def layer_entropy(
     acts: dict,        # name -> activations of any shape
     bins: int=256,     # over ±4 standard deviations
@@ -319,7 +319,7 @@ def layer_entropy(
         rows.append(dict(layer=name, values=len(a), std=a.std().item(), shape=shape, differential=shape + math.log2(8/bins*a.std().item()), zeros=(a == 0).float().mean().item()))
     return pd.DataFrame(rows)
 
-# %% ../nbs/51_explain.ipynb #f2efba5e
+# %% ../nbs/51_explain.ipynb #61374a68
 def feb_effect(
     model: nn.Module,   # an SNet with FEB
     x: torch.Tensor,    # images
@@ -329,7 +329,7 @@ def feb_effect(
     t = layer_entropy(snet_layers(model, x)).set_index('layer')
     return pd.DataFrame([{'layer': f'ViT{v + 1}'} | {f'{c}_{when}': t[c][f'{k}{v + 1}'] for c in ('shape', 'differential') for when, k in (('before', 'ViT'), ('after', 'FEB'))} for v in model.lower])
 
-# %% ../nbs/51_explain.ipynb #2ff70f46
+# %% ../nbs/51_explain.ipynb #d743cc74
 def spectral_entropy(
     a: torch.Tensor,   # activations (b, c, h, w)
 ) -> float:
@@ -339,7 +339,7 @@ def spectral_entropy(
     p = share/share.sum()
     return float(-torch.special.xlogy(p, p).sum()/math.log(2))
 
-# %% ../nbs/51_explain.ipynb #d2f36c32
+# %% ../nbs/51_explain.ipynb #bb8665ad
 def recovered(
     fused: torch.Tensor,    # the fusion's result (b, c, h, w)
     source: torch.Tensor,   # one of its inputs (b, c', h', w')
@@ -354,7 +354,7 @@ def recovered(
         left += (d - mb - (c - ma) @ w).square().sum(); total += (d - mb).square().sum()
     return float(1 - left/total.clamp_min(1e-12))
 
-# %% ../nbs/51_explain.ipynb #3a08f1ef
+# %% ../nbs/51_explain.ipynb #8d3d5062
 def study_images(
     config: dict,   # config.json of a run
     n: int=12,      # how many slices
@@ -380,7 +380,7 @@ def before_training(
     with torch.no_grad(): net(x)
     return net.eval()
 
-# %% ../nbs/51_explain.ipynb #7338e624
+# %% ../nbs/51_explain.ipynb #31980402
 def network_rows(
     model: nn.Module,   # an SNet
     x: torch.Tensor,    # images (b, c, h, w), b ≥ 4
@@ -396,7 +396,7 @@ def network_rows(
     fusion = pd.DataFrame([dict(kind='fusion', a=name, b=out, recovered=recovered(fused, a)) for *inputs, (out, fused) in parts for name, a in inputs])
     return pd.concat([layers, pairs, fusion], ignore_index=True)
 
-# %% ../nbs/51_explain.ipynb #3bc3a99b
+# %% ../nbs/51_explain.ipynb #876ecfea
 def information(
     runs,             # folders of finished SNet runs on one data set
     n: int=12,        # images, see `study_images`
@@ -416,7 +416,7 @@ def information(
     origin = dict(size=r['size'], bs=r['bs'], steps=r['steps'], train_cases=counts['train_cases'], train_slices=counts['train_slices'], images=len(images['x']), of_slices=images['slices'], test_cases=images['cases'], trained_at=c['origin']['commit'], **provenance())
     return out[first + [k for k in out if k not in first]].assign(**origin)
 
-# %% ../nbs/51_explain.ipynb #eac2b552
+# %% ../nbs/51_explain.ipynb #70ed1a22
 LOW, HIGH = ((1, 1), (2, 2)), ((3, 3), (4, 4))   # the two kinds of pairs of one level: what unstagger fuses, and the higher layers of Figure 1
 
 def pairing_gap(rows, column, vit='ViT', against=LOW):
@@ -442,7 +442,7 @@ CLAIMS = (   # (section, claim, measure, claimed sign, number of one network)
     *(('4.2', 'FEB lowers H(f^b)', k, -1, lambda r, k=k: feb_gap(r, k)) for k in ('shape', 'differential', 'spectral')),
 )
 
-# %% ../nbs/51_explain.ipynb #8b34873e
+# %% ../nbs/51_explain.ipynb #6ce2bd9c
 def sign_verdict(
     gaps,        # one difference a run
     sign: int,   # claimed: −1 or 1
