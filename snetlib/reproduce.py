@@ -6,13 +6,15 @@
 __all__ = ['ORGANS', 'GROUPS', 'HEART', 'SOSEG', 'EXPERIMENTS', 'HALF', 'SCALES', 'EXTRA', 'BAND_NAMES', 'BAND_SCORES', 'Row',
            'Experiment', 'rows_of', 'paper_table', 'plan', 'configuration', 'data_root', 'run_name', 'finished',
            'claimed', 'run_one', 'work_through', 'work_side_by_side', 'all_devices', 'two_way_interval', 'run_values',
-           'number', 'verdict', 'cases_table', 'image_confusions', 'bands_table', 'size_table', 'data_table',
-           'largest_slice', 'figure', 'ready_data', 'caption', 'reproduce', 'write_table']
+           'common_cases', 'number', 'verdict', 'cases_table', 'beside', 'image_confusions', 'bands_table',
+           'size_table', 'data_table', 'largest_slice', 'figure', 'ready_data', 'caption', 'reproduce', 'write_table',
+           'recorded', 'numbers', 'ladder_figure']
 
-# %% ../nbs/55_reproduce.ipynb #bebdd0f3
-import fcntl, hashlib, json, os, subprocess, sys, time
+# %% ../nbs/55_reproduce.ipynb #34b659f8
+import fcntl, hashlib, json, os, re, subprocess, sys, time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +37,7 @@ from .report import to_latex, to_markdown, write_report
 from .train import run_config, train_run
 from .viz import montage
 
-# %% ../nbs/55_reproduce.ipynb #1ab0d893
+# %% ../nbs/55_reproduce.ipynb #9d6a938c
 @dataclass(frozen=True)
 class Row:
     "A line of a table: the paper's name for it, and our network."
@@ -64,7 +66,7 @@ GROUPS = dict(tissues=('aorta',), small=('gallbladder', 'left kidney', 'right ki
 HEART = dict(rv=('RV',), myo=('Myo',), lv=('LV',))
 SOSEG = (Row('U-Net', 'unet'), Row('U-Net++', 'unetpp'), Row('PraNet'), Row('HRNet', 'hrnet'), Row('CaraNet'), Row('CFANet'), Row('SoSegFormer', 'sosegformer_base'))
 
-# %% ../nbs/55_reproduce.ipynb #71881cec
+# %% ../nbs/55_reproduce.ipynb #08d71202
 EXPERIMENTS = {e.name: e for e in (
     Experiment('table1', 'Synapse, eight organs', 'snet_table1', (
         Row('V-Net', 'vnet'), Row('DARR'), Row('U-Net', 'unet'), Row('Att-UNet', 'attention_unet'), Row('R50 ViT'), Row('TransUNet'), Row('TransClaw'), Row('SwinUnet'),
@@ -102,7 +104,7 @@ def paper_table(
         if path.is_file(): return pd.read_csv(path)
     raise SnetError("The papers' numbers (data/results/papers) are not at hand; run the command inside a checkout of snetlib.")
 
-# %% ../nbs/55_reproduce.ipynb #74e3a81f
+# %% ../nbs/55_reproduce.ipynb #ba9fdc85
 HALF = dict(channels=(32, 64, 128, 256, 512))   # Attention U-Net with half of its 64 … 1024 channels, beside networks of half the width
 SCALES = {
     'paper': dict(recipe=None, changes={}, data={}, models={}, about="the paper's data, image size and recipe"),
@@ -151,7 +153,7 @@ def data_root(
     if not folder.is_dir(): raise SnetError(f'{data} is no folder; name the folder of {dataset} with --data.')
     return folder
 
-# %% ../nbs/55_reproduce.ipynb #ec1be0d0
+# %% ../nbs/55_reproduce.ipynb #414390ae
 def run_name(
     config: dict,   # from `run_config`
 ) -> str:
@@ -180,7 +182,7 @@ def claimed(
         except BlockingIOError: yield False; return
         yield True
 
-# %% ../nbs/55_reproduce.ipynb #eea6a922
+# %% ../nbs/55_reproduce.ipynb #ca1e2d02
 def run_one(
     config: dict,         # from `run_config`
     cache,                # folder of all runs
@@ -191,7 +193,7 @@ def run_one(
     folder, c = Path(cache)/run_name(config), config
     done = finished(config, cache)
     if done: return done
-    began = time.time()
+    began, commits = time.time(), {json.loads(f.read_text())['origin']['commit'] for f in [folder/'config.json'] if f.exists()}   # of code that has worked on this run before
     go = lambda: train_run(folder, c['dataset'], c['model'], c['recipe'], root=c['root'], seed=c['seed'], resume=True, device=device, progress=progress,
                            model_kwargs=c['model_kwargs'], data_kwargs=c['data_kwargs'])
     try: learn = go()
@@ -205,10 +207,11 @@ def run_one(
     about = json.loads((folder/'config.json').read_text())['data']
     done = dict(config=config, parameters=count_parameters(learn.model), steps=c['recipe']['steps'] or c['recipe']['epochs']*len(learn.dls.train), train_seconds=round(learn.schedule.used, 1),
                 seconds=round(time.time() - began, 1), best_valid_dice=learn.checkpoint.best, counts=about['counts'] | dict(test_cases=int(scores['case'].nunique()), test_failed=len(failed)), **provenance())
+    done['commits'] = sorted(commits | {done['commit']})
     with atomic_path(folder/'done.json') as tmp: tmp.write_text(json.dumps(done, indent=1))
     return done
 
-# %% ../nbs/55_reproduce.ipynb #4930b1d4
+# %% ../nbs/55_reproduce.ipynb #d02083cc
 def work_through(
     steps: list,         # from `plan`
     cache,               # folder of all runs
@@ -240,7 +243,7 @@ def all_devices() -> list:
     "Every GPU, or the CPU."
     return [f'cuda:{i}' for i in range(torch.cuda.device_count())] or ['cpu']
 
-# %% ../nbs/55_reproduce.ipynb #8443b514
+# %% ../nbs/55_reproduce.ipynb #c7467583
 def two_way_interval(
     values: np.ndarray,      # (seeds, cases, classes); NaN: undefined
     n_resamples: int=2000,   # draws
@@ -260,27 +263,33 @@ def two_way_interval(
     else: draws = bootstrap((s, c), mean, n_resamples=n_resamples, vectorized=False, method='percentile', rng=rng).bootstrap_distribution
     return centre, *np.nanpercentile(draws, [2.5, 97.5])
 
-# %% ../nbs/55_reproduce.ipynb #7f500f36
+# %% ../nbs/55_reproduce.ipynb #72c21476
 def run_values(
     configs: list,              # one row's configurations, one a seed; all finished
     cache,                      # folder of all runs
     classes: tuple,             # class names to average
     score: str='dice',          # column of scores.csv
     protocol: str='published',  # 'published' | 'corrected'
+    cases: list | None=None,    # which, in order; None: those that every seed has
 ) -> np.ndarray:
-    "(seeds, cases, classes), over the cases that every seed has; × 100 for Dice and IoU. Raises `SnetError` for a run that did not finish."
+    "(seeds, cases, classes), over the cases; × 100 for Dice and IoU. Raises `SnetError` for a run that did not finish."
     tables = []
     for c in configs:
         if not finished(c, cache): raise SnetError(f'{run_name(c)} did not finish; run the same snet reproduce again.')
         t = pd.read_csv(Path(cache)/run_name(c)/'scores/scores.csv', dtype={'case': str})
         names = [n for n in classes if n in set(t['class'])] or sorted(set(t['class']))    # a stand-in has classes of its own
         tables.append(t[t['protocol'] == protocol].pivot(index='case', columns='class', values=score)[names])
-    cases = sorted(set.intersection(*(set(t.index) for t in tables)))
+    if cases is None: cases = sorted(set.intersection(*(set(t.index) for t in tables)))
     return np.stack([t.loc[cases].to_numpy(float) for t in tables])*(100 if score in ('dice', 'iou') else 1)
+
+def common_cases(configs, cache):
+    "The cases that every one of these finished runs has scored: a case that one of them could not read is left out for all."
+    sets = [set(pd.read_csv(Path(cache)/run_name(c)/'scores/scores.csv', dtype={'case': str})['case']) for c in configs]
+    return sorted(set.intersection(*sets)) if sets else []
 
 def number(v): return '–' if np.isnan(v[0]) else f'{v[0]:.2f}' + ('' if np.isnan(v[1]) else f' [{v[1]:.2f}, {v[2]:.2f}]')
 
-# %% ../nbs/55_reproduce.ipynb #785f35cd
+# %% ../nbs/55_reproduce.ipynb #792cf749
 def verdict(
     ours: tuple,           # (mean, lo, hi)
     paper: float,          # the paper's value
@@ -301,7 +310,7 @@ def verdict(
     if max(gain[1]*side, gain[2]*side) < 0: return f'not reproduced: {gain[0]:+.2f} to the row before, the opposite of the paper\'s {claimed:+.2f}'
     return f'not reproduced: {gain[0]:+.2f} to the row before with an interval that holds 0; the paper {claimed:+.2f}'
 
-# %% ../nbs/55_reproduce.ipynb #4661c9c0
+# %% ../nbs/55_reproduce.ipynb #7e1d2ffa
 def cases_table(
     name: str,       # an experiment of kind 'cases'
     steps: list,     # from `plan`
@@ -310,9 +319,10 @@ def cases_table(
     why: dict=(),    # from `work_through`
 ) -> pd.DataFrame:
     "Ours beside the paper's, one row a method; only from runs that have finished, and the row says how many of the seeds these are."
-    e, why, rows, before = EXPERIMENTS[name], dict(why), [], None
+    e, why, rows, before, before_all = EXPERIMENTS[name], dict(why), [], None, None
     paper = paper_table(name); paper = paper.assign(method=[r.method for r in e.rows]) if name == 'table6' else paper
     paper = paper.set_index('method'); total = 'avg' if 'avg' in paper else list(e.columns)[-1]
+    common = common_cases([c for _, _, c in steps if c is not None and finished(c, cache)], cache); values = partial(run_values, cache=cache, cases=common)
     for row in dict.fromkeys(r for r, _, _ in steps):
         theirs = paper.loc[row.method] if row.method in paper.index else None
         line = dict(method=row.method) | {f'paper {c}': theirs[c] if theirs is not None else np.nan for c in (*e.columns, *(['avg'] if total == 'avg' else []))}
@@ -323,21 +333,30 @@ def cases_table(
         found = pd.read_csv(Path(cache)/run_name(ready[0])/'scores/scores.csv')['class'].unique()
         groups = {c: n for c, n in e.columns.items() if set(n) <= set(found)} or {n: (n,) for n in found}
         every = tuple(n for names in groups.values() for n in names)
-        for c, names in groups.items(): line[c] = number(two_way_interval(run_values(ready, cache, names)))
-        ours = two_way_interval(run_values(ready, cache, every))
-        corrected = run_values(ready, cache, every, protocol='corrected')
-        seeds = corrected.shape[0]; line |= dict(average=number(ours), corrected=number(two_way_interval(corrected)), hd95=number(two_way_interval(run_values(ready, cache, every, 'hd95', 'corrected'))), seeds=seeds)
+        for c, names in groups.items(): line[c] = number(two_way_interval(values(ready, classes=names)))
+        ours = two_way_interval(values(ready, classes=every))
+        corrected = values(ready, classes=every, protocol='corrected')
+        seeds = corrected.shape[0]; line |= dict(average=number(ours), corrected=number(two_way_interval(corrected)), hd95=number(two_way_interval(values(ready, classes=every, score='hd95', protocol='corrected'))), seeds=seeds)
         gain, claim = None, np.nan
         if e.ladder and before and theirs is not None and before[0].shape == corrected.shape:
             d = corrected - before[0]; gain = two_way_interval(d); claim = theirs[total] - before[1]
             line |= {'to the row before': number(gain), 'p': signed_rank(np.nanmean(d, (0, 2)))}
-        line |= dict(verdict=verdict(ours, theirs[total] if theirs is not None else np.nan, scale, gain, claim) if theirs is not None else 'not in the paper\'s table')
+        if theirs is None: line |= beside(corrected, before_all, scale)
+        else: line['verdict'] = verdict(ours, theirs[total], scale, gain, claim); before_all = corrected
         if len(ready) < len(configs): line['verdict'] += f' ({len(ready)} of {len(configs)} seeds finished)'
         before = (corrected, theirs[total]) if theirs is not None else None
         rows.append(line)
     return pd.DataFrame(rows).set_index('method').dropna(axis=1, how='all')
 
-# %% ../nbs/55_reproduce.ipynb #40716bf4
+
+def beside(values, reference, scale):
+    "What a network that the paper's table does not have adds to ours: the paired difference of the last row of the paper to it."
+    if scale == 'smoke': return dict(verdict='not run: a smoke test says nothing about a score')
+    if reference is None or reference.shape != values.shape: return dict(verdict='not in the paper\'s table')
+    d = two_way_interval(reference - values); word = 'better' if d[1] > 0 else 'worse' if d[2] < 0 else 'not told apart'
+    return {'SNet minus this': number(d), 'verdict': f'not in the paper\'s table; SNet is {word} here'}
+
+# %% ../nbs/55_reproduce.ipynb #6e5e3edf
 def image_confusions(
     config: dict,   # a finished run
     cache,          # folder of all runs
@@ -386,7 +405,7 @@ def bands_table(
                 rows.append(line)
     return pd.DataFrame(rows).set_index(['data', 'method', 'band'])
 
-# %% ../nbs/55_reproduce.ipynb #3d4a655f
+# %% ../nbs/55_reproduce.ipynb #af8e89e6
 def size_table(
     rows: tuple,          # of `Row`
     paper: pd.DataFrame,  # with params_million
@@ -423,7 +442,7 @@ def data_table(
                                  verdict='reproduced' if same else f'not reproduced: {len(share)} images with a target here, {p.images_train + p.images_test:.0f} in the paper'))
     return pd.DataFrame(found).set_index('data')
 
-# %% ../nbs/55_reproduce.ipynb #b9c36dcd
+# %% ../nbs/55_reproduce.ipynb #cb96b3f0
 def largest_slice(
     label: np.ndarray,   # (z, H, W)
 ) -> int:
@@ -458,7 +477,7 @@ def figure(
     x, y = torch.cat(x), torch.cat(y)
     return figure1(run.model, x) if name == 'figure1' else figure2({k.lower(): r.model for k, r in ready.items()}, x, y)
 
-# %% ../nbs/55_reproduce.ipynb #4d43df79
+# %% ../nbs/55_reproduce.ipynb #5576c446
 def ready_data(
     steps: list,    # from `plan`
     cache,          # folder of all runs
@@ -520,9 +539,47 @@ def reproduce(
 def write_table(out, name, scale, table, about, runs=()):
     "The table as CSV (with its origin), Markdown, LaTeX and a page."
     out, shown = Path(out), table.round(3)
-    with atomic_path(out/f'{name}_{scale}.csv') as tmp: table.assign(scale=scale, **provenance()).to_csv(tmp, float_format='%.6g')
+    commits = ' '.join(sorted({c for r in runs if r for c in r['commits']}))
+    with atomic_path(out/f'{name}_{scale}.csv') as tmp: table.assign(scale=scale, runs_of=commits, **provenance()).to_csv(tmp, float_format='%.6g')
     with atomic_path(out/f'{name}_{scale}.md') as tmp: tmp.write_text(f'{about}\n\n{to_markdown(shown.reset_index())}')
     with atomic_path(out/f'{name}_{scale}.tex') as tmp: tmp.write_text(to_latex(shown, about))
     with atomic_path(out/f'{name}_{scale}_runs.json') as tmp: tmp.write_text(json.dumps([r | dict(config={k: v for k, v in r['config'].items() if k != 'root'}) for r in runs if r], indent=1))   # where the data lay is nobody's business
     write_report(out/f'{name}_{scale}.html', f'{name}, {scale}', [about, (shown, 'Ours beside the paper\'s.')])
     return table
+
+# %% ../nbs/55_reproduce.ipynb #db19fcc4
+def recorded(
+    name: str,            # 'table5', …
+    scale: str='small',   # 'paper' | 'small'
+) -> pd.DataFrame | None:
+    "The recorded table, or None where nothing has been run at this scale."
+    start = Path(__file__).resolve() if '__file__' in globals() else Path.cwd()/'x'
+    for folder in (*start.parents, Path.cwd(), *Path.cwd().parents):
+        path = folder/f'data/results/{name}_{scale}.csv'
+        if path.is_file(): return pd.read_csv(path).set_index('data' if name == 'tableI' else ['data', 'method', 'band'] if name in ('tableII', 'tableIII') else 'method')
+    return None
+
+def numbers(
+    text,   # '71.20 [68.10, 74.00]' as `cases_table` writes it
+) -> tuple:
+    "(mean, lo, hi); NaN where there is none."
+    found = [float(v) for v in re.findall(r'-?\d+\.\d+', str(text))]
+    return tuple((found + [np.nan]*3)[:3])
+
+def ladder_figure(
+    table: pd.DataFrame,   # from `cases_table` for table5 or table6
+):
+    "Left: ours, each row with its interval. Right: what each row adds to the one before, ours with its interval and the paper's as a diamond (on the paper's data)."
+    from snetlib.viz import new_figure
+    t = table[table['average'].notna()]; y = np.arange(len(t))[::-1]; fig, axes = new_figure(1, 2, (3.4, .45 + .42*len(t)), dpi=72)
+    left, right = axes[0]
+    for k, (_, r) in zip(y, t.iterrows()):
+        m, lo, hi = numbers(r['corrected']); left.errorbar(m, k, xerr=[[m - lo], [hi - m]], fmt='o', color='#0072B2', capsize=3)
+        if 'to the row before' in r and isinstance(r['to the row before'], str):
+            m, lo, hi = numbers(r['to the row before']); right.errorbar(m, k, xerr=[[m - lo], [hi - m]], fmt='o', color='#0072B2', capsize=3, label='ours, 95 %')
+            before = t['paper avg'].iloc[list(t.index).index(r.name) - 1]; right.plot(r['paper avg'] - before, k, 'D', color='#D55E00', label="the paper's, on Synapse")
+    left.set_yticks(y, list(t.index)); left.set_xlabel('Dice in percent, mean of the classes'); right.set_yticks(y, ['']*len(t)); right.axvline(0, color='grey', lw=.8); right.set_xlabel('difference to the row before')
+    for ax in (left, right): ax.set_ylim(-.6, len(t) - .4)
+    handles = dict(zip(*reversed(right.get_legend_handles_labels())))
+    if handles: right.legend(handles.values(), handles.keys(), fontsize=7, frameon=False, loc='best')
+    return fig
