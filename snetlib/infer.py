@@ -119,7 +119,7 @@ def tile_weights(
     choose(blend, ('guarded', 'hann', 'flat'), 'blending')
     starts, t = tile_starts(length, tile, overlap), np.arange(tile) + .5
     o = max(tile - int(tile*(1 - overlap)), 1)
-    ramp = np.sin(np.pi/2*((t - o/4)/(o/2)).clip(0, 1))**2 if blend == 'guarded' else np.sin(np.pi*t/tile) if blend == 'hann' else np.ones(tile)
+    ramp = np.sin(np.pi/2*((t - o/4)/(o/2)).clip(1e-5, 1))**2 if blend == 'guarded' else np.sin(np.pi*t/tile) if blend == 'hann' else np.ones(tile)
     left, right = (lambda s: s > 0, lambda s: s + tile < length) if blend == 'guarded' else (lambda s: True,)*2   # a guard only where another tile takes over
     w = np.stack([(ramp if left(s) else 1)*(ramp[::-1] if right(s) else 1)*np.ones(tile) for s in starts])
     total = np.zeros(length)
@@ -214,7 +214,7 @@ def predict_volume(
     if tile: return _by_tiles(model, image, intensity, as_size(tile), overlap, bs, resize, c_in, progress)
     x = image if intensity is None else scale_intensity(image, intensity)
     out = np.empty(image.shape[:3], np.uint8)
-    with tqdm(total=len(x), unit='slice', disable=not progress, leave=False) as bar:
+    with tqdm(total=len(x), unit='slice', disable=None if progress and len(x) > 1 else True, leave=False) as bar:
         for i in range(0, len(x), bs):
             part = torch.from_numpy(np.ascontiguousarray(x[i:i + bs], np.float32))
             part = part[:, None] if part.ndim == 3 else part.movedim(-1, 1)
@@ -227,7 +227,7 @@ def _by_tiles(model, image, intensity, tile, overlap, bs, resize, c_in, progress
     if intensity is not None and not np.isfinite(image.min() + image.max()): image, intensity = scale_intensity(image, intensity), None   # gaps take the value that the whole volume gives them
     how = intensity and part_scale(image, intensity)
     h, w = tile_size(image.shape[1:3], tile, overlap)
-    with tqdm(total=len(image)*len(tile_starts(image.shape[1], h, overlap)), unit='row of tiles', disable=not progress, leave=False) as bar:
+    with tqdm(total=len(image)*len(tile_starts(image.shape[1], h, overlap)), unit='row of tiles', disable=None if progress else True, leave=False) as bar:
         return np.stack([tiled_labels(model, x, how, bar.update, tile=(h, w), overlap=overlap, bs=max(1, bs*128**2//(h*w)), c_in=c_in) for x in image])
 
 # %% ../nbs/50_infer.ipynb #06b5ec1a
@@ -314,14 +314,14 @@ def predict_files(
     inputs,                  # files and folders
     out,                     # folder for masks, overlays and predictions.csv
     *,
-    progress: bool=True,     # bars
+    progress: bool=True,     # bars, on a terminal
     **kwargs,                # see `predict_file`
 ) -> list:
     "Predict many files; returns one row each, with status 'done', 'was there' or 'failed: why'. A file that fails does not stop the others."
     import pandas as pd
     out, rows, files = Path(out), [], find_images(inputs)
     with atomic_path(out/'predictions.csv') as tmp: tmp.write_text('case,status\n')   # an unwritable folder is found now, not after the first hour
-    for f in tqdm(files, unit='case', disable=not progress or len(files) < 2):
+    for f in tqdm(files, unit='case', disable=None if progress and len(files) > 1 else True):
         try: rows.append(predict_file(run, f, out, progress=progress, **kwargs))
         except SnetError as e: rows.append(dict(case=stem(f), status=f'failed: {e}'))
         with atomic_path(out/'predictions.csv') as tmp: pd.DataFrame(rows).to_csv(tmp, index=False)
