@@ -410,10 +410,10 @@ def information(
     tables, images = [], study_images(next(iter(configs.values())), n, root)
     for folder, c in configs.items():
         nets = dict(untrained=before_training(c, images['x']), trained=load_run(folder, device='cpu').model)
-        about = dict(dataset=c['dataset'], model=c['model'], fusion=next((k for k, p in PAIRS.items() if p == nets['trained'].stagger.pairs), str(nets['trained'].stagger.pairs)), seed=c['seed'])
+        about = dict(dataset=c['dataset'], model=c['model'], fusion=next((k for k, p in PAIRS.items() if p == nets['trained'].stagger.pairs), str(nets['trained'].stagger.pairs)), seed=c['seed'], trained_at=c['origin']['commit'])
         tables += [network_rows(net, images['x']).assign(weights=w, **about) for w, net in nets.items()]
     r, counts = c['recipe'], c['data']['counts']; first = ['dataset', 'model', 'fusion', 'seed', 'weights', 'kind', 'a', 'b']; out = pd.concat(tables, ignore_index=True)
-    origin = dict(size=r['size'], bs=r['bs'], steps=r['steps'], train_cases=counts['train_cases'], train_slices=counts['train_slices'], images=len(images['x']), of_slices=images['slices'], test_cases=images['cases'], trained_at=c['origin']['commit'], **provenance())
+    origin = dict(size=r['size'], bs=r['bs'], steps=r['steps'], train_cases=counts['train_cases'], train_slices=counts['train_slices'], images=len(images['x']), of_slices=images['slices'], test_cases=images['cases'], **provenance())
     return out[first + [k for k in out if k not in first]].assign(**origin)
 
 # %% ../nbs/51_explain.ipynb #70ed1a22
