@@ -10,7 +10,7 @@ __all__ = ['ORGANS', 'GROUPS', 'HEART', 'SOSEG', 'EXPERIMENTS', 'HALF', 'SCALES'
            'size_table', 'data_table', 'largest_slice', 'figure', 'ready_data', 'caption', 'reproduce', 'write_table',
            'recorded', 'numbers', 'ladder_figure']
 
-# %% ../nbs/55_reproduce.ipynb #a53a8393
+# %% ../nbs/55_reproduce.ipynb #9748d5a3
 import fcntl, hashlib, json, os, re, subprocess, sys, time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ from .report import to_latex, to_markdown, write_report
 from .train import run_config, train_run
 from .viz import montage
 
-# %% ../nbs/55_reproduce.ipynb #5466efd7
+# %% ../nbs/55_reproduce.ipynb #2ffcbd24
 @dataclass(frozen=True)
 class Row:
     "A line of a table: the paper's name for it, and our network."
@@ -66,7 +66,7 @@ GROUPS = dict(tissues=('aorta',), small=('gallbladder', 'left kidney', 'right ki
 HEART = dict(rv=('RV',), myo=('Myo',), lv=('LV',))
 SOSEG = (Row('U-Net', 'unet'), Row('U-Net++', 'unetpp'), Row('PraNet'), Row('HRNet', 'hrnet'), Row('CaraNet'), Row('CFANet'), Row('SoSegFormer', 'sosegformer_base'))
 
-# %% ../nbs/55_reproduce.ipynb #e537c8b8
+# %% ../nbs/55_reproduce.ipynb #cafe060e
 EXPERIMENTS = {e.name: e for e in (
     Experiment('table1', 'Synapse, eight organs', 'snet_table1', (
         Row('V-Net', 'vnet'), Row('DARR'), Row('U-Net', 'unet'), Row('Att-UNet', 'attention_unet'), Row('R50 ViT'), Row('TransUNet'), Row('TransClaw'), Row('SwinUnet'),
@@ -104,7 +104,7 @@ def paper_table(
         if path.is_file(): return pd.read_csv(path)
     raise SnetError("The papers' numbers (data/results/papers) are not at hand; run the command inside a checkout of snetlib.")
 
-# %% ../nbs/55_reproduce.ipynb #cd0113ca
+# %% ../nbs/55_reproduce.ipynb #50ced6f1
 HALF = dict(channels=(32, 64, 128, 256, 512))   # Attention U-Net with half of its 64 … 1024 channels, beside networks of half the width
 SCALES = {
     'paper': dict(recipe=None, changes={}, data={}, models={}, about="the paper's data, image size and recipe"),
@@ -153,7 +153,7 @@ def data_root(
     if not folder.is_dir(): raise SnetError(f'{data} is no folder; name the folder of {dataset} with --data.')
     return folder
 
-# %% ../nbs/55_reproduce.ipynb #702a88aa
+# %% ../nbs/55_reproduce.ipynb #bcf0dd7b
 def run_name(
     config: dict,   # from `run_config`
 ) -> str:
@@ -182,7 +182,7 @@ def claimed(
         except BlockingIOError: yield False; return
         yield True
 
-# %% ../nbs/55_reproduce.ipynb #0079ec61
+# %% ../nbs/55_reproduce.ipynb #c74d27e1
 def run_one(
     config: dict,         # from `run_config`
     cache,                # folder of all runs
@@ -211,7 +211,7 @@ def run_one(
     with atomic_path(folder/'done.json') as tmp: tmp.write_text(json.dumps(done, indent=1))
     return done
 
-# %% ../nbs/55_reproduce.ipynb #9d35302f
+# %% ../nbs/55_reproduce.ipynb #9f6de145
 def work_through(
     steps: list,         # from `plan`
     cache,               # folder of all runs
@@ -243,7 +243,7 @@ def all_devices() -> list:
     "Every GPU, or the CPU."
     return [f'cuda:{i}' for i in range(torch.cuda.device_count())] or ['cpu']
 
-# %% ../nbs/55_reproduce.ipynb #4dd4b042
+# %% ../nbs/55_reproduce.ipynb #8d35ea9a
 def two_way_interval(
     values: np.ndarray,      # (seeds, cases, classes); NaN: undefined
     n_resamples: int=2000,   # draws
@@ -263,7 +263,7 @@ def two_way_interval(
     else: draws = bootstrap((s, c), mean, n_resamples=n_resamples, vectorized=False, method='percentile', rng=rng).bootstrap_distribution
     return centre, *np.nanpercentile(draws, [2.5, 97.5])
 
-# %% ../nbs/55_reproduce.ipynb #37cd20fc
+# %% ../nbs/55_reproduce.ipynb #906fd5a7
 def run_values(
     configs: list,              # one row's configurations, one a seed; all finished
     cache,                      # folder of all runs
@@ -289,7 +289,7 @@ def common_cases(configs, cache):
 
 def number(v): return '–' if np.isnan(v[0]) else f'{v[0]:.2f}' + ('' if np.isnan(v[1]) else f' [{v[1]:.2f}, {v[2]:.2f}]')
 
-# %% ../nbs/55_reproduce.ipynb #caa07893
+# %% ../nbs/55_reproduce.ipynb #3975ee5c
 def verdict(
     ours: tuple,           # (mean, lo, hi)
     paper: float,          # the paper's value
@@ -310,7 +310,7 @@ def verdict(
     if max(gain[1]*side, gain[2]*side) < 0: return f'not reproduced: {gain[0]:+.2f} to the row before, the opposite of the paper\'s {claimed:+.2f}'
     return f'not reproduced: {gain[0]:+.2f} to the row before with an interval that holds 0; the paper {claimed:+.2f}'
 
-# %% ../nbs/55_reproduce.ipynb #2415eef7
+# %% ../nbs/55_reproduce.ipynb #729887a6
 def cases_table(
     name: str,       # an experiment of kind 'cases'
     steps: list,     # from `plan`
@@ -357,7 +357,7 @@ def beside(values, reference, scale):
     d = two_way_interval(reference - values); word = 'better' if d[1] > 0 else 'worse' if d[2] < 0 else 'not told apart'
     return {'SNet minus this': number(d), 'verdict': f'not in the paper\'s table; SNet is {word} here'}
 
-# %% ../nbs/55_reproduce.ipynb #32f2523e
+# %% ../nbs/55_reproduce.ipynb #c81ec49c
 def image_confusions(
     config: dict,   # a finished run
     cache,          # folder of all runs
@@ -406,7 +406,7 @@ def bands_table(
                 rows.append(line)
     return pd.DataFrame(rows).set_index(['data', 'method', 'band'])
 
-# %% ../nbs/55_reproduce.ipynb #cc1e9333
+# %% ../nbs/55_reproduce.ipynb #4bf0613f
 def size_table(
     rows: tuple,          # of `Row`
     paper: pd.DataFrame,  # with params_million
@@ -443,7 +443,7 @@ def data_table(
                                  verdict='reproduced' if same else f'not reproduced: {len(share)} images with a target here, {p.images_train + p.images_test:.0f} in the paper'))
     return pd.DataFrame(found).set_index('data')
 
-# %% ../nbs/55_reproduce.ipynb #748b7277
+# %% ../nbs/55_reproduce.ipynb #716a3da0
 def largest_slice(
     label: np.ndarray,   # (z, H, W)
 ) -> int:
@@ -478,7 +478,7 @@ def figure(
     x, y = torch.cat(x), torch.cat(y)
     return figure1(run.model, x) if name == 'figure1' else figure2({k.lower(): r.model for k, r in ready.items()}, x, y)
 
-# %% ../nbs/55_reproduce.ipynb #f6d0cd79
+# %% ../nbs/55_reproduce.ipynb #ccee2183
 def ready_data(
     steps: list,    # from `plan`
     cache,          # folder of all runs
@@ -548,7 +548,7 @@ def write_table(out, name, scale, table, about, runs=()):
     write_report(out/f'{name}_{scale}.html', f'{name}, {scale}', [about, (shown, 'Ours beside the paper\'s.')])
     return table
 
-# %% ../nbs/55_reproduce.ipynb #fcb20828
+# %% ../nbs/55_reproduce.ipynb #84fd6287
 def recorded(
     name: str,            # 'table5', …
     scale: str='small',   # 'paper' | 'small'
