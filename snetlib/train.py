@@ -8,7 +8,7 @@ __all__ = ['make_loss', 'make_optimiser', 'learning_rate', 'Schedule', 'pick_pre
            'write_log', 'snet_learner', 'fit_recipe', 'load_state', 'load_tensors', 'same_weights', 'run_config',
            'train_run', 'cache_folder', 'check_run']
 
-# %% ../nbs/45_train.ipynb #e81153bf
+# %% ../nbs/45_train.ipynb #939f280b
 import errno, json, math, os, sys, time
 from functools import partial
 from pathlib import Path
@@ -27,13 +27,14 @@ from tqdm.auto import tqdm
 from .core import SnetError, atomic_path, provenance, seed_everything
 from .data.catalogue import get_dataset
 from .data.loaders import load_slices, slice_dls
+from .distributed import distribute, from_rank0, rank, together, world
 from .layers import has_bfloat16
 from .losses import CrossEntropy, SNetLoss
 from .metrics import confusion
 from .models import create_model
 from .recipes import get_recipe
 
-# %% ../nbs/45_train.ipynb #a2e9e19a
+# %% ../nbs/45_train.ipynb #601a79a4
 def make_loss(
     recipe: dict,   # a complete recipe
 ) -> nn.Module:
@@ -48,7 +49,7 @@ def make_optimiser(
     if recipe['opt'] == 'sgd': return partial(OptimWrapper, opt=torch.optim.SGD, momentum=recipe['momentum'], weight_decay=recipe['wd'])
     return partial(OptimWrapper, opt=torch.optim.AdamW, betas=(recipe['momentum'], 0.999), weight_decay=recipe['wd'])
 
-# %% ../nbs/45_train.ipynb #d746dfc3
+# %% ../nbs/45_train.ipynb #72214c18
 def learning_rate(
     recipe: dict,   # a complete recipe
     progress,       # share of the run that is done, 0 to 1
@@ -60,7 +61,7 @@ def learning_rate(
     t = (t - recipe['warmup']) / (1 - recipe['warmup']) if recipe['warmup'] < 1 else 1.
     return recipe['lr_end'] + (recipe['lr'] - recipe['lr_end']) * (1 - t)**recipe['power']
 
-# %% ../nbs/45_train.ipynb #3e48c691
+# %% ../nbs/45_train.ipynb #8464e4ec
 class Schedule(Callback):
     "Set the learning rate before every batch, and end the run when its seconds or steps are used up."
     order = 5
@@ -72,14 +73,18 @@ class Schedule(Callback):
         seconds = self.recipe['seconds']
         return self.used / seconds if seconds else self.pct_train
 
+    def tick(self):
+        self.used = time.monotonic() - self.clock
+        if self.recipe['seconds']: self.used = from_rank0(lambda: self.used)   # one clock decides when all processes stop
+
     def before_batch(self):
         if not self.training: return
-        self.used = time.monotonic() - self.clock
+        self.tick()
         self.opt.set_hypers(lr=learning_rate(self.recipe, self.progress()))
 
     def after_batch(self):
         if not self.training: return
-        self.used = time.monotonic() - self.clock
+        self.tick()
         if self.recipe['seconds'] and self.used >= self.recipe['seconds']: raise CancelTrainException
         if self.recipe['steps'] and self.epoch * self.n_iter + self.iter + 1 >= self.recipe['steps']: raise CancelTrainException
 
@@ -90,7 +95,7 @@ class Schedule(Callback):
         last = self.epoch == self.n_epoch - 1 or (self.recipe['seconds'] and self.used >= self.recipe['seconds'])
         if (self.epoch + 1) % self.recipe['valid_every'] and not last: raise CancelValidException
 
-# %% ../nbs/45_train.ipynb #30dd212a
+# %% ../nbs/45_train.ipynb #69dfc8f5
 def pick_precision(
     name: str,      # 'auto', 'float32', 'bfloat16', 'float16'
     device: str,    # 'cpu', 'cuda', …
@@ -111,7 +116,7 @@ class Precision(MixedPrecision):
         self.learn.scaler = torch.amp.GradScaler(device, enabled=self.dtype == torch.float16)   # bfloat16 has float32's range and needs no scaling
         if getattr(self.checkpoint, 'scaler_state', None): self.learn.scaler.load_state_dict(self.checkpoint.scaler_state)
 
-# %% ../nbs/45_train.ipynb #e0999d30
+# %% ../nbs/45_train.ipynb #0d9dd6bf
 def dice_of_confusion(
     counts,   # (…, n, n), truth by prediction: an array or a tensor
 ) -> torch.Tensor:
@@ -119,7 +124,7 @@ def dice_of_confusion(
     counts = torch.as_tensor(counts); both = counts.diagonal(dim1=-2, dim2=-1).double()
     return (2*both / (counts.sum(-1) + counts.sum(-2)))[..., 1:]
 
-# %% ../nbs/45_train.ipynb #f63adad6
+# %% ../nbs/45_train.ipynb #8ee0d4c6
 class CaseDice(Metric):
     "Mean over classes of the mean over validation cases of Dice (corrected protocol): what the best checkpoint is chosen by."
     def __init__(self, case_ids, ignore_index=None): self.case_ids, self.ignore_index = list(case_ids), ignore_index; self.reset()
@@ -141,7 +146,7 @@ class CaseDice(Metric):
     @property
     def name(self): return 'valid_dice'
 
-# %% ../nbs/45_train.ipynb #b775cf43
+# %% ../nbs/45_train.ipynb #08997a45
 class NaNGuard(Callback):
     "Stop with a `SnetError` that names the batch when the loss is not finite."
     order, run_valid = MixedPrecision.order + 1, False
@@ -162,14 +167,14 @@ def batch_cases(
     if order is None or ids is None: return []
     return sorted({str(ids[j]) for j in list(order)[i*dl.bs:(i + 1)*dl.bs]})
 
-# %% ../nbs/45_train.ipynb #3fed4a63
+# %% ../nbs/45_train.ipynb #5dd3fd83
 class EpochSeed(Callback):
     "Seed all generators at the start of each epoch from (seed, epoch)."
     order = -20
     def __init__(self, seed): self.seed = seed
     def before_epoch(self): seed_everything(self.seed, self.epoch + 1)
 
-# %% ../nbs/45_train.ipynb #78fd9cd0
+# %% ../nbs/45_train.ipynb #a0a31161
 class Progress(Callback):
     "One tqdm bar for the whole run on a terminal; one line an epoch elsewhere."
     order = 70
@@ -188,7 +193,7 @@ class Progress(Callback):
         if self.bar.disable and row.get('epoch') == self.epoch: print(' '.join(f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}' for k, v in row.items()), file=sys.stderr, flush=True)
     def after_fit(self): self.bar.close()
 
-# %% ../nbs/45_train.ipynb #1abe49e3
+# %% ../nbs/45_train.ipynb #00d0aa01
 class Checkpoint(Callback):
     "Write last.pth (to continue), best.pth (highest validation Dice) and log.csv after every epoch."
     order = 60
@@ -208,7 +213,7 @@ class Checkpoint(Callback):
         score = valid.get('valid_dice')
         improved = score is not None and score > self.best
         if improved: self.best = score
-        if self.folder: self.save(improved)
+        if self.folder and rank() == 0: self.save(improved)
 
     def state(self):
         "Everything that a continued run needs, as tensors and plain numbers."
@@ -226,8 +231,8 @@ def raw_model(
     model: nn.Module,   # a module, perhaps compiled or wrapped for several devices
 ) -> nn.Module:
     "The module itself, without what torch.compile or DistributedDataParallel put around it."
-    model = getattr(model, '_orig_mod', model)
-    return getattr(model, 'module', model) if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    if isinstance(model, nn.parallel.DistributedDataParallel): model = model.module
+    return getattr(model, '_orig_mod', model)
 
 def save_tensors(
     state,   # nested dictionaries of tensors and plain values
@@ -247,7 +252,7 @@ def write_log(
     lines = [','.join(columns)] + [','.join('' if row.get(c) is None else str(row.get(c)) for c in columns) for row in history]
     Path(path).write_text('\n'.join(lines) + '\n')
 
-# %% ../nbs/45_train.ipynb #fdf91ff1
+# %% ../nbs/45_train.ipynb #b2837a2a
 def snet_learner(
     dls,                       # fastai DataLoaders, e.g. from `slice_dls`; needs c_in, n_out, valid_ds.case_ids
     model='snet_tiny',         # a registered name, or any nn.Module that maps (b, c_in, h, w) to logits (b, n_out, h, w)
@@ -270,16 +275,16 @@ def snet_learner(
     cbs = [EpochSeed(seed), Schedule(recipe), NaNGuard(), Checkpoint(run, fingerprint)]
     if precision != 'float32': cbs.append(Precision(precision))
     if recipe['clip']: cbs.append(GradientClip(recipe['clip']))
-    if progress: cbs.append(Progress(recipe['seconds']))
+    if progress and rank() == 0: cbs.append(Progress(recipe['seconds']))
     metric = CaseDice(dls.valid_ds.case_ids, recipe['ignore_index'])
     learn = Learner(dls, net.to(device), make_loss(recipe), make_optimiser(recipe), lr=recipe['lr'], metrics=[metric], cbs=cbs, path=run or '.')
     learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, ProgressCallback)])
     learn.logger = lambda *_: None
     if recipe['compile']: learn.model = torch.compile(learn.model)
     learn.recipe = recipe
-    return learn
+    return distribute(learn)
 
-# %% ../nbs/45_train.ipynb #1814cbd6
+# %% ../nbs/45_train.ipynb #80294199
 def fit_recipe(
     learn: Learner,         # from `snet_learner`
     resume: bool=False,     # continue from run/last.pth if it is there
@@ -288,7 +293,7 @@ def fit_recipe(
     recipe, check = learn.recipe, learn.checkpoint
     epochs = math.ceil(recipe['steps'] / len(learn.dls.train)) if recipe['steps'] else recipe['epochs']
     learn.create_opt()
-    if resume and check.folder and (check.folder/'last.pth').exists(): load_state(learn, check.folder/'last.pth')
+    if resume and check.folder and from_rank0((check.folder/'last.pth').exists): load_state(learn, check.folder/'last.pth')
     try: check.start < epochs and learn.fit(epochs, start_epoch=check.start)
     except SnetError as e: raise SnetError(str(e).split(':\n\t')[-1]) from None   # fastai puts the callback's name in front
     return learn
@@ -298,7 +303,7 @@ def load_state(
     path,             # last.pth
 ):
     "Put a learner into the state that `Checkpoint` saved. Raises `SnetError` for a damaged file or another configuration."
-    state = load_tensors(path); check = learn.checkpoint
+    state, check = from_rank0(lambda: load_tensors(path)), learn.checkpoint
     if state['fingerprint'] != check.fingerprint: raise SnetError(f'{path} was trained with another configuration; repeat the settings of that run (see config.json) or choose another --out.')
     try: raw_model(learn.model).load_state_dict(state['model'])
     except RuntimeError as e: raise SnetError(f'{path} holds the weights of another network; use the model named in its config.json.') from e
@@ -314,7 +319,7 @@ def load_tensors(
     except FileNotFoundError as e: raise SnetError(f'There is no checkpoint {path}; train first, or name the folder of a run.') from e
     except Exception as e: raise SnetError(f'{path} is damaged or no checkpoint of snetlib ({type(e).__name__}); restore it from a copy, or train again without --resume.') from e
 
-# %% ../nbs/45_train.ipynb #bb449032
+# %% ../nbs/45_train.ipynb #ea516e4f
 def same_weights(
     a: nn.Module,   # a module
     b: nn.Module,   # another one of the same kind
@@ -323,7 +328,7 @@ def same_weights(
     a, b = a.state_dict(), b.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
-# %% ../nbs/45_train.ipynb #8b8c181f
+# %% ../nbs/45_train.ipynb #be35bacc
 def run_config(
     dataset: str,      # a name from snetlib.data.catalogue
     model: str,        # a registered model
@@ -348,7 +353,7 @@ def train_run(
     root=None,                 # folder of the prepared data
     seed: int=0,               # seed of the run
     resume: bool=False,        # continue where the folder's last.pth stopped
-    device=None,               # 'cpu', 'cuda'; None: the GPU if there is one
+    device=None,               # 'cpu', 'cuda'; None: the GPU if there is one, of several processes each its own
     progress: bool=True,       # bar or lines on stderr
     model_kwargs=None,         # further keywords of the model
     data_kwargs=None,          # further keywords of the data set
@@ -356,19 +361,21 @@ def train_run(
     **changes,                 # lines of the recipe to change
 ) -> Learner:
     "Train, or continue, a run in a folder. Raises `SnetError` if the folder holds a run and `resume` is off, or a run of another configuration and it is on."
-    run, recipe = Path(run), get_recipe(recipe, **changes)
-    config = run_config(dataset, model, recipe, root=root, seed=seed, model_kwargs=model_kwargs, data_kwargs=data_kwargs)
-    check_run(run, config, resume)
-    kept = dict(cache=cache_folder(run, root) if cache is True else cache or None) | (data_kwargs or {})
-    part = lambda name: load_slices(dataset, root, name, size=recipe['size'], **kept)
-    train, valid = part('train'), part('valid')
-    dls = slice_dls(train, valid, bs=recipe['bs'], augment=recipe['augment'], seed=seed, num_workers=recipe['num_workers'], device=device,
-                    ignore_index=0 if recipe['ignore_index'] is None else recipe['ignore_index'])
-    learn = snet_learner(dls, model, recipe, seed=seed, run=run, progress=progress, model_kwargs=model_kwargs, fingerprint=json.dumps(config, sort_keys=True))
-    about = dict(class_names=list(train.class_names), c_in=train.c_in, n_out=train.n_out, intensity=get_dataset(dataset, root, (data_kwargs or {}).get('config')).intensity,
-                 counts=dict(train_slices=len(train), train_cases=len(set(train.case_ids)), valid_slices=len(valid), valid_cases=len(set(valid.case_ids))))
-    with atomic_path(run/'config.json') as tmp: tmp.write_text(json.dumps(config | dict(data=about, origin=provenance()), indent=1))
-    return fit_recipe(learn, resume)
+    with together(device) as device:   # every process that torchrun started; alone: nothing
+        run, recipe = Path(run), get_recipe(recipe, **changes)
+        config = run_config(dataset, model, recipe, root=root, seed=seed, model_kwargs=model_kwargs, data_kwargs=data_kwargs)
+        from_rank0(lambda: check_run(run, config, resume))
+        kept = dict(cache=cache_folder(run, root) if cache is True else cache or None) | (data_kwargs or {})
+        part = lambda name: load_slices(dataset, root, name, size=recipe['size'], **kept)
+        train, valid = part('train'), part('valid')
+        dls = slice_dls(train, valid, bs=recipe['bs'], augment=recipe['augment'], seed=seed, num_workers=recipe['num_workers'], device=device,
+                        ignore_index=0 if recipe['ignore_index'] is None else recipe['ignore_index'])
+        learn = snet_learner(dls, model, recipe, seed=seed, run=run, progress=progress, model_kwargs=model_kwargs, fingerprint=json.dumps(config, sort_keys=True))
+        about = dict(class_names=list(train.class_names), c_in=train.c_in, n_out=train.n_out, intensity=get_dataset(dataset, root, (data_kwargs or {}).get('config')).intensity,
+                     counts=dict(train_slices=len(train), train_cases=len(set(train.case_ids)), valid_slices=len(valid), valid_cases=len(set(valid.case_ids))))
+        if rank() == 0:
+            with atomic_path(run/'config.json') as tmp: tmp.write_text(json.dumps(config | dict(data=about, origin=provenance() | dict(processes=world())), indent=1))
+        return fit_recipe(learn, resume)
 
 def cache_folder(
     run,    # folder of the run
