@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['ORGANS', 'GROUPS', 'HEART', 'SOSEG', 'EXPERIMENTS', 'HALF', 'SCALES', 'EXTRA', 'BAND_NAMES', 'BAND_SCORES', 'Row',
-           'Experiment', 'rows_of', 'paper_table', 'plan', 'configuration', 'data_root', 'run_name', 'finished',
-           'claimed', 'run_one', 'work_through', 'work_side_by_side', 'all_devices', 'two_way_interval', 'run_values',
+           'Experiment', 'paper_table', 'plan', 'configuration', 'data_root', 'run_name', 'finished', 'claimed',
+           'run_one', 'work_through', 'work_side_by_side', 'all_devices', 'two_way_interval', 'run_values',
            'common_cases', 'number', 'verdict', 'cases_table', 'beside', 'image_confusions', 'bands_table',
            'size_table', 'data_table', 'largest_slice', 'figure', 'ready_data', 'caption', 'reproduce', 'write_table',
            'recorded', 'numbers', 'ladder_figure']
 
-# %% ../nbs/55_reproduce.ipynb #9748d5a3
+# %% ../nbs/55_reproduce.ipynb #802d6c5e
 import fcntl, hashlib, json, os, re, subprocess, sys, time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ from .report import to_latex, to_markdown, write_report
 from .train import run_config, train_run
 from .viz import montage
 
-# %% ../nbs/55_reproduce.ipynb #2ffcbd24
+# %% ../nbs/55_reproduce.ipynb #607d4882
 @dataclass(frozen=True)
 class Row:
     "A line of a table: the paper's name for it, and our network."
@@ -58,15 +58,13 @@ class Experiment:
     kind: str = 'cases'          # 'cases': Dice per case; 'bands': scores by size of the target; 'size': parameters; 'data': counts; 'figure'
     ladder: bool = False         # each row adds one part to the row before: the paper's claim is that it helps
 
-def rows_of(**known): return tuple(Row(m.replace('_', ' '), n) for m, n in known.items())
-
 ORGANS = {c: (n,) for c, n in dict(aorta='aorta', gallbladder='gallbladder', kidney_l='left kidney', kidney_r='right kidney', pancreas='pancreas',
                                   liver='liver', spleen='spleen', stomach='stomach').items()}
 GROUPS = dict(tissues=('aorta',), small=('gallbladder', 'left kidney', 'right kidney', 'pancreas'), large=('liver', 'spleen', 'stomach'))
 HEART = dict(rv=('RV',), myo=('Myo',), lv=('LV',))
 SOSEG = (Row('U-Net', 'unet'), Row('U-Net++', 'unetpp'), Row('PraNet'), Row('HRNet', 'hrnet'), Row('CaraNet'), Row('CFANet'), Row('SoSegFormer', 'sosegformer_base'))
 
-# %% ../nbs/55_reproduce.ipynb #cafe060e
+# %% ../nbs/55_reproduce.ipynb #6991031e
 EXPERIMENTS = {e.name: e for e in (
     Experiment('table1', 'Synapse, eight organs', 'snet_table1', (
         Row('V-Net', 'vnet'), Row('DARR'), Row('U-Net', 'unet'), Row('Att-UNet', 'attention_unet'), Row('R50 ViT'), Row('TransUNet'), Row('TransClaw'), Row('SwinUnet'),
@@ -104,7 +102,7 @@ def paper_table(
         if path.is_file(): return pd.read_csv(path)
     raise SnetError("The papers' numbers (data/results/papers) are not at hand; run the command inside a checkout of snetlib.")
 
-# %% ../nbs/55_reproduce.ipynb #50ced6f1
+# %% ../nbs/55_reproduce.ipynb #0fdb65ae
 HALF = dict(channels=(32, 64, 128, 256, 512))   # Attention U-Net with half of its 64 … 1024 channels, beside networks of half the width
 SCALES = {
     'paper': dict(recipe=None, changes={}, data={}, models={}, about="the paper's data, image size and recipe"),
@@ -153,7 +151,7 @@ def data_root(
     if not folder.is_dir(): raise SnetError(f'{data} is no folder; name the folder of {dataset} with --data.')
     return folder
 
-# %% ../nbs/55_reproduce.ipynb #bcf0dd7b
+# %% ../nbs/55_reproduce.ipynb #811bee89
 def run_name(
     config: dict,   # from `run_config`
 ) -> str:
@@ -182,7 +180,7 @@ def claimed(
         except BlockingIOError: yield False; return
         yield True
 
-# %% ../nbs/55_reproduce.ipynb #c74d27e1
+# %% ../nbs/55_reproduce.ipynb #cc7eddf5
 def run_one(
     config: dict,         # from `run_config`
     cache,                # folder of all runs
@@ -211,7 +209,7 @@ def run_one(
     with atomic_path(folder/'done.json') as tmp: tmp.write_text(json.dumps(done, indent=1))
     return done
 
-# %% ../nbs/55_reproduce.ipynb #9f6de145
+# %% ../nbs/55_reproduce.ipynb #1b89ad4e
 def work_through(
     steps: list,         # from `plan`
     cache,               # folder of all runs
@@ -243,7 +241,7 @@ def all_devices() -> list:
     "Every GPU, or the CPU."
     return [f'cuda:{i}' for i in range(torch.cuda.device_count())] or ['cpu']
 
-# %% ../nbs/55_reproduce.ipynb #8d35ea9a
+# %% ../nbs/55_reproduce.ipynb #b0d7bdbb
 def two_way_interval(
     values: np.ndarray,      # (seeds, cases, classes); NaN: undefined
     n_resamples: int=2000,   # draws
@@ -263,7 +261,7 @@ def two_way_interval(
     else: draws = bootstrap((s, c), mean, n_resamples=n_resamples, vectorized=False, method='percentile', rng=rng).bootstrap_distribution
     return centre, *np.nanpercentile(draws, [2.5, 97.5])
 
-# %% ../nbs/55_reproduce.ipynb #906fd5a7
+# %% ../nbs/55_reproduce.ipynb #e023dc90
 def run_values(
     configs: list,              # one row's configurations, one a seed; all finished
     cache,                      # folder of all runs
@@ -287,9 +285,13 @@ def common_cases(configs, cache):
     sets = [set(pd.read_csv(Path(cache)/run_name(c)/'scores/scores.csv', dtype={'case': str})['case']) for c in configs]
     return sorted(set.intersection(*sets)) if sets else []
 
-def number(v): return '–' if np.isnan(v[0]) else f'{v[0]:.2f}' + ('' if np.isnan(v[1]) else f' [{v[1]:.2f}, {v[2]:.2f}]')
+def number(
+    v: tuple,   # (mean, lo, hi)
+) -> str:
+    "As the tables print it: '71.20 [68.10, 74.00]'; a dash for nothing."
+    return '–' if np.isnan(v[0]) else f'{v[0]:.2f}' + ('' if np.isnan(v[1]) else f' [{v[1]:.2f}, {v[2]:.2f}]')
 
-# %% ../nbs/55_reproduce.ipynb #3975ee5c
+# %% ../nbs/55_reproduce.ipynb #99c0df86
 def verdict(
     ours: tuple,           # (mean, lo, hi)
     paper: float,          # the paper's value
@@ -310,7 +312,7 @@ def verdict(
     if max(gain[1]*side, gain[2]*side) < 0: return f'not reproduced: {gain[0]:+.2f} to the row before, the opposite of the paper\'s {claimed:+.2f}'
     return f'not reproduced: {gain[0]:+.2f} to the row before with an interval that holds 0; the paper {claimed:+.2f}'
 
-# %% ../nbs/55_reproduce.ipynb #729887a6
+# %% ../nbs/55_reproduce.ipynb #b40582a6
 def cases_table(
     name: str,       # an experiment of kind 'cases'
     steps: list,     # from `plan`
@@ -357,7 +359,7 @@ def beside(values, reference, scale):
     d = two_way_interval(reference - values); word = 'better' if d[1] > 0 else 'worse' if d[2] < 0 else 'not told apart'
     return {'SNet minus this': number(d), 'verdict': f'not in the paper\'s table; SNet is {word} here'}
 
-# %% ../nbs/55_reproduce.ipynb #c81ec49c
+# %% ../nbs/55_reproduce.ipynb #e150f659
 def image_confusions(
     config: dict,   # a finished run
     cache,          # folder of all runs
@@ -369,7 +371,7 @@ def image_confusions(
     if not path.exists():
         run = load_run(path.parent); n = len(run.class_names); counts = []
         for case in load_cases(config['dataset'], config['root'], part, **config['data_kwargs']):
-            pred = predict_case(run, case)
+            pred = predict_case(run, case, case.intensity)   # a prepared case is scaled already
             counts += [confusion(np.where(t == 255, 0, p), np.where(t == 255, 0, t), n) for p, t in zip(pred, case.label)]
         with atomic_path(path) as tmp:
             with open(tmp, 'wb') as f: np.save(f, np.stack(counts))
@@ -406,7 +408,7 @@ def bands_table(
                 rows.append(line)
     return pd.DataFrame(rows).set_index(['data', 'method', 'band'])
 
-# %% ../nbs/55_reproduce.ipynb #4bf0613f
+# %% ../nbs/55_reproduce.ipynb #7771e023
 def size_table(
     rows: tuple,          # of `Row`
     paper: pd.DataFrame,  # with params_million
@@ -443,7 +445,7 @@ def data_table(
                                  verdict='reproduced' if same else f'not reproduced: {len(share)} images with a target here, {p.images_train + p.images_test:.0f} in the paper'))
     return pd.DataFrame(found).set_index('data')
 
-# %% ../nbs/55_reproduce.ipynb #716a3da0
+# %% ../nbs/55_reproduce.ipynb #66b0cbf1
 def largest_slice(
     label: np.ndarray,   # (z, H, W)
 ) -> int:
@@ -465,20 +467,20 @@ def figure(
     if name in ('figure7', 'figure3'):
         pictures, labels, titles = [], [], []
         for case in cases:
-            z = largest_slice(case.label); image = scale_intensity(case.image, run.intensity)[z]
+            z = largest_slice(case.label); image = scale_intensity(case.image, case.intensity or run.intensity)[z]
             for title, mask in {'image': np.zeros_like(case.label[z]), 'truth': case.label[z]}.items(): pictures.append(image); labels.append(mask); titles.append(title)
-            for method, r in ready.items(): pictures.append(image); labels.append(predict_case(r, case)[z]); titles.append(method)
+            for method, r in ready.items(): pictures.append(image); labels.append(predict_case(r, case, case.intensity)[z]); titles.append(method)
         return montage(pictures, labels, titles=titles, n=len(pictures), cols=2 + len(ready), class_names=run.class_names)
     from snetlib.data.core import resize_images, resize_labels
     size = run.size or (96, 96); x, y = [], []
     for case in cases:
-        z = largest_slice(case.label); image = scale_intensity(case.image, run.intensity)[z:z + 1]
+        z = largest_slice(case.label); image = scale_intensity(case.image, case.intensity or run.intensity)[z:z + 1]
         x.append(torch.from_numpy(np.ascontiguousarray(resize_images(image, size))).float()[:, None] if image.ndim == 3 else torch.from_numpy(np.ascontiguousarray(resize_images(image, size))).float().movedim(-1, 1))
         y.append(torch.from_numpy(resize_labels(case.label[z:z + 1], size)).long())
     x, y = torch.cat(x), torch.cat(y)
     return figure1(run.model, x) if name == 'figure1' else figure2({k.lower(): r.model for k, r in ready.items()}, x, y)
 
-# %% ../nbs/55_reproduce.ipynb #ccee2183
+# %% ../nbs/55_reproduce.ipynb #f9e8b833
 def ready_data(
     steps: list,    # from `plan`
     cache,          # folder of all runs
@@ -548,7 +550,7 @@ def write_table(out, name, scale, table, about, runs=()):
     write_report(out/f'{name}_{scale}.html', f'{name}, {scale}', [about, (shown, 'Ours beside the paper\'s.')])
     return table
 
-# %% ../nbs/55_reproduce.ipynb #84fd6287
+# %% ../nbs/55_reproduce.ipynb #3d7d425f
 def recorded(
     name: str,            # 'table5', …
     scale: str='small',   # 'paper' | 'small'
