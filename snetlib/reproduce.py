@@ -10,7 +10,7 @@ __all__ = ['ORGANS', 'GROUPS', 'HEART', 'SOSEG', 'EXPERIMENTS', 'HALF', 'SCALES'
            'size_table', 'data_table', 'largest_slice', 'figure', 'ready_data', 'caption', 'reproduce', 'write_table',
            'recorded', 'numbers', 'ladder_figure']
 
-# %% ../nbs/55_reproduce.ipynb #802d6c5e
+# %% ../nbs/55_reproduce.ipynb #2c617138
 import fcntl, hashlib, json, os, re, subprocess, sys, time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ from .report import to_latex, to_markdown, write_report
 from .train import run_config, train_run
 from .viz import montage
 
-# %% ../nbs/55_reproduce.ipynb #607d4882
+# %% ../nbs/55_reproduce.ipynb #32061845
 @dataclass(frozen=True)
 class Row:
     "A line of a table: the paper's name for it, and our network."
@@ -64,7 +64,7 @@ GROUPS = dict(tissues=('aorta',), small=('gallbladder', 'left kidney', 'right ki
 HEART = dict(rv=('RV',), myo=('Myo',), lv=('LV',))
 SOSEG = (Row('U-Net', 'unet'), Row('U-Net++', 'unetpp'), Row('PraNet'), Row('HRNet', 'hrnet'), Row('CaraNet'), Row('CFANet'), Row('SoSegFormer', 'sosegformer_base'))
 
-# %% ../nbs/55_reproduce.ipynb #6991031e
+# %% ../nbs/55_reproduce.ipynb #5c710590
 EXPERIMENTS = {e.name: e for e in (
     Experiment('table1', 'Synapse, eight organs', 'snet_table1', (
         Row('V-Net', 'vnet'), Row('DARR'), Row('U-Net', 'unet'), Row('Att-UNet', 'attention_unet'), Row('R50 ViT'), Row('TransUNet'), Row('TransClaw'), Row('SwinUnet'),
@@ -102,7 +102,7 @@ def paper_table(
         if path.is_file(): return pd.read_csv(path)
     raise SnetError("The papers' numbers (data/results/papers) are not at hand; run the command inside a checkout of snetlib.")
 
-# %% ../nbs/55_reproduce.ipynb #0fdb65ae
+# %% ../nbs/55_reproduce.ipynb #9d5002c5
 HALF = dict(channels=(32, 64, 128, 256, 512))   # Attention U-Net with half of its 64 … 1024 channels, beside networks of half the width
 SCALES = {
     'paper': dict(recipe=None, changes={}, data={}, models={}, about="the paper's data, image size and recipe"),
@@ -151,7 +151,7 @@ def data_root(
     if not folder.is_dir(): raise SnetError(f'{data} is no folder; name the folder of {dataset} with --data.')
     return folder
 
-# %% ../nbs/55_reproduce.ipynb #811bee89
+# %% ../nbs/55_reproduce.ipynb #43ea42a0
 def run_name(
     config: dict,   # from `run_config`
 ) -> str:
@@ -180,7 +180,7 @@ def claimed(
         except BlockingIOError: yield False; return
         yield True
 
-# %% ../nbs/55_reproduce.ipynb #cc7eddf5
+# %% ../nbs/55_reproduce.ipynb #78595c46
 def run_one(
     config: dict,         # from `run_config`
     cache,                # folder of all runs
@@ -209,7 +209,7 @@ def run_one(
     with atomic_path(folder/'done.json') as tmp: tmp.write_text(json.dumps(done, indent=1))
     return done
 
-# %% ../nbs/55_reproduce.ipynb #1b89ad4e
+# %% ../nbs/55_reproduce.ipynb #8de6c29b
 def work_through(
     steps: list,         # from `plan`
     cache,               # folder of all runs
@@ -241,7 +241,7 @@ def all_devices() -> list:
     "Every GPU, or the CPU."
     return [f'cuda:{i}' for i in range(torch.cuda.device_count())] or ['cpu']
 
-# %% ../nbs/55_reproduce.ipynb #b0d7bdbb
+# %% ../nbs/55_reproduce.ipynb #d44e25c8
 def two_way_interval(
     values: np.ndarray,      # (seeds, cases, classes); NaN: undefined
     n_resamples: int=2000,   # draws
@@ -261,7 +261,7 @@ def two_way_interval(
     else: draws = bootstrap((s, c), mean, n_resamples=n_resamples, vectorized=False, method='percentile', rng=rng).bootstrap_distribution
     return centre, *np.nanpercentile(draws, [2.5, 97.5])
 
-# %% ../nbs/55_reproduce.ipynb #e023dc90
+# %% ../nbs/55_reproduce.ipynb #b3128841
 def run_values(
     configs: list,              # one row's configurations, one a seed; all finished
     cache,                      # folder of all runs
@@ -291,7 +291,7 @@ def number(
     "As the tables print it: '71.20 [68.10, 74.00]'; a dash for nothing."
     return '–' if np.isnan(v[0]) else f'{v[0]:.2f}' + ('' if np.isnan(v[1]) else f' [{v[1]:.2f}, {v[2]:.2f}]')
 
-# %% ../nbs/55_reproduce.ipynb #99c0df86
+# %% ../nbs/55_reproduce.ipynb #05f19391
 def verdict(
     ours: tuple,           # (mean, lo, hi)
     paper: float,          # the paper's value
@@ -312,7 +312,7 @@ def verdict(
     if max(gain[1]*side, gain[2]*side) < 0: return f'not reproduced: {gain[0]:+.2f} to the row before, the opposite of the paper\'s {claimed:+.2f}'
     return f'not reproduced: {gain[0]:+.2f} to the row before with an interval that holds 0; the paper {claimed:+.2f}'
 
-# %% ../nbs/55_reproduce.ipynb #b40582a6
+# %% ../nbs/55_reproduce.ipynb #9806598d
 def cases_table(
     name: str,       # an experiment of kind 'cases'
     steps: list,     # from `plan`
@@ -359,7 +359,7 @@ def beside(values, reference, scale):
     d = two_way_interval(reference - values); word = 'better' if d[1] > 0 else 'worse' if d[2] < 0 else 'not told apart'
     return {'SNet minus this': number(d), 'verdict': f'not in the paper\'s table; SNet is {word} here'}
 
-# %% ../nbs/55_reproduce.ipynb #e150f659
+# %% ../nbs/55_reproduce.ipynb #d34e64ca
 def image_confusions(
     config: dict,   # a finished run
     cache,          # folder of all runs
@@ -408,7 +408,7 @@ def bands_table(
                 rows.append(line)
     return pd.DataFrame(rows).set_index(['data', 'method', 'band'])
 
-# %% ../nbs/55_reproduce.ipynb #7771e023
+# %% ../nbs/55_reproduce.ipynb #0a0fe77b
 def size_table(
     rows: tuple,          # of `Row`
     paper: pd.DataFrame,  # with params_million
@@ -445,7 +445,7 @@ def data_table(
                                  verdict='reproduced' if same else f'not reproduced: {len(share)} images with a target here, {p.images_train + p.images_test:.0f} in the paper'))
     return pd.DataFrame(found).set_index('data')
 
-# %% ../nbs/55_reproduce.ipynb #66b0cbf1
+# %% ../nbs/55_reproduce.ipynb #9804817a
 def largest_slice(
     label: np.ndarray,   # (z, H, W)
 ) -> int:
@@ -480,7 +480,7 @@ def figure(
     x, y = torch.cat(x), torch.cat(y)
     return figure1(run.model, x) if name == 'figure1' else figure2({k.lower(): r.model for k, r in ready.items()}, x, y)
 
-# %% ../nbs/55_reproduce.ipynb #f9e8b833
+# %% ../nbs/55_reproduce.ipynb #ba8d1300
 def ready_data(
     steps: list,    # from `plan`
     cache,          # folder of all runs
@@ -550,7 +550,7 @@ def write_table(out, name, scale, table, about, runs=()):
     write_report(out/f'{name}_{scale}.html', f'{name}, {scale}', [about, (shown, 'Ours beside the paper\'s.')])
     return table
 
-# %% ../nbs/55_reproduce.ipynb #3d7d425f
+# %% ../nbs/55_reproduce.ipynb #ca66bac4
 def recorded(
     name: str,            # 'table5', …
     scale: str='small',   # 'paper' | 'small'
