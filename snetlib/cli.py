@@ -80,6 +80,8 @@ def train(
     from snetlib.train import train_run
     learn = train_run(out, dataset, model, recipe, root=data, seed=seed, resume=resume, device=device, model_kwargs=parse_settings(model_set),
                       data_kwargs=parse_settings(data_set), **parse_settings(set))
+    from snetlib.distributed import rank
+    if rank(): return                                # of several processes one speaks
     best = learn.checkpoint.best
     typer.echo(f'{out}: {len(learn.checkpoint.history)} epochs, best validation Dice {best:.4f} (per case, corrected protocol)' if best >= 0 else f'{out}: no validation yet')
 

@@ -250,7 +250,7 @@ def predict_case(
     **kwargs,                # overlap, bs, resize, progress: see `predict_volume`
 ) -> np.ndarray:
     "Labels (z, H, W) of a case, at the intensity and size the run was trained with, or by tiles."
-    return predict_volume(run.model, case.image, intensity or run.intensity, tile=pick_tile(run, case.image.shape[1:3], tile), **(dict(size=run.size, c_in=run.config['data']['c_in']) | kwargs))
+    return predict_volume(run.model, case.image, intensity or case.intensity or run.intensity, tile=pick_tile(run, case.image.shape[1:3], tile), **(dict(size=run.size, c_in=run.config['data']['c_in']) | kwargs))
 
 def predict_file(
     run: Run,                # from `load_run`
