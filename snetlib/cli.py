@@ -168,6 +168,8 @@ def evaluate(
         scores = evaluate_files({n: Path(f) for n, _, f in named}, truth, out, tuple(classes.split(',')) if classes else None)
     from snetlib.report import score_table
     typer.echo(score_table(scores).to_string()); typer.echo(f'{out}/report.html')
+    lost = [line for f in sorted({*out.glob('failed.csv'), *out.glob('*/failed.csv')}) for line in f.read_text(encoding='utf-8').splitlines()[1:]]
+    if lost: raise SnetError(f'{len(lost)} cases could not be scored and are left out above; failed.csv in {out} says why. Mend them and give the same command again.')
 
 # %% ../nbs/57_cli.ipynb #15e0ad24
 @app.command()

@@ -90,3 +90,14 @@ def test_a_full_disk_stops_with_one_sentence_and_loses_nothing(run, tmp_path):
     if 'mount' in done.stderr and 'snet:' not in done.stderr: pytest.skip('no tmpfs here: ' + done.stderr.strip())
     assert 'The disk is full' in done.stderr and 'Traceback' not in done.stderr and 'code 1' in done.stdout
     assert done.stdout.split('code 1')[1].split() == ['config.json'], 'nothing half-written'
+
+def test_evaluate_says_which_cases_are_missing(tmp_path):
+    "The others are scored, and the exit code is not 0."
+    for folder in ('pred', 'truth'): (tmp_path/folder).mkdir()
+    mask = np.zeros((40, 36), np.uint8); mask[8:20, 8:20] = 1
+    for name in 'abc': Image.fromarray(mask).save(tmp_path/f'truth/{name}.png')
+    for name in 'ab': Image.fromarray(mask).save(tmp_path/f'pred/{name}.png')
+    refused(snet('evaluate', '--pred', tmp_path/'pred', '--truth', tmp_path/'truth', '--out', tmp_path/'out'), '1 cases', 'failed.csv')
+    assert 'a' in (tmp_path/'out/scores.csv').read_text() and (tmp_path/'out/failed.csv').read_text().splitlines()[1].startswith('c,')
+    Image.fromarray(mask).save(tmp_path/'pred/c.png')
+    done = snet('evaluate', '--pred', tmp_path/'pred', '--truth', tmp_path/'truth', '--out', tmp_path/'out'); assert done.returncode == 0, done.stderr
