@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ORGANS', 'GROUPS', 'HEART', 'SOSEG', 'EXPERIMENTS', 'HALF', 'SCALES', 'EXTRA', 'BAND_NAMES', 'BAND_SCORES', 'Row',
-           'Experiment', 'paper_table', 'plan', 'configuration', 'data_root', 'run_name', 'finished', 'claimed',
-           'run_one', 'work_through', 'work_side_by_side', 'all_devices', 'two_way_interval', 'run_values',
-           'common_cases', 'number', 'verdict', 'cases_table', 'beside', 'image_confusions', 'bands_table',
+           'Experiment', 'in_checkout', 'paper_table', 'plan', 'configuration', 'data_root', 'run_name', 'finished',
+           'claimed', 'run_one', 'work_through', 'work_side_by_side', 'all_devices', 'two_way_interval', 'run_values',
+           'common_cases', 'number', 'verdict', 'not_run', 'cases_table', 'beside', 'image_confusions', 'bands_table',
            'size_table', 'data_table', 'largest_slice', 'figure', 'ready_data', 'caption', 'reproduce', 'write_table',
            'recorded', 'numbers', 'ladder_figure']
 
@@ -92,14 +92,17 @@ EXPERIMENTS = {e.name: e for e in (
     Experiment('figure3', 'Small objects side by side', '', SOSEG, 'polypgen', 'sosegformer_paper', kind='figure'),
 )}
 
+def in_checkout(name):
+    "A file of data/results in the checkout that this module, or else the current folder, lies in; None without one."
+    start = Path(__file__).resolve() if '__file__' in globals() else Path.cwd()/'x'
+    return next((p for folder in (*start.parents, Path.cwd(), *Path.cwd().parents) if (p := folder/'data/results'/name).is_file()), None)
+
 def paper_table(
     name: str,   # 'table1' … 'table6', 'tableI' … 'tableIII'
 ) -> pd.DataFrame:
     "The paper's numbers, from data/results/papers of the checkout. Raises `SnetError` where the checkout is not at hand."
-    start = Path(__file__).resolve() if '__file__' in globals() else Path.cwd()/'x'
-    for folder in (*start.parents, *Path.cwd().parents, Path.cwd()):
-        path = folder/'data/results/papers'/f'{EXPERIMENTS[choose(name, EXPERIMENTS, "table")].paper}.csv'
-        if path.is_file(): return pd.read_csv(path)
+    path = in_checkout(f'papers/{EXPERIMENTS[choose(name, EXPERIMENTS, "table")].paper}.csv')
+    if path: return pd.read_csv(path)
     raise SnetError("The papers' numbers (data/results/papers) are not at hand; run the command inside a checkout of snetlib.")
 
 # %% ../nbs/55_reproduce.ipynb #9d5002c5
@@ -313,6 +316,10 @@ def verdict(
     return f'not reproduced: {gain[0]:+.2f} to the row before with an interval that holds 0; the paper {claimed:+.2f}'
 
 # %% ../nbs/55_reproduce.ipynb #9806598d
+def not_run(configs, why):
+    "Why none of these runs has a number."
+    return 'not run: ' + next((why[run_name(c)] for c in configs if run_name(c) in why), 'it has not finished' if configs else 'no well-kept library has this network yet')
+
 def cases_table(
     name: str,       # an experiment of kind 'cases'
     steps: list,     # from `plan`
@@ -330,8 +337,7 @@ def cases_table(
         line = dict(method=row.method) | {f'paper {c}': theirs[c] if theirs is not None else np.nan for c in (*e.columns, *(['avg'] if total == 'avg' else []))}
         configs = [c for r, _, c in steps if r == row and c is not None]; ready = [c for c in configs if finished(c, cache)]
         if not ready:
-            reason = next((why[run_name(c)] for c in configs if run_name(c) in why), 'it has not finished' if configs else 'no well-kept library has this network yet')
-            rows.append(line | dict(seeds=0, verdict=f'not run: {reason}')); before = None; continue
+            rows.append(line | dict(seeds=0, verdict=not_run(configs, why))); before = None; continue
         found = pd.read_csv(Path(cache)/run_name(ready[0])/'scores/scores.csv')['class'].unique()
         groups = {c: n for c, n in e.columns.items() if set(n) <= set(found)} or {n: (n,) for n in found}
         every = tuple(n for names in groups.values() for n in names)
@@ -371,7 +377,7 @@ def image_confusions(
     if not path.exists():
         run = load_run(path.parent); n = len(run.class_names); counts = []
         for case in load_cases(config['dataset'], config['root'], part, **config['data_kwargs']):
-            pred = predict_case(run, case, case.intensity)   # a prepared case is scaled already
+            pred = predict_case(run, case)
             counts += [confusion(np.where(t == 255, 0, p), np.where(t == 255, 0, t), n) for p, t in zip(pred, case.label)]
         with atomic_path(path) as tmp:
             with open(tmp, 'wb') as f: np.save(f, np.stack(counts))
@@ -402,8 +408,7 @@ def bands_table(
                     printed = f'{score}_{column}' if name == 'tableII' else score
                     if len(theirs): line[f'paper {score}'] = float(theirs[printed].iloc[0])
                     if ready: line[score] = np.mean([t.loc[band, score.split('_')[0]] for t in tables])*times
-                reason = next((why[run_name(c)] for c in configs if run_name(c) in why), 'it has not finished' if configs else 'no well-kept library has this network yet')
-                line['verdict'] = f'not run: {reason}' if not ready else 'not run: a smoke test says nothing about a score' if scale == 'smoke' else \
+                line['verdict'] = not_run(configs, why) if not ready else 'not run: a smoke test says nothing about a score' if scale == 'smoke' else \
                     'at this scale there is nothing to compare with' if scale != 'paper' else f"difference in mDice {line['mdice'] - line.get('paper mdice', np.nan):+.2f}; an interval is in the run's own report"
                 rows.append(line)
     return pd.DataFrame(rows).set_index(['data', 'method', 'band'])
@@ -469,7 +474,7 @@ def figure(
         for case in cases:
             z = largest_slice(case.label); image = scale_intensity(case.image, case.intensity or run.intensity)[z]
             for title, mask in {'image': np.zeros_like(case.label[z]), 'truth': case.label[z]}.items(): pictures.append(image); labels.append(mask); titles.append(title)
-            for method, r in ready.items(): pictures.append(image); labels.append(predict_case(r, case, case.intensity)[z]); titles.append(method)
+            for method, r in ready.items(): pictures.append(image); labels.append(predict_case(r, case)[z]); titles.append(method)
         return montage(pictures, labels, titles=titles, n=len(pictures), cols=2 + len(ready), class_names=run.class_names)
     from snetlib.data.core import resize_images, resize_labels
     size = run.size or (96, 96); x, y = [], []
@@ -556,11 +561,8 @@ def recorded(
     scale: str='small',   # 'paper' | 'small'
 ) -> pd.DataFrame | None:
     "The recorded table, or None where nothing has been run at this scale."
-    start = Path(__file__).resolve() if '__file__' in globals() else Path.cwd()/'x'
-    for folder in (*start.parents, Path.cwd(), *Path.cwd().parents):
-        path = folder/f'data/results/{name}_{scale}.csv'
-        if path.is_file(): return pd.read_csv(path).set_index('data' if name == 'tableI' else ['data', 'method', 'band'] if name in ('tableII', 'tableIII') else 'method')
-    return None
+    path = in_checkout(f'{name}_{scale}.csv')
+    return path and pd.read_csv(path).set_index('data' if name == 'tableI' else ['data', 'method', 'band'] if name in ('tableII', 'tableIII') else 'method')
 
 def numbers(
     text,   # '71.20 [68.10, 74.00]' as `cases_table` writes it
