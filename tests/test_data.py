@@ -120,7 +120,7 @@ def test_a_really_full_disk(tmp_path):
     for k in range(12):
         for f, a in (('images', rng.integers(0, 255, (224, 224, 3), np.uint8)), ('masks', np.eye(224, dtype=np.uint8))): (tmp_path/'raw'/f).mkdir(parents=True, exist_ok=True); Image.fromarray(a).save(tmp_path/'raw'/f/f'{k}.png')
     code = f'mount -t tmpfs -o size=1m tmpfs {disk} && {{ "$@"; echo "code $?"; find {disk}/out -type f; mount -o remount,size=9m {disk}; "$@"; echo "code $?"; }}'
-    snet = [sys.executable, '-c', 'from snetlib.cli import main; main()', 'prepare', 'folder', str(tmp_path/'raw'), '--out', str(disk/'out'), '--jobs', '1']   # with more, another process may be ended while it writes: its hidden .part file stays
+    snet = [sys.executable, '-c', 'from snetlib.cli import main; main()', 'prepare', 'folder', str(tmp_path/'raw'), '--out', str(disk/'out'), '--jobs', '2']
     done = subprocess.run(['unshare', '-m', 'sh', '-c', code, 'sh', *snet], capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
     if 'mount' in done.stderr and 'snet:' not in done.stderr: pytest.skip('no tmpfs here: ' + done.stderr.strip())
     assert 'isk is full' in done.stderr and 'Traceback' not in done.stderr
