@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['ORGANS', 'GROUPS', 'HEART', 'SOSEG', 'EXPERIMENTS', 'HALF', 'SCALES', 'EXTRA', 'BAND_NAMES', 'BAND_SCORES', 'Row',
            'Experiment', 'in_checkout', 'paper_table', 'plan', 'configuration', 'data_root', 'run_name', 'finished',
-           'claimed', 'run_one', 'work_through', 'work_side_by_side', 'all_devices', 'two_way_interval', 'run_values',
-           'common_cases', 'number', 'verdict', 'not_run', 'cases_table', 'beside', 'image_confusions', 'bands_table',
-           'size_table', 'data_table', 'largest_slice', 'figure', 'ready_data', 'caption', 'reproduce', 'write_table',
-           'recorded', 'numbers', 'ladder_figure']
+           'claimed', 'run_one', 'work_through', 'work_side_by_side', 'all_devices', 'two_way', 'two_way_interval',
+           'run_scores', 'read_scores', 'run_classes', 'run_values', 'common_cases', 'patients', 'number', 'numbers',
+           'verdict', 'not_run', 'cases_table', 'our_scores', 'beside', 'image_confusions', 'band_interval',
+           'bands_table', 'size_table', 'data_table', 'largest_slice', 'figure', 'ready_data', 'caption', 'reproduce',
+           'write_table', 'recorded', 'ladder_figure']
 
-# %% ../nbs/55_reproduce.ipynb #2c617138
+# %% ../nbs/55_reproduce.ipynb #c8c66fe3
 import fcntl, hashlib, json, os, re, subprocess, sys, time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache as remembered, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +27,18 @@ from .core import MODELS, SnetError, atomic_path, choose, count_parameters, gflo
 from .data.bands import band_masks
 from .data.catalogue import DATASETS, get_dataset
 from .data.core import scale_intensity
-from .data.loaders import load_cases
+from .data.loaders import find_cases, load_cases
 from .data.prepare import prepare
 from .evaluate import evaluate_run
 from .infer import load_run, predict_case
-from .metrics import confusion, signed_rank
+from .metrics import confusion, set_scores, signed_rank
 from .models import create_model
 from .recipes import get_recipe
 from .report import to_latex, to_markdown, write_report
 from .train import run_config, train_run
 from .viz import montage
 
-# %% ../nbs/55_reproduce.ipynb #32061845
+# %% ../nbs/55_reproduce.ipynb #834690c7
 @dataclass(frozen=True)
 class Row:
     "A line of a table: the paper's name for it, and our network."
@@ -64,7 +65,7 @@ GROUPS = dict(tissues=('aorta',), small=('gallbladder', 'left kidney', 'right ki
 HEART = dict(rv=('RV',), myo=('Myo',), lv=('LV',))
 SOSEG = (Row('U-Net', 'unet'), Row('U-Net++', 'unetpp'), Row('PraNet'), Row('HRNet', 'hrnet'), Row('CaraNet'), Row('CFANet'), Row('SoSegFormer', 'sosegformer_base'))
 
-# %% ../nbs/55_reproduce.ipynb #5c710590
+# %% ../nbs/55_reproduce.ipynb #b8eaa83e
 EXPERIMENTS = {e.name: e for e in (
     Experiment('table1', 'Synapse, eight organs', 'snet_table1', (
         Row('V-Net', 'vnet'), Row('DARR'), Row('U-Net', 'unet'), Row('Att-UNet', 'attention_unet'), Row('R50 ViT'), Row('TransUNet'), Row('TransClaw'), Row('SwinUnet'),
@@ -105,7 +106,7 @@ def paper_table(
     if path: return pd.read_csv(path)
     raise SnetError("The papers' numbers (data/results/papers) are not at hand; run the command inside a checkout of snetlib.")
 
-# %% ../nbs/55_reproduce.ipynb #9d5002c5
+# %% ../nbs/55_reproduce.ipynb #03c7f4b4
 HALF = dict(channels=(32, 64, 128, 256, 512))   # Attention U-Net with half of its 64 … 1024 channels, beside networks of half the width
 SCALES = {
     'paper': dict(recipe=None, changes={}, data={}, models={}, about="the paper's data, image size and recipe"),
@@ -138,9 +139,9 @@ def configuration(row, scale, recipe, dataset, data_kwargs, root, seed):
     "`run_config` of one row at one scale, or None."
     if row.model is None: return None
     model, kw = scale['models'].get(row.model, (row.model, {}))
-    base = scale['recipe'] or recipe
-    if base == 'cpu_small' and model.startswith('sosegformer'): base = 'sosegformer_cpu'
-    return run_config(dataset, model, get_recipe(base, **scale['changes']), root=root, seed=seed, model_kwargs=kw | dict(row.kwargs), data_kwargs=data_kwargs)
+    base, changes = scale['recipe'] or recipe, scale['changes']
+    if base == 'cpu_small' and recipe == 'sosegformer_paper': base, changes = 'sosegformer_cpu', changes | dict(augment=dict(hflip=.5))   # resized already: nothing to crop
+    return run_config(dataset, model, get_recipe(base, **changes), root=root, seed=seed, model_kwargs=kw | dict(row.kwargs), data_kwargs=data_kwargs)
 
 def data_root(
     dataset: str,   # name
@@ -154,7 +155,7 @@ def data_root(
     if not folder.is_dir(): raise SnetError(f'{data} is no folder; name the folder of {dataset} with --data.')
     return folder
 
-# %% ../nbs/55_reproduce.ipynb #43ea42a0
+# %% ../nbs/55_reproduce.ipynb #ee616f11
 def run_name(
     config: dict,   # from `run_config`
 ) -> str:
@@ -183,7 +184,7 @@ def claimed(
         except BlockingIOError: yield False; return
         yield True
 
-# %% ../nbs/55_reproduce.ipynb #78595c46
+# %% ../nbs/55_reproduce.ipynb #582f8731
 def run_one(
     config: dict,         # from `run_config`
     cache,                # folder of all runs
@@ -212,7 +213,7 @@ def run_one(
     with atomic_path(folder/'done.json') as tmp: tmp.write_text(json.dumps(done, indent=1))
     return done
 
-# %% ../nbs/55_reproduce.ipynb #8de6c29b
+# %% ../nbs/55_reproduce.ipynb #83af45ea
 def work_through(
     steps: list,         # from `plan`
     cache,               # folder of all runs
@@ -244,49 +245,72 @@ def all_devices() -> list:
     "Every GPU, or the CPU."
     return [f'cuda:{i}' for i in range(torch.cuda.device_count())] or ['cpu']
 
-# %% ../nbs/55_reproduce.ipynb #d44e25c8
-def two_way_interval(
-    values: np.ndarray,      # (seeds, cases, classes); NaN: undefined
+# %% ../nbs/55_reproduce.ipynb #d6703f6d
+def two_way(
+    statistic,               # (indices of seeds, indices of cases) -> a number
+    seeds: int,              # how many there are
+    cases: int,              # likewise
     n_resamples: int=2000,   # draws
     seed: int=0,             # of the draws
 ) -> tuple:
-    "(mean, lo, hi): mean over classes of the mean over cases of the mean over seeds, and its 95 % interval over seeds and cases. NaN bounds with fewer than two cases."
-    def mean(i, j):
-        with np.errstate(all='ignore'):
-            v = values[np.ix_(i.astype(int), j.astype(int))]
-            n = (~np.isnan(v)).sum((0, 1)); m = np.where(n, np.nansum(v, (0, 1))/np.maximum(n, 1), np.nan)
-        return float(np.nanmean(m)) if (n > 0).any() else np.nan
-    s, c = (np.arange(n) for n in values.shape[:2])
-    centre = mean(s, c)
-    if len(c) < 2: return centre, np.nan, np.nan
-    rng = np.random.default_rng(seed)
-    if len(s) < 2: draws = [mean(s, rng.choice(c, len(c))) for _ in range(n_resamples)]
-    else: draws = bootstrap((s, c), mean, n_resamples=n_resamples, vectorized=False, method='percentile', rng=rng).bootstrap_distribution
-    return centre, *np.nanpercentile(draws, [2.5, 97.5])
+    "(value, lo, hi): a statistic and its 95 % interval over seeds and cases. NaN bounds with fewer than two cases."
+    s, c = np.arange(seeds), np.arange(cases); rng = np.random.default_rng(seed)
+    centre, of = float(statistic(s, c)), lambda i, j: statistic(i.astype(int), j.astype(int))
+    if cases < 2: return centre, np.nan, np.nan
+    if seeds < 2: draws = [of(s, rng.choice(c, cases)) for _ in range(n_resamples)]
+    else: draws = bootstrap((s, c), of, n_resamples=n_resamples, vectorized=False, method='percentile', rng=rng).bootstrap_distribution
+    return centre, *(map(float, np.nanpercentile(draws, [2.5, 97.5])) if np.isfinite(draws).any() else (np.nan, np.nan))
 
-# %% ../nbs/55_reproduce.ipynb #b3128841
+def two_way_interval(
+    values: np.ndarray,      # (seeds, cases, classes); NaN: undefined
+    groups=None,             # indices of the cases of each patient, from `patients`; None: each case is one
+    **kw,                    # of `two_way`
+) -> tuple:
+    "(mean, lo, hi): mean over classes of the mean over cases of the mean over seeds, and its interval over seeds and patients."
+    groups = [[k] for k in range(values.shape[1])] if groups is None else groups
+    def mean(i, j):
+        v = values[np.ix_(i, np.concatenate([groups[k] for k in j]))]; n = (~np.isnan(v)).sum((0, 1))
+        return (np.nansum(v, (0, 1))[n > 0]/n[n > 0]).mean() if (n > 0).any() else np.nan
+    return two_way(mean, len(values), len(groups), **kw)
+
+# %% ../nbs/55_reproduce.ipynb #2774ef3f
+def run_scores(config, cache):
+    "scores.csv of a run. Raises `SnetError` for one that did not finish."
+    if not finished(config, cache): raise SnetError(f'{run_name(config)} did not finish; run the same snet reproduce again.')
+    path = Path(cache)/run_name(config)/'scores/scores.csv'
+    return read_scores(path, path.stat().st_mtime_ns)
+
+@lru_cache(256)
+def read_scores(path, age): return pd.read_csv(path, dtype={'case': str})   # one table asks for the same file a dozen times
+
+def run_classes(config, cache): return list(run_scores(config, cache)['class'].unique())
+
 def run_values(
     configs: list,              # one row's configurations, one a seed; all finished
     cache,                      # folder of all runs
-    classes: tuple,             # class names to average
+    classes: tuple,             # class names
     score: str='dice',          # column of scores.csv
     protocol: str='published',  # 'published' | 'corrected'
     cases: list | None=None,    # which, in order; None: those that every seed has
 ) -> np.ndarray:
     "(seeds, cases, classes), over the cases; × 100 for Dice and IoU. Raises `SnetError` for a run that did not finish."
-    tables = []
-    for c in configs:
-        if not finished(c, cache): raise SnetError(f'{run_name(c)} did not finish; run the same snet reproduce again.')
-        t = pd.read_csv(Path(cache)/run_name(c)/'scores/scores.csv', dtype={'case': str})
-        names = [n for n in classes if n in set(t['class'])] or sorted(set(t['class']))    # a stand-in has classes of its own
-        tables.append(t[t['protocol'] == protocol].pivot(index='case', columns='class', values=score)[names])
+    tables = [t[t['protocol'] == protocol].pivot(index='case', columns='class', values=score)[list(classes)] for t in (run_scores(c, cache) for c in configs)]
     if cases is None: cases = sorted(set.intersection(*(set(t.index) for t in tables)))
     return np.stack([t.loc[cases].to_numpy(float) for t in tables])*(100 if score in ('dice', 'iou') else 1)
 
 def common_cases(configs, cache):
     "The cases that every one of these finished runs has scored: a case that one of them could not read is left out for all."
-    sets = [set(pd.read_csv(Path(cache)/run_name(c)/'scores/scores.csv', dtype={'case': str})['case']) for c in configs]
+    sets = [set(run_scores(c, cache)['case']) for c in configs]
     return sorted(set.intersection(*sets)) if sets else []
+
+def patients(
+    config: dict,   # of a run
+    cases: list,    # ids, in the order of the scores
+) -> list:
+    "Indices of the cases of each patient, as the data set groups them."
+    group = {i.id: i.group or i.id for i in find_cases(config['dataset'], config['root'], 'test', **config['data_kwargs'])[1]}; found = {}
+    for k, c in enumerate(cases): found.setdefault(group.get(c, c), []).append(k)
+    return list(found.values())
 
 def number(
     v: tuple,   # (mean, lo, hi)
@@ -294,7 +318,14 @@ def number(
     "As the tables print it: '71.20 [68.10, 74.00]'; a dash for nothing."
     return '–' if np.isnan(v[0]) else f'{v[0]:.2f}' + ('' if np.isnan(v[1]) else f' [{v[1]:.2f}, {v[2]:.2f}]')
 
-# %% ../nbs/55_reproduce.ipynb #05f19391
+def numbers(
+    text,   # '71.20 [68.10, 74.00]' as `cases_table` writes it
+) -> tuple:
+    "(mean, lo, hi); NaN where there is none."
+    found = [float(v) for v in re.findall(r'-?\d+\.\d+', str(text))]
+    return tuple((found + [np.nan]*3)[:3])
+
+# %% ../nbs/55_reproduce.ipynb #ca0041e1
 def verdict(
     ours: tuple,           # (mean, lo, hi)
     paper: float,          # the paper's value
@@ -315,7 +346,7 @@ def verdict(
     if max(gain[1]*side, gain[2]*side) < 0: return f'not reproduced: {gain[0]:+.2f} to the row before, the opposite of the paper\'s {claimed:+.2f}'
     return f'not reproduced: {gain[0]:+.2f} to the row before with an interval that holds 0; the paper {claimed:+.2f}'
 
-# %% ../nbs/55_reproduce.ipynb #9806598d
+# %% ../nbs/55_reproduce.ipynb #8b9463c9
 def not_run(configs, why):
     "Why none of these runs has a number."
     return 'not run: ' + next((why[run_name(c)] for c in configs if run_name(c) in why), 'it has not finished' if configs else 'no well-kept library has this network yet')
@@ -328,44 +359,45 @@ def cases_table(
     why: dict=(),    # from `work_through`
 ) -> pd.DataFrame:
     "Ours beside the paper's, one row a method; only from runs that have finished, and the row says how many of the seeds these are."
-    e, why, rows, before, before_all = EXPERIMENTS[name], dict(why), [], None, None
+    e, why, rows, before, last = EXPERIMENTS[name], dict(why), [], None, None
     paper = paper_table(name); paper = paper.assign(method=[r.method for r in e.rows]) if name == 'table6' else paper
     paper = paper.set_index('method'); total = 'avg' if 'avg' in paper else list(e.columns)[-1]
-    common = common_cases([c for _, _, c in steps if c is not None and finished(c, cache)], cache); values = partial(run_values, cache=cache, cases=common)
+    have = [c for _, _, c in steps if c is not None and finished(c, cache)]; common = common_cases(have, cache); groups = patients(have[0], common) if have else []
     for row in dict.fromkeys(r for r, _, _ in steps):
         theirs = paper.loc[row.method] if row.method in paper.index else None
         line = dict(method=row.method) | {f'paper {c}': theirs[c] if theirs is not None else np.nan for c in (*e.columns, *(['avg'] if total == 'avg' else []))}
         configs = [c for r, _, c in steps if r == row and c is not None]; ready = [c for c in configs if finished(c, cache)]
         if not ready:
             rows.append(line | dict(seeds=0, verdict=not_run(configs, why))); before = None; continue
-        found = pd.read_csv(Path(cache)/run_name(ready[0])/'scores/scores.csv')['class'].unique()
-        groups = {c: n for c, n in e.columns.items() if set(n) <= set(found)} or {n: (n,) for n in found}
-        every = tuple(n for names in groups.values() for n in names)
-        for c, names in groups.items(): line[c] = number(two_way_interval(values(ready, classes=names)))
-        ours = two_way_interval(values(ready, classes=every))
-        corrected = values(ready, classes=every, protocol='corrected')
-        seeds = corrected.shape[0]; line |= dict(average=number(ours), corrected=number(two_way_interval(corrected)), hd95=number(two_way_interval(values(ready, classes=every, score='hd95', protocol='corrected'))), seeds=seeds)
-        line['classes lost'] = int((np.nan_to_num(corrected).max(1) == 0).sum())      # (seed, class) never found in any case
-        gain, claim = None, np.nan
+        scores, ours, corrected = our_scores(e, ready, cache, common, groups); line |= scores; gain, claim = None, np.nan
+        if scale == 'paper' and theirs is not None: line['difference'] = number(tuple(v - theirs[total] for v in ours))
         if e.ladder and before and theirs is not None and before[0].shape == corrected.shape:
-            d = corrected - before[0]; gain = two_way_interval(d); claim = theirs[total] - before[1]
-            line |= {'to the row before': number(gain), 'p': signed_rank(np.nanmean(d, (0, 2)))}
-        if theirs is None: line |= beside(corrected, before_all, scale)
-        else: line['verdict'] = verdict(ours, theirs[total], scale, gain, claim); before_all = corrected
+            d = corrected - before[0]; gain = two_way_interval(d, groups); claim = theirs[total] - before[1]
+            line |= {'to the row before': number(gain), 'p': signed_rank(np.array([np.nanmean(d[:, g]) for g in groups]))}
+        if theirs is None: line |= beside(corrected, last, scale, groups)
+        else: line['verdict'] = verdict(ours, theirs[total], scale, gain, claim); last = corrected
         if len(ready) < len(configs): line['verdict'] += f' ({len(ready)} of {len(configs)} seeds finished)'
         before = (corrected, theirs[total]) if theirs is not None else None
         rows.append(line)
     return pd.DataFrame(rows).set_index('method').dropna(axis=1, how='all')
 
+def our_scores(e, ready, cache, cases, patients):
+    "A row's numbers as text, the average as (mean, lo, hi), and the corrected Dice of every seed, case and class."
+    values = partial(run_values, ready, cache, cases=cases); found = run_classes(ready[0], cache)
+    groups = {c: n for c, n in e.columns.items() if set(n) <= set(found)} or {n: (n,) for n in found}   # a stand-in has classes of its own
+    every = tuple(n for names in groups.values() for n in names); interval = lambda v: two_way_interval(v, patients); corrected = values(every, protocol='corrected'); ours = interval(values(every))
+    line = {c: number(interval(values(names))) for c, names in groups.items()}
+    return line | {'average': number(ours), 'corrected': number(interval(corrected)), 'hd95': number(interval(values(every, score='hd95', protocol='corrected'))),
+                   'seeds': len(ready), 'classes lost': int((np.nan_to_num(corrected).max(1) == 0).sum())}, ours, corrected      # lost: (seed, class) never found in any case
 
-def beside(values, reference, scale):
+def beside(values, reference, scale, groups=None):
     "What a network that the paper's table does not have adds to ours: the paired difference of the last row of the paper to it."
     if scale == 'smoke': return dict(verdict='not run: a smoke test says nothing about a score')
     if reference is None or reference.shape != values.shape: return dict(verdict='not in the paper\'s table')
-    d = two_way_interval(reference - values); word = 'better' if d[1] > 0 else 'worse' if d[2] < 0 else 'not told apart'
+    d = two_way_interval(reference - values, groups); word = 'better' if d[1] > 0 else 'worse' if d[2] < 0 else 'not told apart'
     return {'SNet minus this': number(d), 'verdict': f'not in the paper\'s table; SNet is {word} here'}
 
-# %% ../nbs/55_reproduce.ipynb #d34e64ca
+# %% ../nbs/55_reproduce.ipynb #1cbce3f6
 def image_confusions(
     config: dict,   # a finished run
     cache,          # folder of all runs
@@ -378,13 +410,24 @@ def image_confusions(
         run = load_run(path.parent); n = len(run.class_names); counts = []
         for case in load_cases(config['dataset'], config['root'], part, **config['data_kwargs']):
             pred = predict_case(run, case)
-            counts += [confusion(np.where(t == 255, 0, p), np.where(t == 255, 0, t), n) for p, t in zip(pred, case.label)]
+            counts += [confusion(p, t, n, ignore_index=255) for p, t in zip(pred, case.label)]
         with atomic_path(path) as tmp:
             with open(tmp, 'wb') as f: np.save(f, np.stack(counts))
     return np.load(path, allow_pickle=False)
 
 BAND_NAMES = {'ultra_small': 'ultra-small', 'small': 'small', 'all': 'all'}   # the paper's columns and our cumulative bands: < 1 %, < 10 %, all
 BAND_SCORES = {'miou': 100, 'mdice': 100, 'mae_e-4': 1e4, 'precision': 100, 'f2': 100}
+
+def band_interval(
+    m: np.ndarray,   # (seeds, images, n, n), truth by prediction
+    band: str,       # a key of `band_masks`, cumulative
+    score: str,      # a key of `set_scores`, published pooling
+) -> tuple:
+    "(value, lo, hi): mean over seeds of the score of the images in a band, and its interval over seeds and images; NaN for a band without images."
+    m = m[:, band_masks(m[0, :, 1:].sum((1, 2))/np.maximum(m[0].sum((1, 2)), 1), True)[band]]
+    if not m.shape[1]: return (np.nan,)*3
+    one = remembered(lambda k, j: set_scores(m[k, list(j)])[score])
+    return two_way(lambda i, j: np.nanmean([one(k, tuple(j)) for k in i]), *m.shape[:2], n_resamples=1000)
 
 def bands_table(
     name: str,       # 'tableII' | 'tableIII'
@@ -393,27 +436,27 @@ def bands_table(
     scale: str,      # of the plan
     why: dict=(),    # from `work_through`
 ) -> pd.DataFrame:
-    "Ours (mean over seeds) beside the paper's, one row a data set, method and band."
-    from snetlib.metrics import band_scores
+    "Ours (mean over seeds, with the interval over seeds and images) beside the paper's, one row a data set, method and band; at the paper's scale with the difference in mDice."
     e, why, rows, paper = EXPERIMENTS[name], dict(why), [], paper_table(name)
     for dataset in dict.fromkeys(c['dataset'] for _, _, c in steps if c):
         for row in dict.fromkeys(r for r, _, _ in steps):
             configs = [c for r, _, c in steps if r == row and c and c['dataset'] == dataset]; ready = [c for c in configs if finished(c, cache)]
             theirs = paper[(paper.method == row.method) & (paper.dataset.str.lower() == dataset if 'dataset' in paper else True)]
-            tables = [band_scores(image_confusions(c, cache)) for c in ready]
+            m = np.stack([image_confusions(c, cache) for c in ready]) if ready else None
             for column, band in BAND_NAMES.items():
                 if name == 'tableIII' and column != 'all': continue
                 line = dict(data=dataset, method=row.method, band=band, seeds=len(ready))
                 for score, times in BAND_SCORES.items():
                     printed = f'{score}_{column}' if name == 'tableII' else score
                     if len(theirs): line[f'paper {score}'] = float(theirs[printed].iloc[0])
-                    if ready: line[score] = np.mean([t.loc[band, score.split('_')[0]] for t in tables])*times
-                line['verdict'] = not_run(configs, why) if not ready else 'not run: a smoke test says nothing about a score' if scale == 'smoke' else \
-                    'at this scale there is nothing to compare with' if scale != 'paper' else f"difference in mDice {line['mdice'] - line.get('paper mdice', np.nan):+.2f}; an interval is in the run's own report"
+                if not ready: rows.append(line | dict(verdict=not_run(configs, why))); continue
+                found = {k: tuple(times*v for v in band_interval(m, band, k.split('_')[0])) for k, times in BAND_SCORES.items()}
+                line |= {k: number(v) for k, v in found.items()} | dict(verdict=verdict(found['mdice'], line.get('paper mdice', np.nan), scale, None))
+                if scale == 'paper' and 'paper mdice' in line: line['difference'] = number(tuple(v - line['paper mdice'] for v in found['mdice']))
                 rows.append(line)
     return pd.DataFrame(rows).set_index(['data', 'method', 'band'])
 
-# %% ../nbs/55_reproduce.ipynb #0a0fe77b
+# %% ../nbs/55_reproduce.ipynb #833d1a95
 def size_table(
     rows: tuple,          # of `Row`
     paper: pd.DataFrame,  # with params_million
@@ -450,7 +493,7 @@ def data_table(
                                  verdict='reproduced' if same else f'not reproduced: {len(share)} images with a target here, {p.images_train + p.images_test:.0f} in the paper'))
     return pd.DataFrame(found).set_index('data')
 
-# %% ../nbs/55_reproduce.ipynb #9804817a
+# %% ../nbs/55_reproduce.ipynb #cec2c9d6
 def largest_slice(
     label: np.ndarray,   # (z, H, W)
 ) -> int:
@@ -485,7 +528,7 @@ def figure(
     x, y = torch.cat(x), torch.cat(y)
     return figure1(run.model, x) if name == 'figure1' else figure2({k.lower(): r.model for k, r in ready.items()}, x, y)
 
-# %% ../nbs/55_reproduce.ipynb #ba8d1300
+# %% ../nbs/55_reproduce.ipynb #941a9bfc
 def ready_data(
     steps: list,    # from `plan`
     cache,          # folder of all runs
@@ -515,7 +558,7 @@ def caption(name, scale, steps, cache):
         text += f"{sum(d['train_seconds'] for d in {json.dumps(d['config'], sort_keys=True): d for d in done}.values())/60:.0f} minutes of training in all."
         if any(d['counts']['test_failed'] for d in done): text += ' Some test cases could not be read: see failed.csv of the runs.'
     if scale == 'smoke': text += ' No number here means anything.'
-    elif e.kind == 'cases': text += ' Dice in percent with the 95 % interval over seeds and cases; columns named "paper" are the paper\'s own numbers, on the paper\'s data. HD95 and "corrected": undefined scores left out, distances in mm where the spacing is known.'
+    elif e.kind == 'cases': text += ' Dice in percent with the 95 % interval over seeds and patients; columns named "paper" are the paper\'s own numbers, on the paper\'s data. HD95 and "corrected": undefined scores left out, distances in mm where the spacing is known.'
     return text
 
 def reproduce(
@@ -555,7 +598,7 @@ def write_table(out, name, scale, table, about, runs=()):
     write_report(out/f'{name}_{scale}.html', f'{name}, {scale}', [about, (shown, 'Ours beside the paper\'s.')])
     return table
 
-# %% ../nbs/55_reproduce.ipynb #ca66bac4
+# %% ../nbs/55_reproduce.ipynb #94c2a24d
 def recorded(
     name: str,            # 'table5', …
     scale: str='small',   # 'paper' | 'small'
@@ -563,13 +606,6 @@ def recorded(
     "The recorded table, or None where nothing has been run at this scale."
     path = in_checkout(f'{name}_{scale}.csv')
     return path and pd.read_csv(path).set_index('data' if name == 'tableI' else ['data', 'method', 'band'] if name in ('tableII', 'tableIII') else 'method')
-
-def numbers(
-    text,   # '71.20 [68.10, 74.00]' as `cases_table` writes it
-) -> tuple:
-    "(mean, lo, hi); NaN where there is none."
-    found = [float(v) for v in re.findall(r'-?\d+\.\d+', str(text))]
-    return tuple((found + [np.nan]*3)[:3])
 
 def ladder_figure(
     table: pd.DataFrame,   # from `cases_table` for table5 or table6

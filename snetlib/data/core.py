@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PICTURES', 'Case', 'reading', 'check_room', 'read_nifti', 'to_slices', 'from_slices', 'read_picture', 'read_arrays',
            'as_label', 'read_case', 'stem', 'write_mask', 'writing_h5', 'scale_intensity', 'resize_images',
-           'resize_labels', 'Slices', 'case_slices']
+           'resize_labels', 'Slices', 'case_slices', 'cut_window', 'MixedSlices']
 
-# %% ../../nbs/11_data.core.ipynb #721826c8
+# %% ../../nbs/11_data.core.ipynb #54387a41
 import contextlib, gzip, io, logging, zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from ..core import SnetError, atomic_path, choose
 
-# %% ../../nbs/11_data.core.ipynb #4c05caa4
+# %% ../../nbs/11_data.core.ipynb #9afef65f
 @dataclass
 class Case:
     "One patient, volume or picture, slices first."
@@ -35,7 +35,7 @@ class Case:
     instances: np.ndarray | None = None   # int32 (z, H, W), 0 = background, one number per object; or None
     intensity: dict | None = None         # how its numbers become [0, 1] (see `scale_intensity`), where that is known of this case; None asks the data set
 
-# %% ../../nbs/11_data.core.ipynb #4ddcf793
+# %% ../../nbs/11_data.core.ipynb #75fec69c
 @contextlib.contextmanager
 def reading(
     path,   # the file about to be read
@@ -65,7 +65,7 @@ def check_room(
     free = psutil.virtual_memory().available
     if nbytes > free: raise SnetError(f'{path} needs {nbytes/1e9:.3g} GB of memory and {free/1e9:.3g} GB are free; crop or downsample it first, or use a larger machine.')
 
-# %% ../../nbs/11_data.core.ipynb #2573cfe2
+# %% ../../nbs/11_data.core.ipynb #3764386d
 def _unzip(path):
     "All bytes of a NIfTI, its check sum verified if it is compressed, never more than its header announces."
     with open(path, 'rb') as h: packed = h.read(2) == b'\x1f\x8b'
@@ -105,7 +105,7 @@ def read_nifti(
         if not ok.all(): data = np.where(ok, data, data[ok].min())
         return kind(data, img.affine, img.header)
 
-# %% ../../nbs/11_data.core.ipynb #feb6c63a
+# %% ../../nbs/11_data.core.ipynb #8f0f7b3e
 def to_slices(
     volume: np.ndarray,   # (x, y, z), canonical
     axis: int=2,          # slice along x (0), y (1) or z (2)
@@ -120,7 +120,7 @@ def from_slices(
     "Back to (x, y, z)."
     return np.moveaxis(slices, 0, 2 - axis).transpose(2, 1, 0)
 
-# %% ../../nbs/11_data.core.ipynb #83158536
+# %% ../../nbs/11_data.core.ipynb #be1cedfe
 PICTURES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
 
 def _pixels(im, mask):
@@ -144,7 +144,7 @@ def read_picture(
         if len({p.shape for p in pages}) > 1: raise SnetError(f'{path} has pages of different sizes {sorted({p.shape for p in pages})}; save one of them as its own file.')
         return np.stack(pages)
 
-# %% ../../nbs/11_data.core.ipynb #da75401e
+# %% ../../nbs/11_data.core.ipynb #0edeb516
 def _npz(path):
     out = {}
     with zipfile.ZipFile(path) as z:
@@ -181,7 +181,7 @@ def read_arrays(
         if not arrays: raise SnetError(f'{path} holds no plain array; it needs one named image (and one named label).')
         return arrays
 
-# %% ../../nbs/11_data.core.ipynb #b65539e3
+# %% ../../nbs/11_data.core.ipynb #cb56a539
 def as_label(
     x: np.ndarray,   # numbers of any dtype
     path='mask',     # for the message
@@ -251,7 +251,7 @@ def _same_place(a, b, shape, image_path, label_path):
     gap = np.abs((a - b) @ corners).max(); voxel = np.sqrt((a[:3, :3]**2).sum(0)).min()
     if gap > voxel/2: raise SnetError(f'{label_path} lies up to {gap:.1f} mm away from {image_path}; it was drawn on another image, or its header was lost: resample it onto the image.')
 
-# %% ../../nbs/11_data.core.ipynb #d6eb74cd
+# %% ../../nbs/11_data.core.ipynb #446e6134
 def write_mask(
     mask: np.ndarray,   # (z, H, W) integers 0–255, slices as `read_case` made them
     like,               # the input: its path, or a nibabel image
@@ -284,7 +284,7 @@ def _write_png(mask, like, path):
     with atomic_path(path) as tmp: Image.fromarray(mask[0]).save(tmp, format='PNG')
     return path
 
-# %% ../../nbs/11_data.core.ipynb #30e2679a
+# %% ../../nbs/11_data.core.ipynb #6e96cb1b
 @contextlib.contextmanager
 def writing_h5(
     path,   # .h5 to write
@@ -295,7 +295,7 @@ def writing_h5(
         with h5py.File(packed, 'w') as f: yield f
         tmp.write_bytes(packed.getbuffer())
 
-# %% ../../nbs/11_data.core.ipynb #dac2547a
+# %% ../../nbs/11_data.core.ipynb #fe653f98
 def scale_intensity(
     x: np.ndarray,   # one volume, any shape
     how: dict,       # {'kind': 'window', 'lo': -125, 'hi': 275}, {'kind': 'percentile', 'lo': 0.5, 'hi': 99.5}, {'kind': 'uint8'} or {'kind': 'none'}
@@ -312,7 +312,7 @@ def scale_intensity(
     y = x - np.float32(lo); y /= np.float32(hi - lo)
     return np.clip(y, 0, 1, out=y)
 
-# %% ../../nbs/11_data.core.ipynb #bf8be592
+# %% ../../nbs/11_data.core.ipynb #4ddd102a
 def resize_images(
     x: np.ndarray,        # (n, H, W) or (n, H, W, c), float
     size: tuple,          # (H, W) wanted
@@ -340,7 +340,7 @@ def resize_labels(
     rows, cols = (((np.arange(n) + .5)*m/n).astype(int) for n, m in zip(size, y.shape[1:]))   # pixel centres, as in the bilinear grid
     return y[:, rows][:, :, cols]
 
-# %% ../../nbs/11_data.core.ipynb #55017294
+# %% ../../nbs/11_data.core.ipynb #74d20f7b
 class Slices:
     "A map-style data set of 2-D slices of one size, in memory or memory-mapped."
     def __init__(self,
@@ -389,15 +389,17 @@ class Slices:
 
     @classmethod
     def stack(cls,
-        parts,          # what `case_slices` gave for each case
-        class_names,    # names of the classes
+        parts,             # what `case_slices` gave for each case
+        class_names,       # names of the classes
+        mixed: bool=False, # let sizes differ: then `MixedSlices`
     ) -> 'Slices':
-        "All slices of several cases. Raises `SnetError` if there are none or their sizes differ."
+        "All slices of several cases. Raises `SnetError` if there are none or their sizes differ and may not."
         parts = list(parts)
         if not parts: raise SnetError('there is no case to make slices from; check the folder and the split.')
-        shapes = Counter(x.shape[1:] for x, _, _ in parts)
-        if len(shapes) > 1: raise SnetError(f'the cases have different sizes {sorted(shapes)[:4]}; give size=(224, 224) or another one.')
-        return cls(*(np.concatenate([p[i] for p in parts]) for i in (0, 1)), [i for p in parts for i in p[2]], class_names)
+        shapes, ids = Counter(x.shape[1:] for x, _, _ in parts), [i for p in parts for i in p[2]]
+        if len(shapes) == 1: return cls(*(np.concatenate([p[i] for p in parts]) for i in (0, 1)), ids, class_names)
+        if not mixed: raise SnetError(f'the cases have different sizes {sorted(shapes)[:4]}; give size=(224, 224) or another one.')
+        return MixedSlices(*([a for p in parts for a in p[i]] for i in (0, 1)), ids, class_names)
 
 def case_slices(
     case: Case,              # with a label
@@ -413,3 +415,49 @@ def case_slices(
     x = scale_intensity(case.image, intensity); y = case.label
     if size is not None: x, y = resize_images(x, size, resize), resize_labels(y, size, resize)
     return (np.rint(np.clip(x, 0, 1)*255).astype(np.uint8) if intensity['kind'] == 'uint8' else x), y, [case.id]*len(x)
+
+# %% ../../nbs/11_data.core.ipynb #5d558bb9
+def cut_window(
+    a: np.ndarray,   # (H, W) or (H, W, c)
+    size: tuple,     # (height, width) of the window
+    corner: tuple,   # where it lies: (row, column) as shares of the room there is, 0 to 1
+    fill: int,       # around a smaller image
+) -> np.ndarray:
+    "A window of an image, padded evenly where the image is smaller."
+    room = [max(n - m, 0) for n, m in zip(a.shape, size)]; y, x = (min(int(c*(r + 1)), r) for c, r in zip(corner, room))
+    part = a[y:y + size[0], x:x + size[1]]; out = np.full((*size, *a.shape[2:]), fill, a.dtype)
+    top, left = (size[0] - part.shape[0])//2, (size[1] - part.shape[1])//2
+    out[top:top + part.shape[0], left:left + part.shape[1]] = part
+    return out
+
+class MixedSlices(Slices):
+    "A map-style data set of 2-D slices of several sizes; a batch is a window of each."
+    def __init__(self,
+        images: list,        # n arrays (H, W) or (H, W, c): uint8, or float in [0, 1]; perhaps memory-mapped
+        labels: list,        # n arrays (H, W), uint8
+        case_ids,            # n strings
+        class_names,         # names of the classes, [0] is 'background'
+    ):
+        if not len(images) == len(labels) == len(case_ids) or any(a.shape[:2] != b.shape for a, b in zip(images, labels)): raise SnetError(f'{len(images)} images, {len(labels)} labels and {len(case_ids)} case ids do not fit; give one label of the same size and one id per image.')
+        self.images, self.labels, self.case_ids, self.class_names = images, labels, list(case_ids), tuple(class_names)
+
+    @property
+    def c_in(self) -> int: return 1 if self.images[0].ndim == 2 else self.images[0].shape[-1]
+
+    def batch(self,
+        idx,           # indices of slices
+        window=None,   # (height, width); None: the whole images, padded to the largest of this batch
+        corners=None,  # (row, column) of each window, see `cut_window`; None: in the middle
+    ) -> tuple:
+        "(x float32 (b, c, h, w), y int64 (b, h, w)) of a window of each slice; pixels outside an image are 0 and labelled 255."
+        idx = list(idx); window = window or tuple(max(self.labels[i].shape[d] for i in idx) for d in (0, 1)); corners = [(.5, .5)]*len(idx) if corners is None else corners
+        cut = lambda of, fill: np.stack([cut_window(of[i], window, c, fill) for i, c in zip(idx, corners)])
+        return Slices(cut(self.images, 0), cut(self.labels, 255), [''] * len(idx), self.class_names).batch(range(len(idx)))
+
+    def select(self,
+        keep,   # case ids to keep, or a list of indices
+    ) -> 'MixedSlices':
+        "The slices of some cases, or those at some indices."
+        keep = list(keep); names = set(k for k in keep if isinstance(k, str))
+        idx = [i for i, c in enumerate(self.case_ids) if c in names] if names else [int(k) for k in keep]
+        return MixedSlices([self.images[i] for i in idx], [self.labels[i] for i in idx], [self.case_ids[i] for i in idx], self.class_names)
