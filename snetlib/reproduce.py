@@ -281,9 +281,13 @@ def run_scores(config, cache):
     return read_scores(path, path.stat().st_mtime_ns)
 
 @lru_cache(256)
-def read_scores(path, age): return pd.read_csv(path, dtype={'case': str})   # one table asks for the same file a dozen times
+def read_scores(path, age):
+    "A table of scores, kept in memory as long as the file's age is the same: one table asks for it a dozen times."
+    return pd.read_csv(path, dtype={'case': str})
 
-def run_classes(config, cache): return list(run_scores(config, cache)['class'].unique())
+def run_classes(config, cache):
+    "Names of the classes that a run was scored on."
+    return list(run_scores(config, cache)['class'].unique())
 
 def run_values(
     configs: list,              # one row's configurations, one a seed; all finished
