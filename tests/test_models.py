@@ -191,7 +191,7 @@ def known(reference):
     "Whether a keyword of the ledger exists: Owner:keyword."
     owner, key = reference.split(':')
     if owner in ('SNet', 'SoSegFormer'): return key in inspect.signature({'SNet': SNet, 'SoSegFormer': SoSegFormer}[owner]).parameters
-    if owner == 'recipe': return key in snetlib.recipes.SYNAPSE_PAPER
+    if owner == 'recipe': return key in snetlib.recipes.get_recipe()
     if owner == 'create_model': return key in list_models()
     if owner in MODELS: return key in inspect.signature(SNet if owner.startswith('snet') else SoSegFormer).parameters
     return key in inspect.signature(getattr(snetlib.losses, owner)).parameters
