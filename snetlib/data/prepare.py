@@ -118,7 +118,7 @@ def remove_leftovers(
         pid = f.name.split('.')[1]
         if pid.isdigit() and not lives(int(pid)): f.unlink(missing_ok=True)
 
-def _run(fn, jobs_list, jobs, progress, what, fatal):
+def _run(fn, jobs_list, jobs, progress, what, fatal=()):
     "The results as they come; no case is begun once something is `fatal`."
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
