@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['ORGANS', 'GROUPS', 'HEART', 'SOSEG', 'EXPERIMENTS', 'HALF', 'SCALES', 'EXTRA', 'BAND_NAMES', 'BAND_SCORES', 'Row',
-           'Experiment', 'in_checkout', 'paper_table', 'plan', 'configuration', 'data_root', 'run_name', 'finished',
-           'claimed', 'run_one', 'work_through', 'work_side_by_side', 'all_devices', 'two_way', 'two_way_interval',
-           'run_scores', 'read_scores', 'run_classes', 'run_values', 'common_cases', 'patients', 'number', 'numbers',
-           'verdict', 'not_run', 'cases_table', 'our_scores', 'beside', 'image_confusions', 'band_interval',
-           'bands_table', 'size_table', 'data_table', 'largest_slice', 'figure', 'ready_data', 'caption', 'reproduce',
-           'write_table', 'recorded', 'ladder_figure']
+           'Experiment', 'in_checkout', 'paper_table', 'plan', 'stand_in', 'configuration', 'data_root', 'run_name',
+           'finished', 'claimed', 'run_one', 'work_through', 'work_side_by_side', 'all_devices', 'two_way',
+           'two_way_interval', 'run_scores', 'read_scores', 'run_classes', 'run_values', 'common_cases', 'patients',
+           'number', 'numbers', 'verdict', 'not_run', 'cases_table', 'our_scores', 'beside', 'image_confusions',
+           'band_interval', 'bands_table', 'size_table', 'data_table', 'largest_slice', 'figure', 'ready_data',
+           'caption', 'reproduce', 'write_table', 'recorded', 'ladder_figure']
 
-# %% ../nbs/55_reproduce.ipynb #c8c66fe3
+# %% ../nbs/55_reproduce.ipynb #91332182
 import fcntl, hashlib, json, os, re, subprocess, sys, time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ from .report import to_latex, to_markdown, write_report
 from .train import run_config, train_run
 from .viz import montage
 
-# %% ../nbs/55_reproduce.ipynb #834690c7
+# %% ../nbs/55_reproduce.ipynb #e43b20db
 @dataclass(frozen=True)
 class Row:
     "A line of a table: the paper's name for it, and our network."
@@ -65,7 +65,7 @@ GROUPS = dict(tissues=('aorta',), small=('gallbladder', 'left kidney', 'right ki
 HEART = dict(rv=('RV',), myo=('Myo',), lv=('LV',))
 SOSEG = (Row('U-Net', 'unet'), Row('U-Net++', 'unetpp'), Row('PraNet'), Row('HRNet', 'hrnet'), Row('CaraNet'), Row('CFANet'), Row('SoSegFormer', 'sosegformer_base'))
 
-# %% ../nbs/55_reproduce.ipynb #b8eaa83e
+# %% ../nbs/55_reproduce.ipynb #823504bf
 EXPERIMENTS = {e.name: e for e in (
     Experiment('table1', 'Synapse, eight organs', 'snet_table1', (
         Row('V-Net', 'vnet'), Row('DARR'), Row('U-Net', 'unet'), Row('Att-UNet', 'attention_unet'), Row('R50 ViT'), Row('TransUNet'), Row('TransClaw'), Row('SwinUnet'),
@@ -106,7 +106,7 @@ def paper_table(
     if path: return pd.read_csv(path)
     raise SnetError("The papers' numbers (data/results/papers) are not at hand; run the command inside a checkout of snetlib.")
 
-# %% ../nbs/55_reproduce.ipynb #03c7f4b4
+# %% ../nbs/55_reproduce.ipynb #1b61bc13
 HALF = dict(channels=(32, 64, 128, 256, 512))   # Attention U-Net with half of its 64 … 1024 channels, beside networks of half the width
 SCALES = {
     'paper': dict(recipe=None, changes={}, data={}, models={}, about="the paper's data, image size and recipe"),
@@ -127,13 +127,17 @@ def plan(
 ) -> list:
     "What the table needs, in the order to run it: (row, seed, configuration), the configuration being None for a row without a network. Raises `SnetError` for an unknown name or scale, or missing data."
     e, s = EXPERIMENTS[choose(name, EXPERIMENTS, 'table or figure')], SCALES[choose(scale, SCALES, 'scale')]
-    rows = e.rows + (EXTRA.get(name, ()) if scale == 'small' else ())
-    steps = []
-    for seed in range(seeds):
-        for dataset in e.dataset.split():
-            stand_in, kw = s['data'].get(dataset, (dataset, {}))
-            for row in rows: steps.append((row, seed, configuration(row, s, e.recipe, stand_in, kw, data_root(stand_in, data), seed)))
-    return steps
+    rows, sets = e.rows + (EXTRA.get(name, ()) if scale == 'small' else ()), [stand_in(d, scale) for d in e.dataset.split()]
+    have, missing = {}, []
+    for dataset, kw in sets:
+        try: have[dataset] = kw, data_root(dataset, data, several=len(sets) > 1)
+        except SnetError as err: missing.append(err)
+    if not have: raise missing[0]                                             # of two data sets one may be missing: its rows will say so
+    return [(row, seed, configuration(row, s, e.recipe, dataset, kw, root, seed)) for seed in range(seeds) for dataset, (kw, root) in have.items() for row in rows]
+
+def stand_in(dataset, scale):
+    "(name, keywords) of the data set that takes the place of the paper's at a scale; mostly itself."
+    return SCALES[scale]['data'].get(dataset, (dataset, {}))
 
 def configuration(row, scale, recipe, dataset, data_kwargs, root, seed):
     "`run_config` of one row at one scale, or None."
@@ -146,16 +150,17 @@ def configuration(row, scale, recipe, dataset, data_kwargs, root, seed):
 def data_root(
     dataset: str,   # name
     data,           # the folder of this data set, or a folder that holds one of this name, or None
+    several: bool=False,   # only a folder of this name will do
 ):
     "The folder of a data set, or None for an embedded one. Raises `SnetError` with what to get where there is none."
     if dataset in DATASETS and DATASETS[dataset].embedded: return None
     about = DATASETS[dataset] if dataset in DATASETS else None
     if data is None: raise SnetError(f'{dataset} is needed: get it ({about.where if about else "see snetlib.data." + dataset}) and name its folder with --data, or try --scale smoke, which needs none.')
-    folder = Path(data)/dataset if (Path(data)/dataset).is_dir() else Path(data)
-    if not folder.is_dir(): raise SnetError(f'{data} is no folder; name the folder of {dataset} with --data.')
+    folder = Path(data)/dataset if several or (Path(data)/dataset).is_dir() else Path(data)
+    if not folder.is_dir(): raise SnetError(f'{folder} is no folder; name the folder of {dataset} with --data, or a folder that holds it under this name.')
     return folder
 
-# %% ../nbs/55_reproduce.ipynb #ee616f11
+# %% ../nbs/55_reproduce.ipynb #fa69d7d6
 def run_name(
     config: dict,   # from `run_config`
 ) -> str:
@@ -184,7 +189,7 @@ def claimed(
         except BlockingIOError: yield False; return
         yield True
 
-# %% ../nbs/55_reproduce.ipynb #582f8731
+# %% ../nbs/55_reproduce.ipynb #1fbeba17
 def run_one(
     config: dict,         # from `run_config`
     cache,                # folder of all runs
@@ -213,7 +218,7 @@ def run_one(
     with atomic_path(folder/'done.json') as tmp: tmp.write_text(json.dumps(done, indent=1))
     return done
 
-# %% ../nbs/55_reproduce.ipynb #83af45ea
+# %% ../nbs/55_reproduce.ipynb #44e4510b
 def work_through(
     steps: list,         # from `plan`
     cache,               # folder of all runs
@@ -245,7 +250,7 @@ def all_devices() -> list:
     "Every GPU, or the CPU."
     return [f'cuda:{i}' for i in range(torch.cuda.device_count())] or ['cpu']
 
-# %% ../nbs/55_reproduce.ipynb #d6703f6d
+# %% ../nbs/55_reproduce.ipynb #40cf2b2a
 def two_way(
     statistic,               # (indices of seeds, indices of cases) -> a number
     seeds: int,              # how many there are
@@ -273,7 +278,7 @@ def two_way_interval(
         return (np.nansum(v, (0, 1))[n > 0]/n[n > 0]).mean() if (n > 0).any() else np.nan
     return two_way(mean, len(values), len(groups), **kw)
 
-# %% ../nbs/55_reproduce.ipynb #2774ef3f
+# %% ../nbs/55_reproduce.ipynb #5e6c7a53
 def run_scores(config, cache):
     "scores.csv of a run. Raises `SnetError` for one that did not finish."
     if not finished(config, cache): raise SnetError(f'{run_name(config)} did not finish; run the same snet reproduce again.')
@@ -329,7 +334,7 @@ def numbers(
     found = [float(v) for v in re.findall(r'-?\d+\.\d+', str(text))]
     return tuple((found + [np.nan]*3)[:3])
 
-# %% ../nbs/55_reproduce.ipynb #ca0041e1
+# %% ../nbs/55_reproduce.ipynb #818d4746
 def verdict(
     ours: tuple,           # (mean, lo, hi)
     paper: float,          # the paper's value
@@ -350,7 +355,7 @@ def verdict(
     if max(gain[1]*side, gain[2]*side) < 0: return f'not reproduced: {gain[0]:+.2f} to the row before, the opposite of the paper\'s {claimed:+.2f}'
     return f'not reproduced: {gain[0]:+.2f} to the row before with an interval that holds 0; the paper {claimed:+.2f}'
 
-# %% ../nbs/55_reproduce.ipynb #8b9463c9
+# %% ../nbs/55_reproduce.ipynb #d94575dc
 def not_run(configs, why):
     "Why none of these runs has a number."
     return 'not run: ' + next((why[run_name(c)] for c in configs if run_name(c) in why), 'it has not finished' if configs else 'no well-kept library has this network yet')
@@ -401,7 +406,7 @@ def beside(values, reference, scale, groups=None):
     d = two_way_interval(reference - values, groups); word = 'better' if d[1] > 0 else 'worse' if d[2] < 0 else 'not told apart'
     return {'SNet minus this': number(d), 'verdict': f'not in the paper\'s table; SNet is {word} here'}
 
-# %% ../nbs/55_reproduce.ipynb #1cbce3f6
+# %% ../nbs/55_reproduce.ipynb #4d0b2fc2
 def image_confusions(
     config: dict,   # a finished run
     cache,          # folder of all runs
@@ -442,9 +447,10 @@ def bands_table(
 ) -> pd.DataFrame:
     "Ours (mean over seeds, with the interval over seeds and images) beside the paper's, one row a data set, method and band; at the paper's scale with the difference in mDice."
     e, why, rows, paper = EXPERIMENTS[name], dict(why), [], paper_table(name)
-    for dataset in dict.fromkeys(c['dataset'] for _, _, c in steps if c):
+    for dataset in dict.fromkeys([c['dataset'] for _, _, c in steps if c] + [stand_in(d, scale)[0] for d in e.dataset.split()]):
+        there = any(c and c['dataset'] == dataset for _, _, c in steps)
         for row in dict.fromkeys(r for r, _, _ in steps):
-            configs = [c for r, _, c in steps if r == row and c and c['dataset'] == dataset]; ready = [c for c in configs if finished(c, cache)]
+            configs = list({run_name(c): c for r, _, c in steps if r == row and c and c['dataset'] == dataset}.values()); ready = [c for c in configs if finished(c, cache)]
             theirs = paper[(paper.method == row.method) & (paper.dataset.str.lower() == dataset if 'dataset' in paper else True)]
             m = np.stack([image_confusions(c, cache) for c in ready]) if ready else None
             for column, band in BAND_NAMES.items():
@@ -453,14 +459,14 @@ def bands_table(
                 for score, times in BAND_SCORES.items():
                     printed = f'{score}_{column}' if name == 'tableII' else score
                     if len(theirs): line[f'paper {score}'] = float(theirs[printed].iloc[0])
-                if not ready: rows.append(line | dict(verdict=not_run(configs, why))); continue
+                if not ready: rows.append(line | dict(verdict=not_run(configs, why) if there or row.model is None else f'not run: {dataset} is not at hand')); continue
                 found = {k: tuple(times*v for v in band_interval(m, band, k.split('_')[0])) for k, times in BAND_SCORES.items()}
                 line |= {k: number(v) for k, v in found.items()} | dict(verdict=verdict(found['mdice'], line.get('paper mdice', np.nan), scale, None))
                 if scale == 'paper' and 'paper mdice' in line: line['difference'] = number(tuple(v - line['paper mdice'] for v in found['mdice']))
                 rows.append(line)
     return pd.DataFrame(rows).set_index(['data', 'method', 'band'])
 
-# %% ../nbs/55_reproduce.ipynb #833d1a95
+# %% ../nbs/55_reproduce.ipynb #b35a8a42
 def size_table(
     rows: tuple,          # of `Row`
     paper: pd.DataFrame,  # with params_million
@@ -497,7 +503,7 @@ def data_table(
                                  verdict='reproduced' if same else f'not reproduced: {len(share)} images with a target here, {p.images_train + p.images_test:.0f} in the paper'))
     return pd.DataFrame(found).set_index('data')
 
-# %% ../nbs/55_reproduce.ipynb #cec2c9d6
+# %% ../nbs/55_reproduce.ipynb #0894b65b
 def largest_slice(
     label: np.ndarray,   # (z, H, W)
 ) -> int:
@@ -532,7 +538,7 @@ def figure(
     x, y = torch.cat(x), torch.cat(y)
     return figure1(run.model, x) if name == 'figure1' else figure2({k.lower(): r.model for k, r in ready.items()}, x, y)
 
-# %% ../nbs/55_reproduce.ipynb #941a9bfc
+# %% ../nbs/55_reproduce.ipynb #0bfe6456
 def ready_data(
     steps: list,    # from `plan`
     cache,          # folder of all runs
@@ -602,7 +608,7 @@ def write_table(out, name, scale, table, about, runs=()):
     write_report(out/f'{name}_{scale}.html', f'{name}, {scale}', [about, (shown, 'Ours beside the paper\'s.')])
     return table
 
-# %% ../nbs/55_reproduce.ipynb #94c2a24d
+# %% ../nbs/55_reproduce.ipynb #9398378c
 def recorded(
     name: str,            # 'table5', …
     scale: str='small',   # 'paper' | 'small'
