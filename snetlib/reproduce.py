@@ -615,7 +615,7 @@ def recorded(
 ) -> pd.DataFrame | None:
     "The recorded table, or None where nothing has been run at this scale."
     path = in_checkout(f'{name}_{scale}.csv')
-    return path and pd.read_csv(path).set_index('data' if name == 'tableI' else ['data', 'method', 'band'] if name in ('tableII', 'tableIII') else 'method')
+    return path and pd.read_csv(path, dtype={'commit': str, 'runs_of': str}).set_index('data' if name == 'tableI' else ['data', 'method', 'band'] if name in ('tableII', 'tableIII') else 'method')
 
 def ladder_figure(
     table: pd.DataFrame,   # from `cases_table` for table5 or table6
