@@ -15,9 +15,11 @@ from snetlib import infer
 from snetlib.core import SnetError, register_model
 from snetlib.data.core import Case
 from snetlib.data.folder import write_phantom
+from snetlib.evaluate import evaluate_run
 from snetlib.infer import Run, pick_tile, predict_case, predict_file, predict_volume, tile_bands, tile_starts, tile_weights
 from snetlib.layers import PeakMemory
 from snetlib.models import create_model
+from snetlib.train import train_run
 
 class Means(nn.Module):
     "Logits from means over k×k pixels: sees k//2 pixels to each side, and no farther."
@@ -146,8 +148,8 @@ def test_bad_pictures_are_refused_in_one_sentence(run, folder, tmp_path):
     refused(snet('evaluate', run, '--data', three, '--out', tmp_path/'b'), 'class 2', 'n_classes=2')
     mixed = tmp_path/'mixed'; write_phantom(mixed, n=10, size=(96, 128)); Image.fromarray(np.zeros((70, 60, 3), np.uint8)).save(mixed/'images'/'picture 01.png'); Image.fromarray(np.zeros((70, 60), np.uint8)).save(mixed/'masks'/'picture 01.png')
     refused(snet('train', 'folder', '--data', mixed, '--out', tmp_path/'c', '--model', 'sosegformer_tiny', *SMALL, '--set', 'augment=none'), 'different sizes', 'size=', 'crop')
-    refused(snet('train', 'folder', '--data', folder, '--out', tmp_path/'f', '--model', 'sosegformer_tiny', *SMALL, '--set', 'ignore_index=none', '--set', 'augment={"crop": 100}'), 'smaller than the crop', 'ignore_index=255')
-    refused(snet('train', 'folder', '--data', mixed, '--out', tmp_path/'g', '--model', 'sosegformer_tiny', *SMALL, '--set', 'ignore_index=none'), 'ignore_index=255')
+    for root, crop, words in ((folder, 100, 'smaller than the crop.*ignore_index=255'), (mixed, 64, 'different sizes.*ignore_index=255')):
+        with pytest.raises(SnetError, match=words): train_run(tmp_path/'f', 'folder', 'sosegformer_tiny', 'sosegformer_cpu', root=root, progress=False, bs=2, ignore_index=None, augment=dict(crop=crop))
     Image.open(folder/'images'/'picture 00.png').convert('L').save(tmp_path/'grey.png'); Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path/'dot.png')
     done = snet('predict', run, tmp_path/'grey.png', tmp_path/'dot.png', '--out', tmp_path/'d'); refused(done, '1 of 2')
     assert 'grey: done' in done.stdout and 'dot: failed: ' in done.stderr and '32' in done.stderr      # grey is repeated for a colour network
@@ -159,8 +161,8 @@ def test_pictures_of_several_sizes_train_by_windows_and_are_scored_whole(tmp_pat
     for k, size in enumerate(sizes):
         write_phantom(tmp_path/str(k), n=3, seed=k, size=size)
         for f in (tmp_path/str(k)).glob('*/*.png'): (root/f.parent.name).mkdir(parents=True, exist_ok=True); f.rename(root/f.parent.name/f'{k} {f.name}')
-    done = snet('train', 'folder', '--data', root, '--out', tmp_path/'run', '--model', 'sosegformer_tiny', '--recipe', 'sosegformer_cpu', '--set', 'augment={"crop": 64, "hflip": 0.5, "rotate": 15}', '--set', 'epochs=1', '--set', 'bs=2'); assert done.returncode == 0, done.stderr
-    done = snet('evaluate', tmp_path/'run', '--out', tmp_path/'scores'); assert done.returncode == 0, done.stderr
+    train_run(tmp_path/'run', 'folder', 'sosegformer_tiny', 'sosegformer_cpu', root=root, progress=False, epochs=1, bs=2, augment=dict(crop=64, hflip=.5, rotate=15))
+    evaluate_run(tmp_path/'run', tmp_path/'scores', progress=False)
     scores = pd.read_csv(tmp_path/'scores'/'scores.csv'); assert scores['case'].nunique() >= 2 and scores['dice'].between(0, 1).all()
     done = snet('predict', tmp_path/'run', root/'images', '--out', tmp_path/'masks'); assert done.returncode == 0, done.stderr
     assert {np.asarray(Image.open(f)).shape for f in (tmp_path/'masks').glob('*_mask.png')} == set(sizes)
