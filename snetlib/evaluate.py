@@ -98,7 +98,7 @@ def write_evaluation(
         with atomic_path(out/'comparison.csv') as tmp: paired_table(scores).to_csv(tmp)
     shown = {name for m in scores['model'].unique() for name in pick_cases(scores[scores['model'] == m]).values()} if triple else ()
     parts = [about, *evaluation_parts(scores, {name: triple(name) for name in shown}, class_names)]
-    if n < 6: parts.insert(1, f'Only {n} cases: an interval over so few says little.')
+    if n < 6: parts.insert(1, f'Only {n} case{"s"*(n > 1)}: an interval over so few says little.')
     write_report(out/'report.html', 'Evaluation', parts)
     return scores
 

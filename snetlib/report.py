@@ -239,7 +239,7 @@ def evaluation_parts(
 ) -> list:
     "The parts of an evaluation's report, for `write_report`: tables under both protocols, boxes, volumes, paired comparison, best, median and worst cases."
     t = table if 'model' in table else table.assign(model='model'); models = list(t['model'].unique())
-    parts = [f'**{t["case"].nunique()} cases**, {t["class"].nunique()} classes. Scores per case and class; mean over cases, then over classes, with the 95 % bootstrap interval over cases. '
+    parts = [f'**{t["case"].nunique()} case{"s"*(t["case"].nunique() > 1)}**, {t["class"].nunique()} classes. Scores per case and class; mean over cases, then over classes, with the 95 % bootstrap interval over cases. '
              'Undefined scores (a class absent from truth or prediction) are left out under `corrected` and replaced by 0 or 1 under `published`.', '## Scores', (score_table(t), 'Mean and 95 % interval.'),
              '## Spread over cases', (box_plots(t), 'Dice; one dot a case.'), (box_plots(t, 'hd95'), 'HD95, where it is defined.'), '## Volumes',
              (bland_altman(t), 'Bland–Altman: bias (solid) and 95 % limits of agreement (dashed).')]

@@ -368,12 +368,16 @@ class Slices:
 
     def __getitem__(self, i): x, y = self.batch([i]); return x[0], y[0]
 
+    def places(self, keep) -> list:
+        "Indices of the slices that `select` keeps."
+        keep = list(keep); names = set(k for k in keep if isinstance(k, str))
+        return [i for i, c in enumerate(self.case_ids) if c in names] if names else [int(k) for k in keep]
+
     def select(self,
         keep,   # case ids to keep, or a list of indices
     ) -> 'Slices':
         "The slices of some cases, or those at some indices."
-        keep = list(keep); names = set(k for k in keep if isinstance(k, str))
-        idx = [i for i, c in enumerate(self.case_ids) if c in names] if names else [int(k) for k in keep]
+        idx = self.places(keep)
         return Slices(self.images[idx], self.labels[idx], [self.case_ids[i] for i in idx], self.class_names)
 
     @classmethod
@@ -458,6 +462,5 @@ class MixedSlices(Slices):
         keep,   # case ids to keep, or a list of indices
     ) -> 'MixedSlices':
         "The slices of some cases, or those at some indices."
-        keep = list(keep); names = set(k for k in keep if isinstance(k, str))
-        idx = [i for i, c in enumerate(self.case_ids) if c in names] if names else [int(k) for k in keep]
+        idx = self.places(keep)
         return MixedSlices([self.images[i] for i in idx], [self.labels[i] for i in idx], [self.case_ids[i] for i in idx], self.class_names)
