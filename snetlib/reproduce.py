@@ -8,10 +8,10 @@ __all__ = ['ORGANS', 'GROUPS', 'HEART', 'SOSEG', 'EXPERIMENTS', 'HALF', 'SCALES'
            'finished', 'claimed', 'run_one', 'work_through', 'work_side_by_side', 'all_devices', 'two_way',
            'two_way_interval', 'run_scores', 'read_scores', 'run_classes', 'run_values', 'common_cases', 'patients',
            'number', 'numbers', 'verdict', 'not_run', 'cases_table', 'our_scores', 'beside', 'image_confusions',
-           'band_interval', 'bands_table', 'size_table', 'data_table', 'largest_slice', 'figure', 'ready_data',
+           'band_intervals', 'bands_table', 'size_table', 'data_table', 'largest_slice', 'figure', 'ready_data',
            'caption', 'reproduce', 'write_table', 'recorded', 'ladder_figure']
 
-# %% ../nbs/55_reproduce.ipynb #91332182
+# %% ../nbs/55_reproduce.ipynb #51052335
 import fcntl, hashlib, json, os, re, subprocess, sys, time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ from .report import to_latex, to_markdown, write_report
 from .train import run_config, train_run
 from .viz import montage
 
-# %% ../nbs/55_reproduce.ipynb #e43b20db
+# %% ../nbs/55_reproduce.ipynb #30f4693a
 @dataclass(frozen=True)
 class Row:
     "A line of a table: the paper's name for it, and our network."
@@ -65,7 +65,7 @@ GROUPS = dict(tissues=('aorta',), small=('gallbladder', 'left kidney', 'right ki
 HEART = dict(rv=('RV',), myo=('Myo',), lv=('LV',))
 SOSEG = (Row('U-Net', 'unet'), Row('U-Net++', 'unetpp'), Row('PraNet'), Row('HRNet', 'hrnet'), Row('CaraNet'), Row('CFANet'), Row('SoSegFormer', 'sosegformer_base'))
 
-# %% ../nbs/55_reproduce.ipynb #823504bf
+# %% ../nbs/55_reproduce.ipynb #7d292fe8
 EXPERIMENTS = {e.name: e for e in (
     Experiment('table1', 'Synapse, eight organs', 'snet_table1', (
         Row('V-Net', 'vnet'), Row('DARR'), Row('U-Net', 'unet'), Row('Att-UNet', 'attention_unet'), Row('R50 ViT'), Row('TransUNet'), Row('TransClaw'), Row('SwinUnet'),
@@ -106,7 +106,7 @@ def paper_table(
     if path: return pd.read_csv(path)
     raise SnetError("The papers' numbers (data/results/papers) are not at hand; run the command inside a checkout of snetlib.")
 
-# %% ../nbs/55_reproduce.ipynb #1b61bc13
+# %% ../nbs/55_reproduce.ipynb #d0504b95
 HALF = dict(channels=(32, 64, 128, 256, 512))   # Attention U-Net with half of its 64 … 1024 channels, beside networks of half the width
 SCALES = {
     'paper': dict(recipe=None, changes={}, data={}, models={}, about="the paper's data, image size and recipe"),
@@ -160,7 +160,7 @@ def data_root(
     if not folder.is_dir(): raise SnetError(f'{folder} is no folder; name the folder of {dataset} with --data, or a folder that holds it under this name.')
     return folder
 
-# %% ../nbs/55_reproduce.ipynb #fa69d7d6
+# %% ../nbs/55_reproduce.ipynb #685c339e
 def run_name(
     config: dict,   # from `run_config`
 ) -> str:
@@ -189,7 +189,7 @@ def claimed(
         except BlockingIOError: yield False; return
         yield True
 
-# %% ../nbs/55_reproduce.ipynb #1fbeba17
+# %% ../nbs/55_reproduce.ipynb #a16280ac
 def run_one(
     config: dict,         # from `run_config`
     cache,                # folder of all runs
@@ -218,7 +218,7 @@ def run_one(
     with atomic_path(folder/'done.json') as tmp: tmp.write_text(json.dumps(done, indent=1))
     return done
 
-# %% ../nbs/55_reproduce.ipynb #44e4510b
+# %% ../nbs/55_reproduce.ipynb #39a9d25f
 def work_through(
     steps: list,         # from `plan`
     cache,               # folder of all runs
@@ -250,7 +250,7 @@ def all_devices() -> list:
     "Every GPU, or the CPU."
     return [f'cuda:{i}' for i in range(torch.cuda.device_count())] or ['cpu']
 
-# %% ../nbs/55_reproduce.ipynb #40cf2b2a
+# %% ../nbs/55_reproduce.ipynb #2d379d48
 def two_way(
     statistic,               # (indices of seeds, indices of cases) -> a number
     seeds: int,              # how many there are
@@ -278,7 +278,7 @@ def two_way_interval(
         return (np.nansum(v, (0, 1))[n > 0]/n[n > 0]).mean() if (n > 0).any() else np.nan
     return two_way(mean, len(values), len(groups), **kw)
 
-# %% ../nbs/55_reproduce.ipynb #5e6c7a53
+# %% ../nbs/55_reproduce.ipynb #8fc3916f
 def run_scores(config, cache):
     "scores.csv of a run. Raises `SnetError` for one that did not finish."
     if not finished(config, cache): raise SnetError(f'{run_name(config)} did not finish; run the same snet reproduce again.')
@@ -334,7 +334,7 @@ def numbers(
     found = [float(v) for v in re.findall(r'-?\d+\.\d+', str(text))]
     return tuple((found + [np.nan]*3)[:3])
 
-# %% ../nbs/55_reproduce.ipynb #818d4746
+# %% ../nbs/55_reproduce.ipynb #79fa64c1
 def verdict(
     ours: tuple,           # (mean, lo, hi)
     paper: float,          # the paper's value
@@ -355,7 +355,7 @@ def verdict(
     if max(gain[1]*side, gain[2]*side) < 0: return f'not reproduced: {gain[0]:+.2f} to the row before, the opposite of the paper\'s {claimed:+.2f}'
     return f'not reproduced: {gain[0]:+.2f} to the row before with an interval that holds 0; the paper {claimed:+.2f}'
 
-# %% ../nbs/55_reproduce.ipynb #d94575dc
+# %% ../nbs/55_reproduce.ipynb #ec303c46
 def not_run(configs, why):
     "Why none of these runs has a number."
     return 'not run: ' + next((why[run_name(c)] for c in configs if run_name(c) in why), 'it has not finished' if configs else 'no well-kept library has this network yet')
@@ -406,7 +406,7 @@ def beside(values, reference, scale, groups=None):
     d = two_way_interval(reference - values, groups); word = 'better' if d[1] > 0 else 'worse' if d[2] < 0 else 'not told apart'
     return {'SNet minus this': number(d), 'verdict': f'not in the paper\'s table; SNet is {word} here'}
 
-# %% ../nbs/55_reproduce.ipynb #4d0b2fc2
+# %% ../nbs/55_reproduce.ipynb #59496f7e
 def image_confusions(
     config: dict,   # a finished run
     cache,          # folder of all runs
@@ -425,18 +425,18 @@ def image_confusions(
     return np.load(path, allow_pickle=False)
 
 BAND_NAMES = {'ultra_small': 'ultra-small', 'small': 'small', 'all': 'all'}   # the paper's columns and our cumulative bands: < 1 %, < 10 %, all
-BAND_SCORES = {'miou': 100, 'mdice': 100, 'mae_e-4': 1e4, 'precision': 100, 'f2': 100}
+BAND_SCORES = {'miou': ('miou', 100), 'mdice': ('mdice', 100), 'mae_e-4': ('mae', 1e4), 'precision': ('precision', 100), 'f2': ('f2', 100)}   # the paper's column: ours, and its unit
 
-def band_interval(
+def band_intervals(
     m: np.ndarray,   # (seeds, images, n, n), truth by prediction
     band: str,       # a key of `band_masks`, cumulative
-    score: str,      # a key of `set_scores`, published pooling
-) -> tuple:
-    "(value, lo, hi): mean over seeds of the score of the images in a band, and its interval over seeds and images; NaN for a band without images."
+    scores,          # keys of `set_scores`, published pooling
+) -> dict:
+    "Of each score (value, lo, hi): mean over seeds for the images in a band, and its interval over seeds and images; NaN for a band without images."
     m = m[:, band_masks(m[0, :, 1:].sum((1, 2))/np.maximum(m[0].sum((1, 2)), 1), True)[band]]
-    if not m.shape[1]: return (np.nan,)*3
-    one = remembered(lambda k, j: set_scores(m[k, list(j)])[score])
-    return two_way(lambda i, j: np.nanmean([one(k, tuple(j)) for k in i]), *m.shape[:2], n_resamples=1000)
+    if not m.shape[1]: return dict.fromkeys(scores, (np.nan,)*3)
+    one = remembered(lambda k, j: set_scores(m[k, list(j)]))           # the draws are the same for every score
+    return {s: two_way(lambda i, j: np.nanmean([one(k, tuple(j))[s] for k in i]), *m.shape[:2], n_resamples=1000) for s in scores}
 
 def bands_table(
     name: str,       # 'tableII' | 'tableIII'
@@ -448,25 +448,24 @@ def bands_table(
     "Ours (mean over seeds, with the interval over seeds and images) beside the paper's, one row a data set, method and band; at the paper's scale with the difference in mDice."
     e, why, rows, paper = EXPERIMENTS[name], dict(why), [], paper_table(name)
     for dataset in dict.fromkeys([c['dataset'] for _, _, c in steps if c] + [stand_in(d, scale)[0] for d in e.dataset.split()]):
-        there = any(c and c['dataset'] == dataset for _, _, c in steps)
         for row in dict.fromkeys(r for r, _, _ in steps):
-            configs = list({run_name(c): c for r, _, c in steps if r == row and c and c['dataset'] == dataset}.values()); ready = [c for c in configs if finished(c, cache)]
+            configs = [c for r, _, c in steps if r == row and c and c['dataset'] == dataset]; ready = [c for c in configs if finished(c, cache)]
             theirs = paper[(paper.method == row.method) & (paper.dataset.str.lower() == dataset if 'dataset' in paper else True)]
             m = np.stack([image_confusions(c, cache) for c in ready]) if ready else None
             for column, band in BAND_NAMES.items():
                 if name == 'tableIII' and column != 'all': continue
                 line = dict(data=dataset, method=row.method, band=band, seeds=len(ready))
-                for score, times in BAND_SCORES.items():
+                for score in BAND_SCORES:
                     printed = f'{score}_{column}' if name == 'tableII' else score
                     if len(theirs): line[f'paper {score}'] = float(theirs[printed].iloc[0])
-                if not ready: rows.append(line | dict(verdict=not_run(configs, why) if there or row.model is None else f'not run: {dataset} is not at hand')); continue
-                found = {k: tuple(times*v for v in band_interval(m, band, k.split('_')[0])) for k, times in BAND_SCORES.items()}
+                if not ready: rows.append(line | dict(verdict=not_run(configs, why) if configs or row.model is None else f'not run: {dataset} is not at hand')); continue
+                intervals = band_intervals(m, band, [s for s, _ in BAND_SCORES.values()]); found = {k: tuple(unit*v for v in intervals[s]) for k, (s, unit) in BAND_SCORES.items()}
                 line |= {k: number(v) for k, v in found.items()} | dict(verdict=verdict(found['mdice'], line.get('paper mdice', np.nan), scale, None))
                 if scale == 'paper' and 'paper mdice' in line: line['difference'] = number(tuple(v - line['paper mdice'] for v in found['mdice']))
                 rows.append(line)
     return pd.DataFrame(rows).set_index(['data', 'method', 'band'])
 
-# %% ../nbs/55_reproduce.ipynb #b35a8a42
+# %% ../nbs/55_reproduce.ipynb #778d867c
 def size_table(
     rows: tuple,          # of `Row`
     paper: pd.DataFrame,  # with params_million
@@ -503,7 +502,7 @@ def data_table(
                                  verdict='reproduced' if same else f'not reproduced: {len(share)} images with a target here, {p.images_train + p.images_test:.0f} in the paper'))
     return pd.DataFrame(found).set_index('data')
 
-# %% ../nbs/55_reproduce.ipynb #0894b65b
+# %% ../nbs/55_reproduce.ipynb #3cfe5d34
 def largest_slice(
     label: np.ndarray,   # (z, H, W)
 ) -> int:
@@ -538,7 +537,7 @@ def figure(
     x, y = torch.cat(x), torch.cat(y)
     return figure1(run.model, x) if name == 'figure1' else figure2({k.lower(): r.model for k, r in ready.items()}, x, y)
 
-# %% ../nbs/55_reproduce.ipynb #0bfe6456
+# %% ../nbs/55_reproduce.ipynb #39c440a5
 def ready_data(
     steps: list,    # from `plan`
     cache,          # folder of all runs
@@ -608,7 +607,7 @@ def write_table(out, name, scale, table, about, runs=()):
     write_report(out/f'{name}_{scale}.html', f'{name}, {scale}', [about, (shown, 'Ours beside the paper\'s.')])
     return table
 
-# %% ../nbs/55_reproduce.ipynb #9398378c
+# %% ../nbs/55_reproduce.ipynb #6b4d30ce
 def recorded(
     name: str,            # 'table5', …
     scale: str='small',   # 'paper' | 'small'

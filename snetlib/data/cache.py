@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GrowingNpy', 'cache_key', 'cached_slices', 'shaped']
 
-# %% ../../nbs/16_data.cache.ipynb #c4f0be0e
+# %% ../../nbs/16_data.cache.ipynb #a72f4b23
 import hashlib, json, shutil, tempfile, time
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..core import SnetError, atomic_path, io_error
 from .core import MixedSlices, Slices, case_slices
 from .source import DataSet
 
-# %% ../../nbs/16_data.cache.ipynb #43636864
+# %% ../../nbs/16_data.cache.ipynb #4b0761dd
 class GrowingNpy:
     "A .npy file to which rows are appended; memory holds one case at a time."
     def __init__(self, path): self.file, self.n, self.row = open(path, 'wb'), 0, None
@@ -37,7 +37,7 @@ class GrowingNpy:
         if self.row is not None: self._header()
         self.file.close()
 
-# %% ../../nbs/16_data.cache.ipynb #de19d1b5
+# %% ../../nbs/16_data.cache.ipynb #2dcb0bd2
 def cache_key(
     ds: DataSet,   # description
     items: list,   # which cases
@@ -46,7 +46,7 @@ def cache_key(
 ) -> str:
     "A name for exactly these slices."
     def age(f): s = f.stat(); return [str(f), s.st_size, s.st_mtime_ns]
-    key = hashlib.sha256(json.dumps([2, ds.name, ds.class_names, ds.intensity, size, resize]).encode())
+    key = hashlib.sha256(json.dumps([3, ds.name, ds.class_names, ds.intensity, size, resize]).encode())
     for i in items: key.update(json.dumps([i.id, i.ready, i.part, *(age(f) for f in (i.image, i.label) if f is not None)]).encode())   # one by one: no text of all cases
     return key.hexdigest()[:16]
 
@@ -66,7 +66,7 @@ def cached_slices(
     try:
         index = json.loads((folder/'index.json').read_text())
         maps = [np.load(folder/f'{k}.npy', mmap_mode='r', allow_pickle=False) for k in ('images', 'labels')]
-        if size is None: maps = [shaped(m, [s[:2] if k else s for s in index['shapes']]) for k, m in enumerate(maps)]
+        maps = [shaped(m, [s[:2] if k else s for s in index['shapes']]) for k, m in enumerate(maps)]
         return (MixedSlices if isinstance(maps[0], list) else Slices)(*maps, index['case_ids'], index['class_names'])
     except (OSError, ValueError, KeyError) as e: raise SnetError(f'the cache {folder} is damaged; delete that folder and run again.') from e
 
@@ -89,9 +89,8 @@ def _fill(ds, items, folder, size, resize, jobs):
         done = map(one, items) if jobs == 1 else Parallel(jobs, return_as='generator', pre_dispatch='2*n_jobs')(delayed(one)(i) for i in items)
         try:
             for x, y, i in done:
-                ids += i
-                if size is None: shapes += [a.shape for a in x]; x, y = x.reshape(-1), y.reshape(-1)      # sizes may differ: pixel after pixel
-                images.append(x); labels.append(y)
+                ids += i; shapes += [a.shape for a in x]
+                images.append(x.reshape(-1)); labels.append(y.reshape(-1))      # pixel after pixel, for sizes may differ
         finally: images.close(); labels.close()
         (work/'index.json').write_text(json.dumps(dict(case_ids=ids, class_names=ds.class_names, shapes=shapes)))
         try: work.rename(folder)
