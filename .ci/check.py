@@ -1,6 +1,5 @@
 "Everything that must hold before a change lands: `make test`. Steps by name, e.g. `python .ci/check.py pages`, run alone."
-import filecmp, os, shutil, subprocess, sys, tempfile, time
-from concurrent.futures import ThreadPoolExecutor
+import filecmp, gc, importlib, os, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,22 +30,33 @@ def sync():
     if dirty: sys.exit(f'These notebooks are not clean: {", ".join(dirty)}; run: make export')
     if readme.render() != (ROOT/'README.md').read_text(encoding='utf-8'): sys.exit('README.md is not what nbs/index.ipynb renders to; run: make readme')
 
-def one_page(page):
-    "Run a page in a process of its own, as a reader does: (page, seconds, output if it failed)."
-    flags = ['--flags', 'data'] if DATA.is_dir() else []
-    start = time.time()
-    done = subprocess.run([BIN/'nbdev_test', '--path', page, '--n_workers', '0', *flags], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          env={**os.environ, 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'Agg'})
-    return page, time.time() - start, done.stdout if done.returncode else ''
+# what most pages import: loaded once, by the process that every page's own process is forked from
+LIBRARIES = ['torch', 'fastai.vision.all', 'timm', 'kornia.augmentation', 'monai.networks.nets', 'pandas', 'scipy.stats', 'nibabel', 'matplotlib.pyplot', 'nbdev.test']
+
+def start_page(page, flags, log):
+    "A new process that runs `nbdev_test` on one page, from top to bottom as a reader does, and ends with its exit code; what it says goes into the open file `log`."
+    sys.stdout.flush(); pid = os.fork()
+    if pid: return pid
+    os.dup2(log.fileno(), 1); os.dup2(log.fileno(), 2)
+    from nbdev.test import nbdev_test
+    sys.exit(nbdev_test(path=str(page), flags=flags, n_workers=0))
 
 def pages():
     "Every page runs from top to bottom; the cells flagged `data` too, where real data lies beside the checkout."
     if not DATA.is_dir(): print('no real data at', DATA, '- cells flagged `data` are left out')
-    every, failed = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts), []
-    with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
-        for page, seconds, output in pool.map(one_page, every):
-            print(f'{"FAILED" if output else "ok"} {page.relative_to(ROOT)} {seconds:.0f} s', flush=True)
-            if output: failed.append(page); print(output[-6000:], flush=True)
+    os.environ.update(OMP_NUM_THREADS='1', MPLBACKEND='Agg'); os.chdir(ROOT)
+    for library in LIBRARIES: importlib.import_module(library)
+    gc.collect(); gc.freeze()         # a page's process need not clear up what it did not load
+    every, running, failed = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts), {}, []
+    def wait():
+        pid, status = os.wait(); page, start, log = running.pop(pid)
+        print(f'{"FAILED" if status else "ok"} {page.relative_to(ROOT)} {time.time() - start:.0f} s', flush=True)
+        if status: failed.append(page); log.seek(0); print(os.waitstatus_to_exitcode(status), log.read()[-6000:], flush=True)
+    for page in every:
+        if len(running) == (os.cpu_count() or 2): wait()
+        log = tempfile.TemporaryFile('w+', errors='replace')
+        running[start_page(page, 'data' if DATA.is_dir() else '', log)] = page, time.time(), log
+    while running: wait()
     if failed: sys.exit(f'{len(failed)} of {len(every)} pages failed: {", ".join(p.name for p in failed)}')
 
 def tests():

@@ -1,5 +1,5 @@
 "The `snet` command as a process: killed, starved of disk, given nonsense."
-import json, os, shutil, signal, subprocess, sys, time
+import json, shutil, signal, subprocess, time
 from pathlib import Path
 
 import nibabel as nib
@@ -8,27 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-TINY = ['--recipe', 'smoke', '--set', 'size=32', '--set', 'bs=8', '--set', 'epochs=3', '--set', 'precision=float32']
-ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
-SNET = [sys.executable, '-c', 'from snetlib.cli import main; main()']
+from processes import ENV, SNET, fresh, refused, snet
 
-def snet(*args, **kw): return subprocess.run([*SNET, *map(str, args)], capture_output=True, text=True, env=ENV, timeout=600, **kw)
+TINY = ['--recipe', 'smoke', '--set', 'size=32', '--set', 'bs=8', '--set', 'epochs=3', '--set', 'precision=float32']
 def train(out, *more): return ('train', 'mni', '--out', out, *TINY, *more)
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     "A run of three tiny epochs in one go."
     out = tmp_path_factory.mktemp('runs')/'whole'
-    done = snet(*train(out)); assert done.returncode == 0, done.stderr
+    done = fresh(*train(out)); assert done.returncode == 0, done.stderr
     return out
-
-def refused(done, *words):
-    "Exit code 1 and one sentence on stderr that holds these words."
-    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
-    assert 'Traceback' not in done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith('snet: ') and all(w in last for w in words), done.stderr
-    return last
 
 def test_a_killed_run_continues_to_the_same_weights(run, tmp_path):
     out = tmp_path/'killed'
@@ -60,7 +50,7 @@ def test_predict_writes_masks_and_reports_failures(run, tmp_path):
     (data/'empty.nii').write_bytes(b'')
     Image.fromarray(np.full((50, 40), 128, np.uint8)).save(data/'grey.png')
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 40, 3), np.uint8)).save(data/'colour.jpg')
-    done = snet('predict', run, data, '--intensity', 'percentile', '--out', tmp_path/'out')
+    done = fresh('predict', run, data, '--intensity', 'percentile', '--out', tmp_path/'out')
     refused(done, '4 of 6')
     for name in ('cut', 'flat', 'empty', 'colour'): assert f'{name}: failed: ' in done.stderr
     mask = nib.load(tmp_path/'out/good one_mask.nii.gz')
@@ -100,4 +90,4 @@ def test_evaluate_says_which_cases_are_missing(tmp_path):
     refused(snet('evaluate', '--pred', tmp_path/'pred', '--truth', tmp_path/'truth', '--out', tmp_path/'out'), '1 cases', 'failed.csv')
     assert 'a' in (tmp_path/'out/scores.csv').read_text() and (tmp_path/'out/failed.csv').read_text().splitlines()[1].startswith('c,')
     Image.fromarray(mask).save(tmp_path/'pred/c.png')
-    done = snet('evaluate', '--pred', tmp_path/'pred', '--truth', tmp_path/'truth', '--out', tmp_path/'out'); assert done.returncode == 0, done.stderr
+    done = fresh('evaluate', '--pred', tmp_path/'pred', '--truth', tmp_path/'truth', '--out', tmp_path/'out'); assert done.returncode == 0, done.stderr

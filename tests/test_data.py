@@ -301,3 +301,18 @@ def test_real_nuclei_as_a_folder(tmp_path):
     r = prepare('folder', raw, tmp_path/'out', config=config)
     assert not r['failed'] and r['parts'] == {'train': 70, 'valid': 10, 'test': 20}
     s = load_slices('folder', tmp_path/'out', 'test', size=96); assert len(s) == 20 and s.class_names == ('background', 'nucleus') and s.c_in == 3
+
+def test_batches_do_not_depend_on_how_reading_processes_start():
+    "Spawned, as on macOS and Windows, they are handed everything in writing."
+    import multiprocessing
+    from snetlib.core import seed_everything
+    from snetlib.data.core import Slices
+    from snetlib.data.loaders import slice_dls
+    rng = np.random.default_rng(0); s = Slices(rng.random((6, 40, 48), np.float32), rng.integers(0, 2, (6, 40, 48), np.uint8), list('aabbcc'), ('background', 'disc'))
+    def epoch(workers): seed_everything(3); return [b for b in slice_dls(s, s, bs=2, augment=dict(hflip=.5, rotate=20), num_workers=workers, device='cpu').train]
+    multiprocessing.set_start_method('spawn', force=True)
+    try: there = epoch(1)
+    finally: multiprocessing.set_start_method(None, force=True)
+    here = epoch(0); assert len(here) == len(there) == 3
+    for a, b in zip(here, there):
+        for x, y in zip(a, b): np.testing.assert_array_equal(x, y)

@@ -1,5 +1,5 @@
 "Pictures: large ones by tiles, and colour folders end to end through the command line."
-import json, os, subprocess, sys, tracemalloc
+import json, tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
+from processes import refused, snet
 from snetlib import infer
 from snetlib.core import SnetError, register_model
 from snetlib.data.core import Case
@@ -112,13 +113,7 @@ def test_bad_tiles_are_refused_in_one_sentence(kw, word):
     with pytest.raises(SnetError, match=word): predict_volume(Means(), picture(70, 70)[None], **kw)
 
 # ---- colour folders through the command line
-SNET = [sys.executable, '-c', 'from snetlib.cli import main; main()']
 SMALL = ['--recipe', 'sosegformer_cpu', '--set', 'epochs=1', '--set', 'bs=4', '--set', 'augment={"crop":64,"hflip":0.5}']
-def snet(*args): return subprocess.run([*SNET, *map(str, args)], capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'}, timeout=600)
-
-def refused(done, *words):
-    last = done.stderr.strip().splitlines()[-1]
-    assert done.returncode == 1 and 'Traceback' not in done.stderr and last.startswith('snet: ') and all(w in last for w in words), (done.returncode, done.stderr)
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
