@@ -175,7 +175,7 @@ def evaluate(
 @app.command()
 def reproduce(
     name: str=typer.Argument(..., help='table1 … table6, tableI … tableIII, figure1, figure2, figure7, figure3'),
-    scale: str=typer.Option('small', help='paper, small or smoke'),
+    scale: str=typer.Option('small', help='paper, longer, small or smoke'),
     seeds: int=typer.Option(3, min=1, help='runs of each row'),
     data: Optional[Path]=typer.Option(None, help='folder of the data set, or with one folder a data set'),
     cache: Path=typer.Option(Path('runs/reproduce'), help='folder of all runs; other processes and machines may share it'),

@@ -117,11 +117,12 @@ SCALES = {
                   models={'snet_base': ('snet_tiny', {}), 'snet_star': ('snet_tiny', {}), 'attention_unet': ('attention_unet', dict(channels=(8, 16, 32))), 'sosegformer_base': ('sosegformer_tiny', {}),
                           'unet': ('unet_tiny', {}), 'vnet': ('unet_tiny', {}), 'r50_unet': ('unet_tiny', {}), 'r50_att_unet': ('unet_tiny', {}), 'unetpp': ('unet_tiny', {}), 'hrnet': ('unet_tiny', {})}),
 }
+SCALES['longer'] = SCALES['small'] | dict(about='half the width, 80² pixels, 1,200 steps of 4 slices, AdamW', changes=SCALES['small']['changes'] | dict(steps=1200))
 EXTRA = {'table5': (Row('U-Net', 'unet'), Row('Att-UNet', 'attention_unet')), 'table6': (Row('U-Net', 'unet'), Row('Att-UNet', 'attention_unet'))}   # beside the ablations at small scale; not in the paper's tables
 
 def plan(
     name: str,           # 'table1', …
-    scale: str='small',  # 'paper' | 'small' | 'smoke'
+    scale: str='small',  # 'paper' | 'longer' | 'small' | 'smoke'
     seeds: int=3,        # runs of each row
     data=None,           # folder of the data set, or with one folder a data set
 ) -> list:
@@ -573,7 +574,7 @@ def caption(name, scale, steps, cache):
 def reproduce(
     name: str,            # 'table1' … 'table6', 'tableI' … 'tableIII', 'figure1', 'figure2', 'figure7', 'figure3'
     *,
-    scale: str='small',   # 'paper' | 'small' | 'smoke'
+    scale: str='small',   # 'paper' | 'longer' | 'small' | 'smoke'
     seeds: int=3,         # runs of each row
     data=None,            # folder of the data set, or with one folder a data set
     cache='runs/reproduce',   # folder of all runs; may be shared by many processes and tables
@@ -610,7 +611,7 @@ def write_table(out, name, scale, table, about, runs=()):
 # %% ../nbs/55_reproduce.ipynb #6b4d30ce
 def recorded(
     name: str,            # 'table5', …
-    scale: str='small',   # 'paper' | 'small'
+    scale: str='small',   # 'paper' | 'longer' | 'small'
 ) -> pd.DataFrame | None:
     "The recorded table, or None where nothing has been run at this scale."
     path = in_checkout(f'{name}_{scale}.csv')
