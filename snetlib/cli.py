@@ -185,7 +185,7 @@ def reproduce(
     worker: bool=typer.Option(False, '--worker', help='only work through the runs; for a process beside others'),
 ):
     "A table or figure of the papers, ours beside theirs: trains what is missing, continues what was interrupted, and says for each row what came of it."
-    from snetlib.reproduce import all_devices, plan, ready_data, reproduce as run, work_side_by_side, work_through
+    from snetlib.reproduce import all_devices, plan, ready_data, reproduce as run, unfinished, work_side_by_side, work_through
     if worker:
         failed = work_through(ready_data(plan(name, scale, seeds, data), cache), cache, device)
         for r, why in failed.items(): typer.echo(f'{r}: {why}', err=True)
@@ -198,8 +198,7 @@ def reproduce(
         from snetlib.report import to_markdown
         typer.echo(to_markdown(table.round(3).reset_index()))
     typer.echo(f'{out or cache/"tables"}/{name}' + ('.png' if table is None else f'_{scale}.html'))
-    undone = [] if table is None else [i for i, v in table['verdict'].items() if v.startswith('not run') and 'no well-kept library' not in v and 'smoke test' not in v]
-    if undone: raise SnetError(f'{len(undone)} rows could not be run; the table says why. Mend it and give the same command again: what has finished is kept.')
+    if table is not None and (undone := unfinished(table)): raise SnetError(f'{len(undone)} rows could not be run; the table says why. Mend it and give the same command again: what has finished is kept.')
 
 # %% ../nbs/57_cli.ipynb #d716062f
 @app.command()

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['make_loss', 'make_optimiser', 'learning_rate', 'Schedule', 'pick_precision', 'Precision', 'dice_of_confusion',
            'CaseDice', 'NaNGuard', 'batch_cases', 'EpochSeed', 'Progress', 'Checkpoint', 'raw_model', 'save_tensors',
-           'write_log', 'snet_learner', 'fit_recipe', 'load_state', 'load_tensors', 'same_weights', 'run_config',
-           'train_run', 'cache_folder', 'check_run']
+           'write_log', 'snet_learner', 'fit_recipe', 'load_state', 'DamagedFile', 'load_tensors', 'same_weights',
+           'run_config', 'train_run', 'cache_folder', 'check_run']
 
 # %% ../nbs/45_train.ipynb #939f280b
 import errno, json, math, os, sys, time
@@ -311,13 +311,18 @@ def load_state(
     check.start, check.best, check.history, learn.schedule.used = state['epoch'], state['best'], state['history'], state['used']
     check.scaler_state = state['scaler']
 
+class DamagedFile(SnetError):
+    "A checkpoint that cannot be understood; `path` is the file."
+    def __init__(self, path, why): super().__init__(f'{path} is damaged or no checkpoint of snetlib ({why}); restore it from a copy, or train again without --resume.'); self.path = path
+
 def load_tensors(
     path,   # a file written by `save_tensors`
 ):
-    "torch.load with weights_only=True on the CPU. Raises `SnetError` for a missing or damaged file."
+    "torch.load with weights_only=True on the CPU. Raises `SnetError` for a file that is missing or cannot be read, `DamagedFile` for one that makes no sense."
     try: return torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError as e: raise SnetError(f'There is no checkpoint {path}; train first, or name the folder of a run.') from e
-    except Exception as e: raise SnetError(f'{path} is damaged or no checkpoint of snetlib ({type(e).__name__}); restore it from a copy, or train again without --resume.') from e
+    except OSError as e: raise SnetError(f'{path} could not be read ({e.strerror or e}); check the disk and the permissions.') from e
+    except Exception as e: raise DamagedFile(path, type(e).__name__) from e
 
 # %% ../nbs/45_train.ipynb #ea516e4f
 def same_weights(

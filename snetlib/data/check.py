@@ -17,7 +17,7 @@ from .bands import band_masks, find_objects, object_areas
 from .catalogue import get_dataset
 from .core import scale_intensity, stem
 from .folder import ENDINGS
-from .prepare import _run, file_hash
+from .prepare import each_case, file_hash
 from .source import DataSet, Item, SLICE, files_in, read_index
 
 # %% ../../nbs/15_data.check.ipynb #19ff5f51
@@ -57,7 +57,7 @@ def check(
     parts = ds.parts(items, split, val, seed); part_of = {i.id: p for p, its in parts.items() for i in its}
     problems, notes, facts = _orphans(ds, root, items), [], {}
     problems += _index_problems(root, items) if (root/'index.json').is_file() else []
-    for id, f in _run(partial(check_one, ds), [(i,) for i in items], jobs, progress, f'checking {ds.name}'):
+    for id, f in each_case(partial(check_one, ds), [(i,) for i in items], jobs, progress, f'checking {ds.name}'):
         if 'kind' in f: problems.append(dict(kind=f['kind'], case=id, what=f['what']))
         else: facts[id] = f
     _compare(facts, part_of, problems, notes)
