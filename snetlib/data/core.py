@@ -352,6 +352,9 @@ class Slices:
         if not len(images) == len(labels) == len(case_ids) or images.shape[:3] != labels.shape: raise SnetError(f'{images.shape} images, {labels.shape} labels and {len(case_ids)} case ids do not fit; give one label and one id per image.')
         self.images, self.labels, self.case_ids, self.class_names = images, labels, list(case_ids), tuple(class_names)
 
+    reopen = None   # a call that opens these slices again, if they lie in files
+    def __reduce_ex__(self, protocol): return (self.reopen, ()) if self.reopen else super().__reduce_ex__(protocol)   # a process that reads is handed the name of a file, not its bytes
+
     @property
     def c_in(self) -> int: return 1 if self.images.ndim == 3 else self.images.shape[-1]
     @property
