@@ -70,8 +70,8 @@ class Schedule(Callback):
     def before_fit(self): self.clock = time.monotonic() - self.used
 
     def progress(self):
-        seconds = self.recipe['seconds']
-        return self.used / seconds if seconds else self.pct_train
+        r, done = self.recipe, self.epoch * self.n_iter + self.iter
+        return self.used / r['seconds'] if r['seconds'] else done / r['steps'] if r['steps'] else self.pct_train
 
     def tick(self):
         self.used = time.monotonic() - self.clock
