@@ -1,5 +1,5 @@
 "The `snet` command in processes of its own, and what a refusal looks like."
-import os, subprocess, sys, tempfile, traceback
+import os, signal, subprocess, sys, tempfile, traceback
 from functools import lru_cache
 
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
@@ -33,6 +33,7 @@ def snet(*args):
 def command(argv, out, err):
     "Be `snet` with these arguments, and end."
     from snetlib.cli import main
+    signal.alarm(600)                   # a command that hangs is killed
     os.dup2(out.fileno(), 1); os.dup2(err.fileno(), 2); sys.stdout, sys.stderr = out, err
     try: main(argv); code = 0
     except SystemExit as e: code = e.code or 0
