@@ -19,26 +19,32 @@ def load():
     torch.set_num_threads(1)
 
 
-def snet(*args):
-    "`snet` in a forked process: its own memory, streams and exit code, and no importing."
-    load()
-    with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
-        sys.stdout.flush(); sys.stderr.flush(); pid = os.fork()
-        if not pid: command(list(map(str, args)), out, err)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        out.seek(0); err.seek(0)
-        return subprocess.CompletedProcess(args, code, out.read(), err.read())
-
-
-def command(argv, out, err):
-    "Be `snet` with these arguments, and end."
-    from snetlib.cli import main
-    signal.alarm(600)                   # a command that hangs is killed
+def forked(fn, out, err):
+    "A forked process that runs fn and says what it says into two open files: its number. It ends with 0, the code of a SystemExit, or 70 for any other error."
+    sys.stdout.flush(); sys.stderr.flush(); pid = os.fork()
+    if pid: return pid
     os.dup2(out.fileno(), 1); os.dup2(err.fileno(), 2); sys.stdout, sys.stderr = out, err
-    try: main(argv); code = 0
+    try: fn(); code = 0
     except SystemExit as e: code = e.code or 0
     except BaseException: traceback.print_exc(); code = 70
     out.flush(); err.flush(); os._exit(code)
+
+
+def ended(pid):
+    "The exit code of a forked process, once it has ended; negative for a signal."
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def snet(*args):
+    "`snet` in a forked process: its own memory, streams and exit code, and no importing."
+    def command():
+        from snetlib.cli import main
+        signal.alarm(600)               # a command that hangs is killed
+        main(list(map(str, args)))
+    load()
+    with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
+        code = ended(forked(command, out, err)); out.seek(0); err.seek(0)
+        return subprocess.CompletedProcess(args, code, out.read(), err.read())
 
 
 def refused(done, *words):

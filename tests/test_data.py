@@ -1,5 +1,5 @@
 "Data: published lists, every layout from raw to slices, and bad input of every kind."
-import errno, json, os, subprocess, sys
+import errno, json, multiprocessing, os, subprocess, sys
 from pathlib import Path
 
 import h5py
@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from snetlib.core import SnetError, test_data as real_data
+from processes import ENV, SNET
+from snetlib.core import SnetError, seed_everything, test_data as real_data
 from snetlib.data import prepare as prepare_module
 from snetlib.data.catalogue import DATASETS, FOLDERS, get_dataset
 from snetlib.data.check import check, check_text
-from snetlib.data.core import from_slices, read_case, scale_intensity, to_slices, write_mask
+from snetlib.data.core import Slices, from_slices, read_case, scale_intensity, to_slices, write_mask
 from snetlib.data.folder import write_phantom
-from snetlib.data.loaders import load_cases, load_slices
+from snetlib.data.loaders import load_cases, load_slices, slice_dls
 from snetlib.data.monuseg import read_polygons, write_polygons
 from snetlib.data.prepare import prepare
 from snetlib.data.semsperm import write_phantom as write_sperms
@@ -120,8 +121,8 @@ def test_a_really_full_disk(tmp_path):
     for k in range(12):
         for f, a in (('images', rng.integers(0, 255, (224, 224, 3), np.uint8)), ('masks', np.eye(224, dtype=np.uint8))): (tmp_path/'raw'/f).mkdir(parents=True, exist_ok=True); Image.fromarray(a).save(tmp_path/'raw'/f/f'{k}.png')
     code = f'mount -t tmpfs -o size=1m tmpfs {disk} && {{ "$@"; echo "code $?"; find {disk}/out -type f; mount -o remount,size=9m {disk}; "$@"; echo "code $?"; }}'
-    snet = [sys.executable, '-c', 'from snetlib.cli import main; main()', 'prepare', 'folder', str(tmp_path/'raw'), '--out', str(disk/'out'), '--jobs', '2']
-    done = subprocess.run(['unshare', '-m', 'sh', '-c', code, 'sh', *snet], capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    snet = [*SNET, 'prepare', 'folder', str(tmp_path/'raw'), '--out', str(disk/'out'), '--jobs', '2']
+    done = subprocess.run(['unshare', '-m', 'sh', '-c', code, 'sh', *snet], capture_output=True, text=True, env=ENV)
     if 'mount' in done.stderr and 'snet:' not in done.stderr: pytest.skip('no tmpfs here: ' + done.stderr.strip())
     assert 'isk is full' in done.stderr and 'Traceback' not in done.stderr
     first, second = done.stdout.split('code ')[1:]
@@ -304,10 +305,6 @@ def test_real_nuclei_as_a_folder(tmp_path):
 
 def test_batches_do_not_depend_on_how_reading_processes_start():
     "Spawned, as on macOS and Windows, they are handed everything in writing."
-    import multiprocessing
-    from snetlib.core import seed_everything
-    from snetlib.data.core import Slices
-    from snetlib.data.loaders import slice_dls
     rng = np.random.default_rng(0); s = Slices(rng.random((6, 40, 48), np.float32), rng.integers(0, 2, (6, 40, 48), np.uint8), list('aabbcc'), ('background', 'disc'))
     def epoch(workers): seed_everything(3); return [b for b in slice_dls(s, s, bs=2, augment=dict(hflip=.5, rotate=20), num_workers=workers, device='cpu').train]
     multiprocessing.set_start_method('spawn', force=True)

@@ -1,5 +1,5 @@
 """Tables of runs that are killed, damaged, shared and cut off: the number at the end is the same, or there is none."""
-import json, os, random, shutil, signal, subprocess, sys, time
+import json, os, random, shutil, signal, subprocess, time
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from processes import ENV, SNET, ended, forked
 from snetlib import reproduce as R
 from snetlib.core import SnetError
 from snetlib.train import run_config
@@ -28,13 +29,9 @@ def table(cache, **kw): return R.reproduce('table5', scale='smoke', cache=cache,
 
 def in_child(fn, kill_after=None):
     "Run fn in a forked process; its exit code, or -9 when it was killed after so many seconds."
-    pid = os.fork()
-    if not pid:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1); os.dup2(1, 2)
-        try: fn(); os._exit(0)
-        except BaseException: os._exit(1)
+    with open(os.devnull, 'w') as nowhere: pid = forked(fn, nowhere, nowhere)
     if kill_after is not None: time.sleep(kill_after); os.kill(pid, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return ended(pid)
 
 def outcome(cache):
     "Everything that must not depend on interruptions: weights, log without its clock, scores, and the table's file."
@@ -90,18 +87,12 @@ def test_a_deleted_cache_is_made_again_and_half_a_run_gives_no_number(undisturbe
 def test_two_processes_share_the_queue(tmp_path):
     "Each run is trained by one of them, and the table needs no third training."
     steps = R.plan('table5', 'smoke', 3)
-    pids = []
-    for _ in range(2):
-        pid = os.fork()
-        if not pid:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            trained = []; original = R.train_run
-            R.train_run = lambda folder, *a, **kw: (trained.append(str(folder)), original(folder, *a, **kw))[1]
-            code = 1
-            try: R.work_through(steps, tmp_path, 'cpu', False); (tmp_path/f'trained-{os.getpid()}.json').write_text(json.dumps(trained)); code = 0
-            finally: os._exit(code)
-        pids.append(pid)
-    assert all(os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) == 0 for p in pids)
+    def share():
+        trained = []; original = R.train_run
+        R.train_run = lambda folder, *a, **kw: (trained.append(str(folder)), original(folder, *a, **kw))[1]
+        R.work_through(steps, tmp_path, 'cpu', False); (tmp_path/f'trained-{os.getpid()}.json').write_text(json.dumps(trained))
+    with open(os.devnull, 'w') as nowhere: pids = [forked(share, nowhere, nowhere) for _ in range(2)]
+    assert [ended(p) for p in pids] == [0, 0]
     trained = [json.loads(f.read_text()) for f in tmp_path.glob('trained-*.json')]
     assert len(trained) == 2 and sorted(sum(trained, [])) == sorted({str(tmp_path/R.run_name(c)) for _, _, c in steps}), trained
     t = table(tmp_path, seeds=3, train=False)
@@ -152,8 +143,8 @@ def test_a_full_disk_stops_the_table_with_one_sentence(tmp_path):
     if subprocess.run(['unshare', '-m', 'true'], capture_output=True).returncode: pytest.skip('no private mounts here (needs root)')
     disk = tmp_path/'disk'; disk.mkdir()
     code = f'mount -t tmpfs -o size=1m tmpfs {disk} && {{ "$@"; echo "code $?"; find {disk} -type f | sort; }}'
-    command = [sys.executable, '-c', 'from snetlib.cli import main; main()', 'reproduce', 'table5', '--scale', 'smoke', '--seeds', '1', '--cache', disk/'cache', '--device', 'cpu']
-    done = subprocess.run(['unshare', '-m', 'sh', '-c', code, 'sh', *map(str, command)], capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS='1'))
+    command = [*SNET, 'reproduce', 'table5', '--scale', 'smoke', '--seeds', '1', '--cache', disk/'cache', '--device', 'cpu']
+    done = subprocess.run(['unshare', '-m', 'sh', '-c', code, 'sh', *map(str, command)], capture_output=True, text=True, env=ENV)
     if 'mount' in done.stderr and 'snet:' not in done.stderr: pytest.skip('no tmpfs here: ' + done.stderr.strip())
     assert 'The disk is full' in done.stderr and 'Traceback' not in done.stderr and 'code 1' in done.stdout, done.stderr
     assert not any('done.json' in f or '.part.' in f or '_smoke.' in f for f in done.stdout.split('code 1')[1].split())
