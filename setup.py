@@ -15,7 +15,7 @@ setup(
     author=cfg['author'], license='Apache-2.0', python_requires=f">={cfg['min_python']}",
     long_description=(here/'README.md').read_text(encoding='utf-8') if (here/'README.md').exists() else '',
     long_description_content_type='text/markdown',
-    packages=find_packages(include=['snetlib*']), package_data={'snetlib': ['*.csv']},
+    packages=find_packages(include=['snetlib*']), package_data={'snetlib': ['reproduce/papers/*.csv', 'data/splits/*.txt']},
     install_requires=cfg['requirements'].split(), extras_require=extras,
     entry_points={'console_scripts': cfg['console_scripts'].split()},
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Science/Research', 'Intended Audience :: Education',

@@ -12,14 +12,15 @@ from PIL import Image
 from processes import ENV, SNET
 from snetlib.core import SnetError, seed_everything, test_data as real_data
 from snetlib.data import prepare as prepare_module
-from snetlib.data.catalogue import DATASETS, FOLDERS, get_dataset
+from snetlib.data.sets.catalogue import DATASETS, FOLDERS, get_dataset
 from snetlib.data.check import check, check_text
-from snetlib.data.core import Slices, from_slices, read_case, scale_intensity, to_slices, write_mask
-from snetlib.data.folder import write_phantom
+from snetlib.data.slices import Slices, scale_intensity
+from snetlib.data.files import from_slices, read_case, to_slices, write_mask
+from snetlib.data.sets.folder import write_phantom
 from snetlib.data.loaders import load_cases, load_slices, slice_dls
-from snetlib.data.monuseg import read_polygons, write_polygons
+from snetlib.data.sets.monuseg import read_polygons, write_polygons
 from snetlib.data.prepare import prepare
-from snetlib.data.semsperm import write_phantom as write_sperms
+from snetlib.data.sets.semsperm import write_phantom as write_sperms
 from snetlib.data.source import read_index, read_split
 
 ROOT = Path(__file__).parent.parent
@@ -179,7 +180,8 @@ def watch(event, args):
 
 @pytest.mark.parametrize('ready', [False, True])
 def test_only_the_first_epoch_reads_packed_files(ready, tmp_path, monkeypatch):
-    from snetlib.train import Checkpoint, train_run
+    from snetlib.train.checkpoint import Checkpoint
+    from snetlib.train.run import train_run
     raw_phantom('folder', tmp_path/'raw', 10); prepare('folder', tmp_path/'raw', tmp_path/'out'); root = tmp_path/('out' if ready else 'raw')
     real, end = h5py.File.__init__, Checkpoint.after_epoch
     def file(self, name, *a, **k): watch('open', (name,)); real(self, name, *a, **k)                      # h5py opens files without telling Python
@@ -200,7 +202,7 @@ def test_scores_are_those_of_the_raw_data(tmp_path):
     "Prepared CT holds [0, 1], raw CT Hounsfield units: a run on either is scored alike on both, and memory holds one case at a time."
     import gc, weakref
     from snetlib import evaluate
-    from snetlib.train import train_run
+    from snetlib.train.run import train_run
     raw_phantom('synapse', tmp_path/'raw', 6); prepare('synapse', tmp_path/'raw', tmp_path/'out', val=1); alive = []
     train_run(tmp_path/'run', 'synapse', 'snet_tiny', 'smoke', root=tmp_path/'out', steps=1, precision='float32', progress=False, data_kwargs=dict(val=1))
     real = evaluate.predict_case

@@ -5,9 +5,9 @@ import psutil
 import pytest
 import torch
 
-from snetlib.data.folder import write_phantom
-from snetlib.distributed import LOST
-from snetlib.train import train_run
+from snetlib.data.sets.folder import write_phantom
+from snetlib.train.distributed import LOST
+from snetlib.train.run import train_run
 
 pytestmark = [pytest.mark.skipif(not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason='torch was built without gloo'),
               pytest.mark.skipif(importlib.util.find_spec('accelerate') is None, reason='needs the package accelerate')]

@@ -12,10 +12,11 @@ from torch import nn
 
 import snetlib.models
 from snetlib import explain as X, widgets as W
-from snetlib.core import SnetError, create_model, list_models
-from snetlib.data.core import Case
+from snetlib.core import SnetError
+from snetlib.models.registry import create_model, list_models
+from snetlib.data.files import Case
 from snetlib.data.phantom import abdomen_ct, write_nifti_pair
-from snetlib.layers import naive_attention
+from snetlib.models.layers import naive_attention
 from snetlib.models.gab import GAB
 from snetlib.theory.entropy import self_check
 
@@ -117,7 +118,7 @@ def test_entropy_refuses(bad):
 # --- trained runs and the paper's claims
 
 def brief_run(folder, seed=0, **kw):
-    from snetlib.train import train_run
+    from snetlib.train.run import train_run
     train_run(folder, 'phantom', 'snet_tiny', 'smoke', size=64, bs=2, steps=1, device='cpu', progress=False, seed=seed, model_kwargs=kw)
     return folder
 
@@ -132,7 +133,7 @@ def measured(runs): return X.information(list(runs.values()), n=4)
 
 def test_first_weights_are_the_trainers(runs):
     from snetlib.data.loaders import load_slices, slice_dls
-    from snetlib.train import snet_learner
+    from snetlib.train.learner import snet_learner
     config = json.loads((runs['unstagger', 1]/'config.json').read_text()); slices = load_slices('phantom', part='valid', size=64)
     learn = snet_learner(slice_dls(slices, slices, bs=2, device='cpu'), 'snet_tiny', config['recipe'], seed=1, progress=False, model_kwargs=config['model_kwargs'])
     x = torch.rand(2, 1, 64, 64); state = torch.get_rng_state(), np.random.get_state()[1].copy(); net = X.before_training(config, x)
@@ -209,7 +210,7 @@ def test_viewer_hangs_every_orientation_alike(tmp_path, flip):
 
 def test_viewer_with_a_run_and_with_files_that_do_not_fit(tmp_path):
     hu, label, spacing = abdomen_ct(0, (4, 40, 40)); image, mask = write_nifti_pair(tmp_path, 'a', hu, label, spacing); _, other = write_nifti_pair(tmp_path, 'b', hu[:3], label[:3], spacing)
-    from snetlib.infer import Run
+    from snetlib.predict.slices import Run
     run = Run(tmp_path, dict(data=dict(class_names=('background', 'x'), intensity={'kind': 'window', 'lo': -125, 'hi': 275}, c_in=1), recipe=dict(size=32)), create_model('snet_tiny', c_in=1, n_out=2).eval())
     v = W.VolumeViewer(image, mask, model=run); v.set(show_model=True); assert v.values['pred'].shape == (40, 40) and len(v.predictions) == 1
     v.set(opacity=.1); assert len(v.predictions) == 1, 'a slice is predicted once'

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import snetlib.losses, snetlib.recipes
-from snetlib.core import MODELS, SnetError, count_parameters, create_model, list_models
-from snetlib.layers import ConvNormAct, PeakMemory, attention, fast_settings, naive_attention
+import snetlib.train.losses, snetlib.recipes
+from snetlib.models.registry import MODELS, count_parameters, create_model, list_models
+from snetlib.core import SnetError
+from snetlib.models.layers import ConvNormAct, PeakMemory, attention, fast_settings, naive_attention
 from snetlib.models import SNet, SoSegFormer
 from snetlib.models.snet import SIZES, snet
 

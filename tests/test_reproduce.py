@@ -10,8 +10,8 @@ from PIL import Image
 from processes import ENV, SNET, ended, forked
 from snetlib import reproduce as R
 from snetlib.core import SnetError
-from snetlib.train import run_config
-from snetlib.recipes import get_recipe
+from snetlib.train.run import run_config
+from snetlib.train.recipes import get_recipe
 
 KILLS = int(os.environ.get('SNET_KILLS', 4))     # 20 for the whole proof: SNET_KILLS=20 pytest tests/test_reproduce.py -k killed
 
@@ -19,7 +19,7 @@ KILLS = int(os.environ.get('SNET_KILLS', 4))     # 20 for the whole proof: SNET_
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     "Three epochs of three steps on the phantom, two cases to test: a chain of seconds with several checkpoints in it."
-    import snetlib.data.catalogue as catalogue, torch
+    import snetlib.data.sets.catalogue as catalogue, torch
     monkeypatch.setitem(R.SCALES['smoke'], 'changes', dict(size=32, bs=64, steps=9))
     monkeypatch.setitem(catalogue.PHANTOM_CASES, 'test', range(200, 202))
     monkeypatch.setitem(R.EXPERIMENTS, 'table5', R.Experiment(**{**R.EXPERIMENTS['table5'].__dict__, 'rows': R.EXPERIMENTS['table5'].rows[1:]}))   # SNet alone

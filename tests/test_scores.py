@@ -14,9 +14,13 @@ from scipy.stats import wilcoxon
 from snetlib import surface
 from snetlib.core import SnetError
 from snetlib.data.bands import band_masks, find_objects, match_objects, object_areas, object_summary, score_objects
-from snetlib.losses import CrossEntropy, SNetLoss, dice_loss
-from snetlib.metrics import band_scores, compare, confusion, dice_per_class, interval, iou_per_class, score_case, set_scores, summarise, threshold_dice
-from snetlib.report import evaluation_parts, light_markdown, score_table, to_html, to_latex, to_markdown, write_report
+from snetlib.train.losses import CrossEntropy, SNetLoss, dice_loss
+from snetlib.scores.objects import band_scores, threshold_dice
+from snetlib.scores.statistics import compare, interval, summarise
+from snetlib.scores.overlap import confusion, dice_per_class, iou_per_class, set_scores
+from snetlib.scores.cases import score_case
+from snetlib.report.page import evaluation_parts, light_markdown, write_report
+from snetlib.report.tables import score_table, to_html, to_latex, to_markdown
 
 
 def quiet(f, *a, **kw):

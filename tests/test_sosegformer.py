@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from snetlib.core import MODELS, SnetError, count_parameters, create_model, gflops, list_models, seed_everything
+from snetlib.models.registry import MODELS, count_parameters, create_model, gflops, list_models
+from snetlib.core import SnetError, seed_everything
 from snetlib.models import baselines, sosegformer as page
 from snetlib.models.sosegformer import SoSegFormer
 from snetlib.models.stageformer import MHSA, StageFormer

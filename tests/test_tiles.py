@@ -13,14 +13,17 @@ from torch.nn import functional as F
 
 from processes import refused, snet
 from snetlib import infer
-from snetlib.core import SnetError, register_model
-from snetlib.data.core import Case
-from snetlib.data.folder import write_phantom
+from snetlib.core import SnetError
+from snetlib.models.registry import register_model
+from snetlib.data.files import Case
+from snetlib.data.sets.folder import write_phantom
 from snetlib.evaluate import evaluate_run
-from snetlib.infer import Run, pick_tile, predict_case, predict_file, predict_volume, tile_bands, tile_starts, tile_weights
-from snetlib.layers import PeakMemory
+from snetlib.predict.slices import Run
+from snetlib.predict.predictor import pick_tile, predict_case, predict_file, predict_volume
+from snetlib.predict.tiles import tile_bands, tile_starts, tile_weights
+from snetlib.models.layers import PeakMemory
 from snetlib.models import create_model
-from snetlib.train import train_run
+from snetlib.train.run import train_run
 
 class Means(nn.Module):
     "Logits from means over k×k pixels: sees k//2 pixels to each side, and no farther."

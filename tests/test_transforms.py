@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from snetlib import viz
 from snetlib.core import SnetError, seed_everything
 from snetlib.data.phantom import HU, ORGANS, abdomen_ct, balls, ct_affine, disks, phantom3d, write_nifti_pair
-from snetlib.transforms import KEYS, RECIPES, Augment, check_recipe
+from snetlib.data.transforms import KEYS, RECIPES, Augment, check_recipe
 
 relaxed = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 share = st.floats(0, 1)

@@ -11,13 +11,13 @@ from scipy import ndimage
 from snetlib.core import seed_everything
 from snetlib.data.cache import cached_slices
 from snetlib.data.check import check
-from snetlib.data.core import Slices, resize_images, resize_labels
-from snetlib.data.folder import folder_set, write_phantom
+from snetlib.data.slices import Slices, resize_images, resize_labels
+from snetlib.data.sets.folder import folder_set, write_phantom
 from snetlib.data.loaders import load_slices, slice_dls
-from snetlib.data.monuseg import rasterise, read_polygons, write_polygons
+from snetlib.data.sets.monuseg import rasterise, read_polygons, write_polygons
 from snetlib.data.phantom import abdomen_ct
 from snetlib.data.prepare import prepare
-from snetlib.data.synapse import SYNAPSE
+from snetlib.data.sets.synapse import SYNAPSE
 
 
 def seconds(fn, times=3):

@@ -4,9 +4,9 @@ import argparse, contextlib, os, time
 
 import torch
 
-from snetlib.core import count_parameters, create_model, gflops
-from snetlib.layers import ConvNormAct, fast_settings
-from snetlib.losses import SNetLoss
+from snetlib.models.registry import count_parameters, create_model, gflops
+from snetlib.models.layers import ConvNormAct, fast_settings
+from snetlib.train.losses import SNetLoss
 import snetlib.models   # registers the names
 
 

@@ -3,8 +3,8 @@ import subprocess, sys, time
 
 import torch
 
-from snetlib.core import count_parameters, create_model, gflops
-from snetlib.layers import PeakMemory, resize_to
+from snetlib.models.registry import count_parameters, create_model, gflops
+from snetlib.models.layers import PeakMemory, resize_to
 from snetlib.models.sosegformer import ScaleHead, sosegformer
 from snetlib.models.stageformer import StageFormer
 

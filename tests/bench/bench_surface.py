@@ -4,7 +4,7 @@ import contextlib, io, time
 import numpy as np
 from scipy import ndimage
 
-from snetlib.surface import bounding_box, hd95
+from snetlib.scores.surface import bounding_box, hd95
 
 SHAPE = (148, 512, 512)
 

@@ -5,7 +5,7 @@ import kornia.augmentation as K
 import numpy as np
 import torch
 
-from snetlib.transforms import Augment
+from snetlib.data.transforms import Augment
 
 
 def seconds(fn, times=5):
