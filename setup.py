@@ -1,4 +1,5 @@
 "Everything is read from settings.ini: change names, versions and requirements there."
+
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -6,18 +7,33 @@ from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 config = ConfigParser(delimiters=['='])
-config.read(here/'settings.ini', encoding='utf-8')
+config.read(here / 'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 extras = {name: cfg[f'{name}_requirements'].split() for name in ('dev', 'baselines')}
 
 setup(
-    name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
-    author=cfg['author'], license='Apache-2.0', python_requires=f">={cfg['min_python']}",
-    long_description=(here/'README.md').read_text(encoding='utf-8') if (here/'README.md').exists() else '',
+    name=cfg['lib_name'],
+    version=cfg['version'],
+    description=cfg['description'],
+    keywords=cfg['keywords'],
+    author=cfg['author'],
+    license='Apache-2.0',
+    python_requires=f">={cfg['min_python']}",
+    long_description=(here / 'README.md').read_text(encoding='utf-8')
+    if (here / 'README.md').exists()
+    else '',
     long_description_content_type='text/markdown',
-    packages=find_packages(include=['snetlib*']), package_data={'snetlib': ['reproduce/papers/*.csv', 'data/splits/*.txt']},
-    install_requires=cfg['requirements'].split(), extras_require=extras,
+    packages=find_packages(include=['snetlib*']),
+    package_data={'snetlib': ['reproduce/papers/*.csv', 'data/splits/*.txt']},
+    install_requires=cfg['requirements'].split(),
+    extras_require=extras,
     entry_points={'console_scripts': cfg['console_scripts'].split()},
-    classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Science/Research', 'Intended Audience :: Education',
-                 'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Medical Science Apps.'],
-    zip_safe=False)
+    classifiers=[
+        'Development Status :: 3 - Alpha',
+        'Intended Audience :: Science/Research',
+        'Intended Audience :: Education',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Medical Science Apps.',
+    ],
+    zip_safe=False,
+)

@@ -7,235 +7,438 @@ __all__ = ['app', 'parse_settings', 'parse_intensity', 'models', 'train', 'prepa
            'demo', 'main', 'fail']
 
 # %% ../nbs/9_command/00_cli.ipynb #9cbaa30e
-import json, os, sys, warnings
+import json
+import os
+import sys
+import warnings
 from pathlib import Path
-from typing import List, Optional
 
 import typer
-
 from .core import SnetError, choose, io_error
 from .models.registry import list_models
 
 # %% ../nbs/9_command/00_cli.ipynb #2fb5d87e
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help='SNet and SoSegFormer: train, predict, measure, reproduce.')
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help='SNet and SoSegFormer: train, predict, measure, reproduce.',
+)
+
 
 def parse_settings(
-    pairs: list,   # strings 'key=value'
+    pairs: list,  # strings 'key=value'
 ) -> dict:
     "Values of --set as Python values: numbers, true/false/none, JSON lists and objects, anything else as text. Raises `SnetError` without '='."
     out = {}
     for pair in pairs or []:
         key, sep, text = pair.partition('=')
-        if not sep: raise SnetError(f'--set {pair!r} has no "="; write --set key=value, for example --set lr=0.01.')
-        try: out[key.strip()] = json.loads({'true': 'true', 'false': 'false', 'none': 'null'}.get(text.strip().lower(), text))
-        except ValueError: out[key.strip()] = text.strip()
+        if not sep:
+            raise SnetError(
+                f'--set {pair!r} has no "="; write --set key=value, for example --set lr=0.01.'
+            )
+        try:
+            out[key.strip()] = json.loads(
+                {'true': 'true', 'false': 'false', 'none': 'null'}.get(text.strip().lower(), text)
+            )
+        except ValueError:
+            out[key.strip()] = text.strip()
     return out
 
+
 def parse_intensity(
-    text: str | None,   # 'percentile', 'percentile:LO,HI', 'window:LO,HI', 'uint8', 'none', or nothing
+    text: str
+    | None,  # 'percentile', 'percentile:LO,HI', 'window:LO,HI', 'uint8', 'none', or nothing
 ) -> dict | None:
     "What `scale_intensity` wants, or None. Raises `SnetError` for anything else."
-    if text is None: return None
+    if text is None:
+        return None
     kind, _, numbers = text.partition(':')
     limits = {'percentile': (0.5, 99.5), 'window': None, 'uint8': (), 'none': ()}
-    try: lo_hi = tuple(map(float, numbers.split(','))) if numbers else limits[choose(kind, limits, 'intensity scale')]
-    except ValueError as e: raise SnetError(f'--intensity {text!r} has no two numbers; write for example --intensity window:-125,275.') from e
-    if lo_hi is None or len(lo_hi) not in (0, 2): raise SnetError(f'--intensity {text!r} needs two numbers; write for example --intensity window:-125,275.')
+    try:
+        lo_hi = (
+            tuple(map(float, numbers.split(',')))
+            if numbers
+            else limits[choose(kind, limits, 'intensity scale')]
+        )
+    except ValueError as e:
+        raise SnetError(
+            f'--intensity {text!r} has no two numbers; write for example --intensity window:-125,275.'
+        ) from e
+    if lo_hi is None or len(lo_hi) not in (0, 2):
+        raise SnetError(
+            f'--intensity {text!r} needs two numbers; write for example --intensity window:-125,275.'
+        )
     return dict(kind=kind, **dict(zip(('lo', 'hi'), lo_hi)))
 
 # %% ../nbs/9_command/00_cli.ipynb #4c0a7d9b
 @app.command()
 def models(
-    pattern: str=typer.Argument('*', help="shell pattern, e.g. 'snet_*'"),
-    tag: Optional[str]=typer.Option(None, help='only models with this tag: table5, table6, baseline, …'),
-    count: bool=typer.Option(False, help='build each and print its parameters (c_in=3, n_out=9)'),
+    pattern: str = typer.Argument('*', help="shell pattern, e.g. 'snet_*'"),
+    tag: str | None = typer.Option(
+        None, help='only models with this tag: table5, table6, baseline, …'
+    ),
+    count: bool = typer.Option(False, help='build each and print its parameters (c_in=3, n_out=9)'),
 ):
     "List the networks that have a name."
-    from snetlib.models.registry import MODELS, count_parameters
     from snetlib.models import create_model
+    from snetlib.models.registry import MODELS, count_parameters
+
     names = list_models(pattern, tag)
-    if not names: raise SnetError(f'No model matches {pattern!r}{f" with the tag {tag!r}" if tag else ""}; see all with: snet models')
+    if not names:
+        raise SnetError(
+            f'No model matches {pattern!r}{f" with the tag {tag!r}" if tag else ""}; see all with: snet models'
+        )
     for n in names:
         size = ''
         if count:
-            try: size = f'{count_parameters(create_model(n, c_in=3, n_out=9))/1e6:8.2f} M  '
-            except SnetError: size = '       –    '
+            try:
+                size = f'{count_parameters(create_model(n, c_in=3, n_out=9)) / 1e6:8.2f} M  '
+            except SnetError:
+                size = '       –    '
         typer.echo(f'{n:28} {size}{(MODELS[n].__doc__ or "").strip().splitlines()[0]}')
 
 # %% ../nbs/9_command/00_cli.ipynb #9b211249
 @app.command()
 def train(
-    dataset: str=typer.Argument(..., help='mni, phantom, acdc, synapse, … or folder'),
-    out: Path=typer.Option(..., help='folder of the run: config.json, best.pth, last.pth, log.csv'),
-    data: Optional[Path]=typer.Option(None, help='folder that `snet prepare` wrote; not needed for mni and phantom'),
-    model: str=typer.Option('snet_tiny', help='a name from `snet models`'),
-    recipe: str=typer.Option('cpu_small', help='a name from snetlib.recipes'),
-    seed: int=typer.Option(0, help='seeds the first weights and every epoch'),
-    resume: bool=typer.Option(False, help='continue this run where it stopped'),
-    device: Optional[str]=typer.Option(None, help='cpu or cuda; the GPU if there is one'),
-    set: Optional[List[str]]=typer.Option(None, help='change a line of the recipe: --set lr=0.01 --set epochs=3'),
-    model_set: Optional[List[str]]=typer.Option(None, help='a keyword of the model: --model-set fusion=unstagger'),
-    data_set: Optional[List[str]]=typer.Option(None, help='a keyword of the data set: --data-set split=agileformer'),
+    dataset: str = typer.Argument(..., help='mni, phantom, acdc, synapse, … or folder'),
+    out: Path = typer.Option(
+        ..., help='folder of the run: config.json, best.pth, last.pth, log.csv'
+    ),
+    data: Path | None = typer.Option(
+        None, help='folder that `snet prepare` wrote; not needed for mni and phantom'
+    ),
+    model: str = typer.Option('snet_tiny', help='a name from `snet models`'),
+    recipe: str = typer.Option('cpu_small', help='a name from snetlib.recipes'),
+    seed: int = typer.Option(0, help='seeds the first weights and every epoch'),
+    resume: bool = typer.Option(False, help='continue this run where it stopped'),
+    device: str | None = typer.Option(None, help='cpu or cuda; the GPU if there is one'),
+    set: list[str] | None = typer.Option(
+        None, help='change a line of the recipe: --set lr=0.01 --set epochs=3'
+    ),
+    model_set: list[str] | None = typer.Option(
+        None, help='a keyword of the model: --model-set fusion=unstagger'
+    ),
+    data_set: list[str] | None = typer.Option(
+        None, help='a keyword of the data set: --data-set split=agileformer'
+    ),
 ):
     "Train a network; can be interrupted at any moment and continued with --resume."
     from snetlib.train.run import train_run
-    learn = train_run(out, dataset, model, recipe, root=data, seed=seed, resume=resume, device=device, model_kwargs=parse_settings(model_set),
-                      data_kwargs=parse_settings(data_set), **parse_settings(set))
+
+    learn = train_run(
+        out,
+        dataset,
+        model,
+        recipe,
+        root=data,
+        seed=seed,
+        resume=resume,
+        device=device,
+        model_kwargs=parse_settings(model_set),
+        data_kwargs=parse_settings(data_set),
+        **parse_settings(set),
+    )
     from snetlib.train.distributed import rank
-    if rank(): return                                # of several processes one speaks
+
+    if rank():
+        return  # of several processes one speaks
     best = learn.checkpoint.best
-    typer.echo(f'{out}: {len(learn.checkpoint.history)} epochs, best validation Dice {best:.4f} (per case, corrected protocol)' if best >= 0 else f'{out}: no validation yet')
+    typer.echo(
+        f'{out}: {len(learn.checkpoint.history)} epochs, best validation Dice {best:.4f} (per case, corrected protocol)'
+        if best >= 0
+        else f'{out}: no validation yet'
+    )
 
 # %% ../nbs/9_command/00_cli.ipynb #87fdcb77
 @app.command()
 def prepare(
-    dataset: str=typer.Argument(..., help='acdc, synapse, monuseg, polypgen, atlas, semsperm or folder'),
-    raw: Path=typer.Argument(..., help='the data set as it came from its owners'),
-    out: Path=typer.Option(..., help='folder to write; may hold an interrupted run of the same settings'),
-    split: Optional[str]=typer.Option(None, help="a published list by name, 'layout', 'seeded', or a file"),
-    val: Optional[int]=typer.Option(None, help='training groups held out where the split has no validation part'),
-    seed: int=typer.Option(0, help='of held-out groups and seeded splits'),
-    config: Optional[Path]=typer.Option(None, help='for folder: a dataset.json other than the folder’s own'),
-    jobs: int=typer.Option(os.cpu_count() or 1, min=1, help='processes'),
+    dataset: str = typer.Argument(
+        ..., help='acdc, synapse, monuseg, polypgen, atlas, semsperm or folder'
+    ),
+    raw: Path = typer.Argument(..., help='the data set as it came from its owners'),
+    out: Path = typer.Option(
+        ..., help='folder to write; may hold an interrupted run of the same settings'
+    ),
+    split: str | None = typer.Option(
+        None, help="a published list by name, 'layout', 'seeded', or a file"
+    ),
+    val: int | None = typer.Option(
+        None, help='training groups held out where the split has no validation part'
+    ),
+    seed: int = typer.Option(0, help='of held-out groups and seeded splits'),
+    config: Path | None = typer.Option(
+        None, help='for folder: a dataset.json other than the folder’s own'
+    ),
+    jobs: int = typer.Option(os.cpu_count() or 1, min=1, help='processes'),
 ):
     "Raw data to ready data: labels mapped, intensities scaled, parts fixed; can be interrupted and repeated."
     from snetlib.data.prepare import prepare as run
-    done = run(dataset, raw, out, split=split, val=val, seed=seed, config=config, jobs=jobs, progress=True)
-    typer.echo(f"{out}: {len(done['written'])} written, {len(done['skipped'])} were there, {len(done['failed'])} failed; " + ', '.join(f'{p} {n}' for p, n in done['parts'].items()))
-    for name, why in done['failed'].items(): typer.echo(f'{name}: {why}', err=True)
-    if done['failed']: raise SnetError(f"{len(done['failed'])} cases could not be prepared; the reasons stand above. Mend them and run the same command again.")
+
+    done = run(
+        dataset, raw, out, split=split, val=val, seed=seed, config=config, jobs=jobs, progress=True
+    )
+    typer.echo(
+        f"{out}: {len(done['written'])} written, {len(done['skipped'])} were there, {len(done['failed'])} failed; "
+        + ', '.join(f'{p} {n}' for p, n in done['parts'].items())
+    )
+    for name, why in done['failed'].items():
+        typer.echo(f'{name}: {why}', err=True)
+    if done['failed']:
+        raise SnetError(
+            f"{len(done['failed'])} cases could not be prepared; the reasons stand above. Mend them and run the same command again."
+        )
 
 # %% ../nbs/9_command/00_cli.ipynb #c57748c3
 @app.command()
 def check(
-    dataset: str=typer.Argument(..., help='acdc, synapse, monuseg, polypgen, atlas, semsperm or folder'),
-    root: Path=typer.Argument(..., help='raw, prepared by `snet prepare`, or prepared by others'),
-    as_json: bool=typer.Option(False, '--json', help='print the report as JSON'),
-    sheet: Optional[Path]=typer.Option(None, help='write a montage with outlines here (.png)'),
-    split: Optional[str]=typer.Option(None, help='see `snet prepare`'),
-    config: Optional[Path]=typer.Option(None, help='see `snet prepare`'),
-    jobs: int=typer.Option(os.cpu_count() or 1, min=1, help='processes'),
+    dataset: str = typer.Argument(
+        ..., help='acdc, synapse, monuseg, polypgen, atlas, semsperm or folder'
+    ),
+    root: Path = typer.Argument(..., help='raw, prepared by `snet prepare`, or prepared by others'),
+    as_json: bool = typer.Option(False, '--json', help='print the report as JSON'),
+    sheet: Path | None = typer.Option(None, help='write a montage with outlines here (.png)'),
+    split: str | None = typer.Option(None, help='see `snet prepare`'),
+    config: Path | None = typer.Option(None, help='see `snet prepare`'),
+    jobs: int = typer.Option(os.cpu_count() or 1, min=1, help='processes'),
 ):
     "Look for what would spoil an experiment before anyone trains: exit code 1 if anything is wrong."
-    from snetlib.data.check import check as run, check_text, sheet as draw
+    from snetlib.data.check import check as run
+    from snetlib.data.check import check_text
+    from snetlib.data.check import sheet as draw
+
     report = run(dataset, root, split=split, config=config, jobs=jobs, progress=not as_json)
     typer.echo(json.dumps(report, indent=1, default=str) if as_json else check_text(report))
-    if sheet: draw(dataset, root, sheet, config=config)
-    if not report['ok']: raise SnetError(f"{len(report['problems'])} problems in {root}; they are listed above.")
+    if sheet:
+        draw(dataset, root, sheet, config=config)
+    if not report['ok']:
+        raise SnetError(f"{len(report['problems'])} problems in {root}; they are listed above.")
 
 # %% ../nbs/9_command/00_cli.ipynb #0667e79a
 @app.command()
 def predict(
-    run: Path=typer.Argument(..., help='folder of a trained run'),
-    inputs: List[Path]=typer.Argument(..., help='images (.nii .nii.gz .png .jpg .tif .bmp .npz .h5) or folders of them'),
-    out: Path=typer.Option(..., help='folder for masks, overlays and predictions.csv'),
-    weights: str=typer.Option('best', help='best (by validation) or last'),
-    axis: int=typer.Option(2, min=0, max=2, help='NIfTI: slice along x (0), y (1) or z (2) of the patient'),
-    bs: int=typer.Option(16, min=1, help='slices at a time'),
-    resize: str=typer.Option('logits', help='logits (bilinear) or published (spline down, nearest up)'),
-    intensity: Optional[str]=typer.Option(None, help='scale as percentile, window:LO,HI, uint8 or none; default: as in training'),
-    tile: Optional[int]=typer.Option(None, min=0, help='side of overlapping tiles at the image’s own resolution; 0: never; default: by itself above a megapixel'),
-    overlap: float=typer.Option(.25, help='share of a tile that the next one covers again'),
-    device: Optional[str]=typer.Option(None, help='cpu or cuda'),
-    overwrite: bool=typer.Option(False, help='predict again what is there already'),
+    run: Path = typer.Argument(..., help='folder of a trained run'),
+    inputs: list[Path] = typer.Argument(
+        ..., help='images (.nii .nii.gz .png .jpg .tif .bmp .npz .h5) or folders of them'
+    ),
+    out: Path = typer.Option(..., help='folder for masks, overlays and predictions.csv'),
+    weights: str = typer.Option('best', help='best (by validation) or last'),
+    axis: int = typer.Option(
+        2, min=0, max=2, help='NIfTI: slice along x (0), y (1) or z (2) of the patient'
+    ),
+    bs: int = typer.Option(16, min=1, help='slices at a time'),
+    resize: str = typer.Option(
+        'logits', help='logits (bilinear) or published (spline down, nearest up)'
+    ),
+    intensity: str | None = typer.Option(
+        None, help='scale as percentile, window:LO,HI, uint8 or none; default: as in training'
+    ),
+    tile: int | None = typer.Option(
+        None,
+        min=0,
+        help='side of overlapping tiles at the image’s own resolution; 0: never; default: by itself above a megapixel',
+    ),
+    overlap: float = typer.Option(0.25, help='share of a tile that the next one covers again'),
+    device: str | None = typer.Option(None, help='cpu or cuda'),
+    overwrite: bool = typer.Option(False, help='predict again what is there already'),
 ):
     "Segment files: a mask with the input's own geometry, an overlay to look at, and volumes of each class."
-    from snetlib.predict.slices import load_run
     from snetlib.predict.predictor import predict_files
-    rows = predict_files(load_run(run, weights, device), inputs, out, axis=axis, bs=bs, resize=resize, overwrite=overwrite, intensity=parse_intensity(intensity),
-                         tile='auto' if tile is None else tile, overlap=overlap)
+    from snetlib.predict.slices import load_run
+
+    rows = predict_files(
+        load_run(run, weights, device),
+        inputs,
+        out,
+        axis=axis,
+        bs=bs,
+        resize=resize,
+        overwrite=overwrite,
+        intensity=parse_intensity(intensity),
+        tile='auto' if tile is None else tile,
+        overlap=overlap,
+    )
     failed = [r for r in rows if r['status'].startswith('failed')]
-    for r in rows: typer.echo(f"{r['case']}: {r['status']}" + ''.join(f', {k} {v}' for k, v in r.items() if k not in ('case', 'status', 'mask')), err=r in failed)
-    if failed: raise SnetError(f'{len(failed)} of {len(rows)} files could not be predicted; the reasons stand above and in {out}/predictions.csv.')
+    for r in rows:
+        typer.echo(
+            f"{r['case']}: {r['status']}"
+            + ''.join(f', {k} {v}' for k, v in r.items() if k not in ('case', 'status', 'mask')),
+            err=r in failed,
+        )
+    if failed:
+        raise SnetError(
+            f'{len(failed)} of {len(rows)} files could not be predicted; the reasons stand above and in {out}/predictions.csv.'
+        )
 
 # %% ../nbs/9_command/00_cli.ipynb #57b778e8
 @app.command()
 def evaluate(
-    run: Optional[Path]=typer.Argument(None, help='folder of a trained run; or leave it out and give --pred and --truth'),
-    out: Path=typer.Option(..., help='folder for scores.csv, tables.md, tables.tex and report.html'),
-    data: Optional[Path]=typer.Option(None, help='the data; default: where the run found it'),
-    part: str=typer.Option('test', help='test, valid or train'),
-    pred: Optional[List[str]]=typer.Option(None, help='masks of any tool: FOLDER, or NAME=FOLDER several times to compare'),
-    truth: Optional[Path]=typer.Option(None, help='true masks with the same stems'),
-    classes: Optional[str]=typer.Option(None, help='names separated by commas, the background first'),
-    resize: str=typer.Option('logits', help='logits or published'),
+    run: Path | None = typer.Argument(
+        None, help='folder of a trained run; or leave it out and give --pred and --truth'
+    ),
+    out: Path = typer.Option(
+        ..., help='folder for scores.csv, tables.md, tables.tex and report.html'
+    ),
+    data: Path | None = typer.Option(None, help='the data; default: where the run found it'),
+    part: str = typer.Option('test', help='test, valid or train'),
+    pred: list[str] | None = typer.Option(
+        None, help='masks of any tool: FOLDER, or NAME=FOLDER several times to compare'
+    ),
+    truth: Path | None = typer.Option(None, help='true masks with the same stems'),
+    classes: str | None = typer.Option(
+        None, help='names separated by commas, the background first'
+    ),
+    resize: str = typer.Option('logits', help='logits or published'),
 ):
     "Score every case under both protocols, with intervals and paired tests, and write a report."
     from snetlib.evaluate import evaluate_files, evaluate_run
-    if (run is None) == (not pred): raise SnetError('Give either a run, or --pred and --truth.')
-    if run is not None: scores = evaluate_run(run, out, root=data, part=part, resize=resize)
-    elif truth is None: raise SnetError('--pred needs --truth, a folder of true masks with the same stems.')
+
+    if (run is None) == (not pred):
+        raise SnetError('Give either a run, or --pred and --truth.')
+    if run is not None:
+        scores = evaluate_run(run, out, root=data, part=part, resize=resize)
+    elif truth is None:
+        raise SnetError('--pred needs --truth, a folder of true masks with the same stems.')
     else:
         named = [p.partition('=') if '=' in p else (Path(p).name, '=', p) for p in pred]
-        scores = evaluate_files({n: Path(f) for n, _, f in named}, truth, out, tuple(classes.split(',')) if classes else None)
+        scores = evaluate_files(
+            {n: Path(f) for n, _, f in named},
+            truth,
+            out,
+            tuple(classes.split(',')) if classes else None,
+        )
     from snetlib.report.tables import score_table
-    typer.echo(score_table(scores).to_string()); typer.echo(f'{out}/report.html')
-    lost = [line for f in sorted({*out.glob('failed.csv'), *out.glob('*/failed.csv')}) for line in f.read_text(encoding='utf-8').splitlines()[1:]]
-    if lost: raise SnetError(f'{len(lost)} cases could not be scored and are left out above; failed.csv in {out} says why. Mend them and give the same command again.')
+
+    typer.echo(score_table(scores).to_string())
+    typer.echo(f'{out}/report.html')
+    lost = [
+        line
+        for f in sorted({*out.glob('failed.csv'), *out.glob('*/failed.csv')})
+        for line in f.read_text(encoding='utf-8').splitlines()[1:]
+    ]
+    if lost:
+        raise SnetError(
+            f'{len(lost)} cases could not be scored and are left out above; failed.csv in {out} says why. Mend them and give the same command again.'
+        )
 
 # %% ../nbs/9_command/00_cli.ipynb #15e0ad24
 @app.command()
 def reproduce(
-    name: str=typer.Argument(..., help='table1 … table6, tableI … tableIII, figure1, figure2, figure7, figure3'),
-    scale: str=typer.Option('small', help='paper, longer, small or smoke'),
-    seeds: int=typer.Option(3, min=1, help='runs of each row'),
-    data: Optional[Path]=typer.Option(None, help='folder of the data set, or with one folder a data set'),
-    cache: Path=typer.Option(Path('runs/reproduce'), help='folder of all runs; other processes and machines may share it'),
-    out: Optional[Path]=typer.Option(None, help='folder of the table; default: CACHE/tables'),
-    device: Optional[str]=typer.Option(None, help='cpu, cuda:1, …; default: every GPU there is, a process each'),
-    train: bool=typer.Option(True, help='--no-train: only write what has finished'),
-    worker: bool=typer.Option(False, '--worker', help='only work through the runs; for a process beside others'),
+    name: str = typer.Argument(
+        ..., help='table1 … table6, tableI … tableIII, figure1, figure2, figure7, figure3'
+    ),
+    scale: str = typer.Option('small', help='paper, longer, small or smoke'),
+    seeds: int = typer.Option(3, min=1, help='runs of each row'),
+    data: Path | None = typer.Option(
+        None, help='folder of the data set, or with one folder a data set'
+    ),
+    cache: Path = typer.Option(
+        Path('runs/reproduce'), help='folder of all runs; other processes and machines may share it'
+    ),
+    out: Path | None = typer.Option(None, help='folder of the table; default: CACHE/tables'),
+    device: str | None = typer.Option(
+        None, help='cpu, cuda:1, …; default: every GPU there is, a process each'
+    ),
+    train: bool = typer.Option(True, help='--no-train: only write what has finished'),
+    worker: bool = typer.Option(
+        False, '--worker', help='only work through the runs; for a process beside others'
+    ),
 ):
     "A table or figure of the papers, ours beside theirs: trains what is missing, continues what was interrupted, and says for each row what came of it."
-    from snetlib.reproduce.queue import all_devices, work_side_by_side, work_through
+    from snetlib.reproduce.everything import ready_data
+    from snetlib.reproduce.everything import reproduce as run
     from snetlib.reproduce.plan.plan import plan
-    from snetlib.reproduce.everything import ready_data, reproduce as run
+    from snetlib.reproduce.queue import all_devices, work_side_by_side, work_through
     from snetlib.reproduce.tables import unfinished
+
     if worker:
         failed = work_through(ready_data(plan(name, scale, seeds, data), cache), cache, device)
-        for r, why in failed.items(): typer.echo(f'{r}: {why}', err=True)
+        for r, why in failed.items():
+            typer.echo(f'{r}: {why}', err=True)
         return
     if train and not device and len(all_devices()) > 1:
-        plan(name, scale, seeds, data)                               # what is wrong with the arguments is said once, not by every process
-        work_side_by_side([name, '--scale', scale, '--seeds', str(seeds), '--cache', str(cache), *(['--data', str(data)] if data else [])], all_devices())
-    table = run(name, scale=scale, seeds=seeds, data=data, cache=cache, out=out, device=device, train=train)
+        plan(
+            name, scale, seeds, data
+        )  # what is wrong with the arguments is said once, not by every process
+        work_side_by_side(
+            [
+                name,
+                '--scale',
+                scale,
+                '--seeds',
+                str(seeds),
+                '--cache',
+                str(cache),
+                *(['--data', str(data)] if data else []),
+            ],
+            all_devices(),
+        )
+    table = run(
+        name, scale=scale, seeds=seeds, data=data, cache=cache, out=out, device=device, train=train
+    )
     if table is not None:
         from snetlib.report.tables import to_markdown
+
         typer.echo(to_markdown(table.round(3).reset_index()))
-    typer.echo(f'{out or cache/"tables"}/{name}' + ('.png' if table is None else f'_{scale}.html'))
-    if table is not None and (undone := unfinished(table)): raise SnetError(f'{len(undone)} rows could not be run; the table says why. Mend it and give the same command again: what has finished is kept.')
+    typer.echo(
+        f'{out or cache / "tables"}/{name}' + ('.png' if table is None else f'_{scale}.html')
+    )
+    if table is not None and (undone := unfinished(table)):
+        raise SnetError(
+            f'{len(undone)} rows could not be run; the table says why. Mend it and give the same command again: what has finished is kept.'
+        )
 
 # %% ../nbs/9_command/00_cli.ipynb #d716062f
 @app.command()
 def demo(
-    out: Path=typer.Option(Path('demo'), help='folder for the report, the picture and the predicted volume'),
-    seconds: float=typer.Option(115., min=1, help='training time of each of the two networks'),
-    seed: int=typer.Option(0, help='seed'),
+    out: Path = typer.Option(
+        Path('demo'), help='folder for the report, the picture and the predicted volume'
+    ),
+    seconds: float = typer.Option(115.0, min=1, help='training time of each of the two networks'),
+    seed: int = typer.Option(0, help='seed'),
 ):
     "Train SNet and a U-Net on a real MRI for the same time, predict a slab neither has seen, and write a report. About five minutes on two cores."
     from snetlib.demo import run_demo
+
     typer.echo(run_demo(out, seconds, seed))
 
 # %% ../nbs/9_command/00_cli.ipynb #c9080874
 def main(
-    argv: list | None=None,   # arguments; None: those of the process
+    argv: list | None = None,  # arguments; None: those of the process
 ):
     "Run the command line; exit code 0, 1 (an error the user can mend), 2 (wrong usage) or 130 (interrupted)."
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = '--debug' in argv
     argv = [a for a in argv if a != '--debug']
-    if not debug: warnings.simplefilter('ignore')   # what libraries say to programmers is no help to whoever types a command
-    try: app(argv, prog_name='snet', standalone_mode=True)
-    except SnetError as e: fail(e, debug)
-    except KeyboardInterrupt: typer.echo('Stopped. What was finished is kept; continue training with the same command and --resume.', err=True); sys.exit(130)
-    except BrokenPipeError: sys.exit(0)
-    except OSError as e: fail(io_error(e, e.filename or 'the output'), debug)
-    except MemoryError as e: fail(SnetError('The memory is full; use a smaller --bs, --set bs=…, size or model.'), debug)
+    if not debug:
+        warnings.simplefilter(
+            'ignore'
+        )  # what libraries say to programmers is no help to whoever types a command
+    try:
+        app(argv, prog_name='snet', standalone_mode=True)
+    except SnetError as e:
+        fail(e, debug)
+    except KeyboardInterrupt:
+        typer.echo(
+            'Stopped. What was finished is kept; continue training with the same command and --resume.',
+            err=True,
+        )
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except OSError as e:
+        fail(io_error(e, e.filename or 'the output'), debug)
+    except MemoryError:
+        fail(SnetError('The memory is full; use a smaller --bs, --set bs=…, size or model.'), debug)
+
 
 def fail(
-    e: Exception,   # what went wrong
-    debug: bool,    # show the traceback
+    e: Exception,  # what went wrong
+    debug: bool,  # show the traceback
 ):
     "One sentence on stderr and exit code 1."
-    if debug: raise e
-    typer.echo(f'snet: {e}', err=True); sys.exit(1)
+    if debug:
+        raise e
+    typer.echo(f'snet: {e}', err=True)
+    sys.exit(1)

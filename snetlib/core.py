@@ -6,8 +6,17 @@
 __all__ = ['SnetError', 'choose', 'need', 'seed_everything', 'atomic_path', 'io_error', 'provenance', 'test_data']
 
 # %% ../nbs/1_start/00_core.ipynb #770350fe
-import contextlib, difflib, errno, importlib.util, os, platform, random, shutil, subprocess
+import contextlib
+import difflib
+import errno
+import importlib.util
+import os
+import platform
+import random
+import shutil
+import subprocess
 from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -17,79 +26,124 @@ class SnetError(Exception):
 
 # %% ../nbs/1_start/00_core.ipynb #01550470
 def choose(
-    name: str,      # what the user typed
-    choices,        # the names there are
-    kind: str,      # what is being chosen, for the message: 'model', 'recipe'
+    name: str,  # what the user typed
+    choices,  # the names there are
+    kind: str,  # what is being chosen, for the message: 'model', 'recipe'
 ) -> str:
     "`name` if it is one of `choices`; otherwise a `SnetError` that lists them and suggests the nearest."
-    if name in choices: return name
+    if name in choices:
+        return name
     near = difflib.get_close_matches(str(name), list(map(str, choices)), 1)
     hint = f' Did you mean {near[0]!r}?' if near else ''
-    raise SnetError(f'There is no {kind} {name!r}.{hint} Choose one of: {", ".join(map(str, choices))}.')
+    raise SnetError(
+        f'There is no {kind} {name!r}.{hint} Choose one of: {", ".join(map(str, choices))}.'
+    )
 
 # %% ../nbs/1_start/00_core.ipynb #cf9c1a49
 def need(
-    package: str,            # import name, e.g. 'monai'
-    extra: str | None=None,  # the extra of snetlib that brings it, e.g. 'baselines'
+    package: str,  # import name, e.g. 'monai'
+    extra: str | None = None,  # the extra of snetlib that brings it, e.g. 'baselines'
 ):
     "Import an optional package, or say in one sentence how to install it."
     if importlib.util.find_spec(package) is None:
         how = f'pip install "snetlib[{extra}]"' if extra else f'pip install {package}'
-        raise SnetError(f'This needs the package {package}, which is not installed; install it with: {how}')
+        raise SnetError(
+            f'This needs the package {package}, which is not installed; install it with: {how}'
+        )
     return importlib.import_module(package)
 
 # %% ../nbs/1_start/00_core.ipynb #8688f753
 def seed_everything(
-    seed: int,         # seed of the run, ≥ 0
-    epoch: int=0,      # mixed in, so that each epoch has draws of its own
+    seed: int,  # seed of the run, ≥ 0
+    epoch: int = 0,  # mixed in, so that each epoch has draws of its own
 ) -> int:
     "Seed Python, numpy and torch (every device) with one number made from `seed` and `epoch`; returns that number."
     mixed = int(np.random.SeedSequence([int(seed), int(epoch)]).generate_state(1)[0])
-    random.seed(mixed); np.random.seed(mixed); torch.manual_seed(mixed)
+    random.seed(mixed)
+    np.random.seed(mixed)
+    torch.manual_seed(mixed)
     return mixed
 
 # %% ../nbs/1_start/00_core.ipynb #9eff2f8a
 @contextlib.contextmanager
 def atomic_path(
-    path,      # where the finished file shall stand; its folder is made if missing
+    path,  # where the finished file shall stand; its folder is made if missing
 ):
     "Yield a path beside `path` to write to; renamed onto `path` if the block succeeds, removed if it does not. Raises `SnetError` on a full disk or an unwritable folder."
-    path = Path(path); tmp = path.with_name(f'.{os.getpid()}.part.{path.name}')
+    path = Path(path)
+    tmp = path.with_name(f'.{os.getpid()}.part.{path.name}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield tmp
         os.replace(tmp, path)
-    except OSError as e: raise io_error(e, path) from e
-    finally: tmp.unlink(missing_ok=True) if path.parent.is_dir() else None
+    except OSError as e:
+        raise io_error(e, path) from e
+    finally:
+        tmp.unlink(missing_ok=True) if path.parent.is_dir() else None
+
 
 def io_error(
-    e: OSError,   # what the system said
-    path,         # the file that was to be written
+    e: OSError,  # what the system said
+    path,  # the file that was to be written
 ) -> SnetError:
     "The `SnetError` that says which file could not be written and what would help."
-    if e.errno == errno.ENOSPC: return SnetError(f'The disk is full: {path} was not written; free some space or choose another --out, then run again with --resume.')
-    if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS): return SnetError(f'No permission to write {path}; choose another --out or change the permissions of the folder.')
-    if e.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR): return SnetError(f'{path} cannot be written because a file stands where a folder is needed, or the reverse; choose another --out.')
-    return SnetError(f'{path} could not be written: {e.strerror or e}; check the disk and the path.')
+    if e.errno == errno.ENOSPC:
+        return SnetError(
+            f'The disk is full: {path} was not written; free some space or choose another --out, then run again with --resume.'
+        )
+    if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return SnetError(
+            f'No permission to write {path}; choose another --out or change the permissions of the folder.'
+        )
+    if e.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        return SnetError(
+            f'{path} cannot be written because a file stands where a folder is needed, or the reverse; choose another --out.'
+        )
+    return SnetError(
+        f'{path} could not be written: {e.strerror or e}; check the disk and the path.'
+    )
 
 # %% ../nbs/1_start/00_core.ipynb #4f0aa2e7
 def provenance() -> dict:
     "What a result file must say about its origin: versions, commit (if the code stands in a git checkout) and class of machine."
     here = Path(__file__).resolve().parent.parent if '__file__' in globals() else Path.cwd()
-    git = lambda *a: subprocess.run(['git', '-C', str(here), *a], capture_output=True, text=True).stdout.strip() if shutil.which('git') else ''
+
+    def git(*a):
+        return (
+            subprocess.run(
+                ['git', '-C', str(here), *a], capture_output=True, text=True
+            ).stdout.strip()
+            if shutil.which('git')
+            else ''
+        )
+
     commit = git('rev-parse', '--short', 'HEAD') or 'unknown'
-    if git('status', '--porcelain', '--untracked-files=no'): commit += '+changes'
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{os.cpu_count()} CPU cores'
-    return dict(commit=commit, torch=torch.__version__, python=platform.python_version(), machine=f'{platform.machine()}, {device}')
+    if git('status', '--porcelain', '--untracked-files=no'):
+        commit += '+changes'
+    device = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else f'{os.cpu_count()} CPU cores'
+    )
+    return dict(
+        commit=commit,
+        torch=torch.__version__,
+        python=platform.python_version(),
+        machine=f'{platform.machine()}, {device}',
+    )
 
 # %% ../nbs/1_start/00_core.ipynb #d95c087a
 def test_data(
-    name: str='',            # a data set's folder, e.g. 'acdc'
+    name: str = '',  # a data set's folder, e.g. 'acdc'
 ) -> Path | None:
     "Folder of real data for tests and experiments, or None where there is none (then say so and skip)."
-    starts = [os.environ['SNET_TEST_DATA']] if 'SNET_TEST_DATA' in os.environ else [p/'../shared/data' for p in (Path.cwd(), *Path.cwd().parents)]
+    starts = (
+        [os.environ['SNET_TEST_DATA']]
+        if 'SNET_TEST_DATA' in os.environ
+        else [p / '../shared/data' for p in (Path.cwd(), *Path.cwd().parents)]
+    )
     for s in starts:
-        if (Path(s)/name).is_dir(): return (Path(s)/name).resolve()
+        if (Path(s) / name).is_dir():
+            return (Path(s) / name).resolve()
     return None
 
-test_data.__test__ = False   # not a test, whatever its name says to pytest
+
+test_data.__test__ = False  # not a test, whatever its name says to pytest

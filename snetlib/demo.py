@@ -12,127 +12,230 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
 from .core import atomic_path, provenance
-from .models.registry import count_parameters
 from .data.files import write_mask
 from .data.sets.mni import CLASS_NAMES, SLABS, mni_case
 from .evaluate import write_evaluation
-from .predict.slices import load_run
+from .models.registry import count_parameters
 from .predict.predictor import predict_case
-from .scores.cases import score_case
+from .predict.slices import load_run
 from .report.page import write_report
+from .scores.cases import score_case
 from .train.run import train_run
 from .viz import legend_below, new_figure, overlay
 
 # %% ../nbs/7_use/10_demo.ipynb #44d5068c
-CONTENDERS = dict(snet_tiny='SNet (snet_tiny)', unet_tiny='U-Net (MONAI)')   # name in the registry, name in the report
+CONTENDERS = dict(
+    snet_tiny='SNet (snet_tiny)', unet_tiny='U-Net (MONAI)'
+)  # name in the registry, name in the report
+
 
 def train_contenders(
-    out: Path,           # folder of the demonstration
-    seconds: float,      # training time of each
-    seed: int=0,         # of first weights and every epoch
-    progress: bool=True, # bars
+    out: Path,  # folder of the demonstration
+    seconds: float,  # training time of each
+    seed: int = 0,  # of first weights and every epoch
+    progress: bool = True,  # bars
 ) -> dict:
     "Train each contender for the same seconds by the recipe cpu_demo; returns {name: history, a DataFrame}."
-    shutil.rmtree(out/'runs', ignore_errors=True)   # a second demonstration starts anew
-    learners = {name: train_run(out/'runs'/name, 'mni', name, 'cpu_demo', seed=seed, seconds=seconds, progress=progress) for name in CONTENDERS}
-    return {name: pd.DataFrame(learn.checkpoint.history).assign(steps=learn.train_iter) for name, learn in learners.items()}
+    shutil.rmtree(out / 'runs', ignore_errors=True)  # a second demonstration starts anew
+    learners = {
+        name: train_run(
+            out / 'runs' / name,
+            'mni',
+            name,
+            'cpu_demo',
+            seed=seed,
+            seconds=seconds,
+            progress=progress,
+        )
+        for name in CONTENDERS
+    }
+    return {
+        name: pd.DataFrame(learn.checkpoint.history).assign(steps=learn.train_iter)
+        for name, learn in learners.items()
+    }
 
 # %% ../nbs/7_use/10_demo.ipynb #a55104a6
 def score_contenders(
-    out: Path,   # folder with trained runs
+    out: Path,  # folder with trained runs
 ) -> tuple:
     "(scores, masks): rows of `score_case` for each contender on the test slab, and the predicted labels {name: (z, H, W)}."
     test, masks, rows = mni_case('test'), {}, []
     for name, title in CONTENDERS.items():
-        run = load_run(out/'runs'/name)
+        run = load_run(out / 'runs' / name)
         masks[name] = predict_case(run, test)
-        scores = score_case(masks[name], test.label, len(CLASS_NAMES), test.spacing, CLASS_NAMES, case='test slab')
+        scores = score_case(
+            masks[name], test.label, len(CLASS_NAMES), test.spacing, CLASS_NAMES, case='test slab'
+        )
         rows.append(scores.assign(model=title, parameters=count_parameters(run.model)))
     return pd.concat(rows, ignore_index=True), masks
 
+
 def score_summary(
-    scores: pd.DataFrame,   # from `score_contenders`
+    scores: pd.DataFrame,  # from `score_contenders`
 ) -> pd.DataFrame:
     "A row a model and protocol: Dice of each tissue, of grey and white matter averaged, of all three; HD95 of each tissue in the protocol's unit."
-    wide = scores.pivot_table(index=['model', 'protocol'], columns='class', values=['dice', 'hd95'], sort=False, dropna=False)
+    wide = scores.pivot_table(
+        index=['model', 'protocol'],
+        columns='class',
+        values=['dice', 'hd95'],
+        sort=False,
+        dropna=False,
+    )
     dice, far = wide['dice'][list(CLASS_NAMES[1:])], wide['hd95'][list(CLASS_NAMES[1:])]
-    table = dice.add_prefix('Dice ').assign(**{'Dice grey+white': dice[['grey matter', 'white matter']].mean(axis=1), 'Dice all three': dice.mean(axis=1)})
+    table = dice.add_prefix('Dice ').assign(
+        **{
+            'Dice grey+white': dice[['grey matter', 'white matter']].mean(axis=1),
+            'Dice all three': dice.mean(axis=1),
+        }
+    )
     return table.join(far.add_prefix('HD95 ')).reset_index().rename_axis(columns=None)
 
 # %% ../nbs/7_use/10_demo.ipynb #0f529c9b
 def demo_picture(
-    masks: dict,         # {contender: labels (z, H, W)} on the test slab
-    slices=(4, 18),      # which slices of the slab
+    masks: dict,  # {contender: labels (z, H, W)} on the test slab
+    slices=(4, 18),  # which slices of the slab
 ):
     "A figure: MRI, truth and both predictions, a row a slice; the right side up."
-    test = mni_case('test'); turn = lambda a: np.flipud(a)
+    test = mni_case('test')
+    turn = lambda a: np.flipud(a)
     fig, axes = new_figure(len(slices), 2 + len(masks), (2.1, 2.4), dpi=80)
     for row, z in zip(axes, slices):
-        columns = {'MRI': np.zeros_like(test.label[z]), 'truth': test.label[z]} | {CONTENDERS[n]: m[z] for n, m in masks.items()}
-        for ax, (title, mask) in zip(row, columns.items()): overlay(turn(test.image[z]), turn(mask), ax=ax, alpha=.6, title=title if z == slices[0] else None)
+        columns = {'MRI': np.zeros_like(test.label[z]), 'truth': test.label[z]} | {
+            CONTENDERS[n]: m[z] for n, m in masks.items()
+        }
+        for ax, (title, mask) in zip(row, columns.items()):
+            overlay(
+                turn(test.image[z]),
+                turn(mask),
+                ax=ax,
+                alpha=0.6,
+                title=title if z == slices[0] else None,
+            )
     legend_below(fig, [1, 2, 3], CLASS_NAMES)
     return fig
 
 # %% ../nbs/7_use/10_demo.ipynb #60048a3e
-WARNING = ('MNI152 is one averaged brain and its labels are the arg-max of its own tissue maps: neighbouring slices resemble each other and the truth is a '
-           'function of the same average. The scores show that the chain works and how fast each network learns this one image. They say nothing about patients.')
+WARNING = (
+    'MNI152 is one averaged brain and its labels are the arg-max of its own tissue maps: neighbouring slices resemble each other and the truth is a '
+    'function of the same average. The scores show that the chain works and how fast each network learns this one image. They say nothing about patients.'
+)
+
 
 def run_demo(
-    out='demo',            # folder: report.html, picture.png, scores.csv, mni152_prediction.nii.gz, runs/
-    seconds: float=115.,   # training time of each network
-    seed: int=0,           # seed
-    whole: bool=True,      # predict the whole brain; False: the test slab only
-    progress: bool=True,   # bars
+    out='demo',  # folder: report.html, picture.png, scores.csv, mni152_prediction.nii.gz, runs/
+    seconds: float = 115.0,  # training time of each network
+    seed: int = 0,  # seed
+    whole: bool = True,  # predict the whole brain; False: the test slab only
+    progress: bool = True,  # bars
 ) -> str:
     "Train, measure, predict and report; returns the table as text. Raises `SnetError` if the folder cannot be written or MONAI is missing."
-    return report_demo(Path(out), train_contenders(Path(out), seconds, seed, progress), seconds, seed, whole, progress)
+    return report_demo(
+        Path(out),
+        train_contenders(Path(out), seconds, seed, progress),
+        seconds,
+        seed,
+        whole,
+        progress,
+    )
+
 
 def report_demo(out, logs, seconds, seed, whole, progress):
     "Everything of `run_demo` that comes after the training."
-    scores, masks = score_contenders(out); table = score_summary(scores)
+    scores, masks = score_contenders(out)
+    table = score_summary(scores)
     steps = {CONTENDERS[n]: int(log.steps.iloc[-1]) for n, log in logs.items()}
-    scores = scores.assign(steps=scores.model.map(steps), seconds=seconds, seed=seed, data=f"MNI152 axial slices {SLABS['test'][0]}-{SLABS['test'][1] - 1}", **provenance())
-    with atomic_path(out/'scores.csv') as tmp: scores.to_csv(tmp, index=False, float_format='%.6g')
+    scores = scores.assign(
+        steps=scores.model.map(steps),
+        seconds=seconds,
+        seed=seed,
+        data=f"MNI152 axial slices {SLABS['test'][0]}-{SLABS['test'][1] - 1}",
+        **provenance(),
+    )
+    with atomic_path(out / 'scores.csv') as tmp:
+        scores.to_csv(tmp, index=False, float_format='%.6g')
     picture = demo_picture(masks)
-    with atomic_path(out/'picture.png') as tmp: picture.savefig(tmp, dpi=90, format='png')
+    with atomic_path(out / 'picture.png') as tmp:
+        picture.savefig(tmp, dpi=90, format='png')
     write_prediction(out, whole, progress)
-    write_evaluation(out/'evaluation', scores, f'{" and ".join(CONTENDERS.values())} on the unseen slab of MNI152, one volume, seed {seed}. {WARNING}', CLASS_NAMES)
-    facts = pd.DataFrame([dict(model=m, parameters=int(scores[scores.model == m].parameters.iloc[0]), steps=steps[m], seconds=seconds) for m in steps])
-    parts = [f'Two networks trained on the axial slices {SLABS["train"][0]} to {SLABS["train"][1] - 1} of a real MRI template for {seconds:g} s each, seed {seed}, checkpoint chosen on '
-             f'slices {SLABS["valid"][0]} to {SLABS["valid"][1] - 1}, measured on slices {SLABS["test"][0]} to {SLABS["test"][1] - 1}.', WARNING,
-             (side_by_side(table), 'Scores on the unseen slab. Published: the rules of the papers\' code, HD95 in voxels; corrected: undefined scores excluded, HD95 in mm.'),
-             (facts, 'What each network had.'), (picture, 'Two slices of the unseen slab.'), (learning_curves(logs), 'Training loss and validation Dice against seconds.')]
-    write_report(out/'report.html', 'SNet and a U-Net on MNI152', parts)
+    write_evaluation(
+        out / 'evaluation',
+        scores,
+        f'{" and ".join(CONTENDERS.values())} on the unseen slab of MNI152, one volume, seed {seed}. {WARNING}',
+        CLASS_NAMES,
+    )
+    facts = pd.DataFrame(
+        [
+            dict(
+                model=m,
+                parameters=int(scores[scores.model == m].parameters.iloc[0]),
+                steps=steps[m],
+                seconds=seconds,
+            )
+            for m in steps
+        ]
+    )
+    parts = [
+        f'Two networks trained on the axial slices {SLABS["train"][0]} to {SLABS["train"][1] - 1} of a real MRI template for {seconds:g} s each, seed {seed}, checkpoint chosen on '
+        f'slices {SLABS["valid"][0]} to {SLABS["valid"][1] - 1}, measured on slices {SLABS["test"][0]} to {SLABS["test"][1] - 1}.',
+        WARNING,
+        (
+            side_by_side(table),
+            'Scores on the unseen slab. Published: the rules of the papers\' code, HD95 in voxels; corrected: undefined scores excluded, HD95 in mm.',
+        ),
+        (facts, 'What each network had.'),
+        (picture, 'Two slices of the unseen slab.'),
+        (learning_curves(logs), 'Training loss and validation Dice against seconds.'),
+    ]
+    write_report(out / 'report.html', 'SNet and a U-Net on MNI152', parts)
     return f'{side_by_side(table).to_string()}\n\n{WARNING}\n{out}/report.html, {out}/evaluation/report.html, {out}/mni152_prediction.nii.gz'
 
+
 def side_by_side(
-    table: pd.DataFrame,   # from `score_summary`
+    table: pd.DataFrame,  # from `score_summary`
 ) -> pd.DataFrame:
     "The summary with a column a model and protocol: narrow enough for a telephone."
-    return table.assign(column=table.model + ', ' + table.protocol).drop(columns=['model', 'protocol']).set_index('column').T.round(3).rename_axis(columns=None)
+    return (
+        table.assign(column=table.model + ', ' + table.protocol)
+        .drop(columns=['model', 'protocol'])
+        .set_index('column')
+        .T.round(3)
+        .rename_axis(columns=None)
+    )
+
 
 def learning_curves(
-    logs: dict,   # {contender: history}
+    logs: dict,  # {contender: history}
 ):
     "Training loss and validation Dice of both networks against seconds of training."
     fig, axes = new_figure(1, 2, (3.6, 2.4))
     for (name, log), colour, style in zip(logs.items(), ('#0072B2', '#D55E00'), ('-', '--')):
-        for ax, column in zip(axes[0], ('train_loss', 'valid_dice')): ax.plot(*log[['seconds', column]].dropna().to_numpy(float).T, style, marker='.', color=colour, label=CONTENDERS[name])
-    for ax, label in zip(axes[0], ('training loss', 'validation Dice')): ax.set(xlabel='seconds of training', ylabel=label)
+        for ax, column in zip(axes[0], ('train_loss', 'valid_dice')):
+            ax.plot(
+                *log[['seconds', column]].dropna().to_numpy(float).T,
+                style,
+                marker='.',
+                color=colour,
+                label=CONTENDERS[name],
+            )
+    for ax, label in zip(axes[0], ('training loss', 'validation Dice')):
+        ax.set(xlabel='seconds of training', ylabel=label)
     axes[0, 0].legend(frameon=False, fontsize=8)
     return fig
 
+
 def write_prediction(
-    out: Path,        # folder with runs/snet_tiny
-    whole: bool,      # the whole brain, or the test slab
-    progress: bool,   # a bar
+    out: Path,  # folder with runs/snet_tiny
+    whole: bool,  # the whole brain, or the test slab
+    progress: bool,  # a bar
 ) -> Path:
     "SNet's labels of the template as NIfTI on its own grid."
     from nilearn.datasets import load_mni152_template
+
     like = load_mni152_template(resolution=1)
     lo, hi = SLABS['all' if whole else 'test']
     mask = np.zeros(like.shape[::-1], np.uint8)
-    mask[lo:hi] = predict_case(load_run(out/'runs/snet_tiny'), mni_case('all' if whole else 'test'), progress=progress)
-    return write_mask(mask, like, out/'mni152_prediction.nii.gz')
+    mask[lo:hi] = predict_case(
+        load_run(out / 'runs/snet_tiny'), mni_case('all' if whole else 'test'), progress=progress
+    )
+    return write_mask(mask, like, out / 'mni152_prediction.nii.gz')

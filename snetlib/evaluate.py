@@ -11,140 +11,241 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
 from .core import SnetError, atomic_path, provenance
 from .data.files import read_case, stem
-from .data.slices import scale_intensity
 from .data.loaders import find_cases
-from .predict.slices import Run, load_run
+from .data.slices import scale_intensity
 from .predict.predictor import find_images, predict_case
-from .scores.cases import score_case
+from .predict.slices import Run, load_run
+from .report.figures import pick_cases
 from .report.page import evaluation_parts, write_report
 from .report.tables import paired_table, score_table, to_latex, to_markdown
-from .report.figures import pick_cases
+from .scores.cases import score_case
 from tqdm.auto import tqdm
 
 # %% ../nbs/7_use/08_evaluate.ipynb #0f42a0ca
 def score_cases(
-    ids: list,           # names of the cases
-    pair,                # function id → (pred, targ, spacing): integer arrays (z, H, W) and mm or None
+    ids: list,  # names of the cases
+    pair,  # function id → (pred, targ, spacing): integer arrays (z, H, W) and mm or None
     class_names: tuple,  # [0] the background's
-    out,                 # folder: cases/ID.csv, failed.csv
-    model: str='model',  # a name for whatever predicted
-    fingerprint: str='', # scores made under another one are made anew
-    ignore_index: int | None=255,   # true label that does not count
-    progress: bool=False,           # a bar
+    out,  # folder: cases/ID.csv, failed.csv
+    model: str = 'model',  # a name for whatever predicted
+    fingerprint: str = '',  # scores made under another one are made anew
+    ignore_index: int | None = 255,  # true label that does not count
+    progress: bool = False,  # a bar
 ) -> pd.DataFrame:
     "Rows case × class × protocol of `score_case`; a case that cannot be read is listed in failed.csv and the rest goes on. Raises `SnetError` if no case could be scored."
     out, rows, failed = Path(out), [], []
-    stamp = out/'fingerprint.txt'
+    stamp = out / 'fingerprint.txt'
     fresh = not (stamp.exists() and stamp.read_text() == fingerprint)
-    with atomic_path(stamp) as tmp: tmp.write_text(fingerprint)
+    with atomic_path(stamp) as tmp:
+        tmp.write_text(fingerprint)
     for name in tqdm(ids, unit='case', disable=not progress):
-        file = out/'cases'/f'{name}.csv'
+        file = out / 'cases' / f'{name}.csv'
         if fresh or not file.exists():
             try:
                 pred, targ, spacing = pair(name)
-                table = score_case(pred, targ, len(class_names), spacing, class_names, case=name, ignore_index=ignore_index)
-                with atomic_path(file) as tmp: table.assign(model=model).to_csv(tmp, index=False)
-            except SnetError as e: failed.append(dict(case=name, why=str(e))); continue
+                table = score_case(
+                    pred,
+                    targ,
+                    len(class_names),
+                    spacing,
+                    class_names,
+                    case=name,
+                    ignore_index=ignore_index,
+                )
+                with atomic_path(file) as tmp:
+                    table.assign(model=model).to_csv(tmp, index=False)
+            except SnetError as e:
+                failed.append(dict(case=name, why=str(e)))
+                continue
         rows.append(pd.read_csv(file, keep_default_na=True, dtype={'case': str}))
-    with atomic_path(out/'failed.csv') as tmp: pd.DataFrame(failed, columns=['case', 'why']).to_csv(tmp, index=False)
-    if not rows: raise SnetError(f'None of the {len(ids)} cases could be scored; the first said: {failed[0]["why"] if failed else "there were none"}')
+    with atomic_path(out / 'failed.csv') as tmp:
+        pd.DataFrame(failed, columns=['case', 'why']).to_csv(tmp, index=False)
+    if not rows:
+        raise SnetError(
+            f'None of the {len(ids)} cases could be scored; the first said: {failed[0]["why"] if failed else "there were none"}'
+        )
     return pd.concat(rows, ignore_index=True)
 
 # %% ../nbs/7_use/08_evaluate.ipynb #39930003
 def evaluate_run(
-    run,                 # folder of a trained run, or a `Run`
-    out,                 # folder for scores and report
+    run,  # folder of a trained run, or a `Run`
+    out,  # folder for scores and report
     *,
-    root=None,           # the data; None: where the run found it
-    part: str='test',    # 'test', 'valid' or 'train'
-    limit: int=0,        # only so many cases; 0 takes all
-    resize: str='logits',# or 'published', see `snetlib.predict.slices.slice_labels`
-    progress: bool=True, # a bar
+    root=None,  # the data; None: where the run found it
+    part: str = 'test',  # 'test', 'valid' or 'train'
+    limit: int = 0,  # only so many cases; 0 takes all
+    resize: str = 'logits',  # or 'published', see `snetlib.predict.slices.slice_labels`
+    progress: bool = True,  # a bar
 ) -> pd.DataFrame:
     "Predict and score every case of a part; writes scores.csv, tables and report.html into `out`. Raises `SnetError` where data or run are missing."
     run = run if isinstance(run, Run) else load_run(run)
     c = run.config
-    ds, items = find_cases(c['dataset'], root or c['root'], part, **{k: v for k, v in c['data_kwargs'].items() if k in ('split', 'val', 'seed', 'config')})
-    items = {i.id: i for i in items[:limit or None]}; ids = list(items)
-    def predicted(name): case = ds.load(items[name]); return case, predict_case(run, case, case.intensity, resize=resize)   # a prepared case is scaled already
-    def pair(name): case, mask = predicted(name); return mask, case.label, case.spacing
-    stamp = json.dumps(dict(run=c, part=part, resize=resize, weights=weights_hash(run)), sort_keys=True)
+    ds, items = find_cases(
+        c['dataset'],
+        root or c['root'],
+        part,
+        **{k: v for k, v in c['data_kwargs'].items() if k in ('split', 'val', 'seed', 'config')},
+    )
+    items = {i.id: i for i in items[: limit or None]}
+    ids = list(items)
+
+    def predicted(name):
+        case = ds.load(items[name])
+        return case, predict_case(
+            run, case, case.intensity, resize=resize
+        )  # a prepared case is scaled already
+
+    def pair(name):
+        case, mask = predicted(name)
+        return mask, case.label, case.spacing
+
+    stamp = json.dumps(
+        dict(run=c, part=part, resize=resize, weights=weights_hash(run)), sort_keys=True
+    )
     scores = score_cases(ids, pair, run.class_names, out, c['model'], stamp, progress=progress)
-    def triple(name): case, mask = predicted(name); return scale_intensity(case.image, case.intensity or run.intensity), mask, case.label
+
+    def triple(name):
+        case, mask = predicted(name)
+        return scale_intensity(case.image, case.intensity or run.intensity), mask, case.label
+
     about = f"{c['model']}, recipe and seed as in config.json; {len(ids)} cases of the part {part!r} of {c['dataset']}; checkpoint chosen on validation."
     return write_evaluation(out, scores, about, run.class_names, triple)
 
+
 def weights_hash(
-    run: Run,   # from `load_run`
+    run: Run,  # from `load_run`
 ) -> str:
     "A short name for exactly these weights."
     import hashlib
+
     h = hashlib.sha256()
-    for v in run.model.state_dict().values(): h.update(v.detach().cpu().contiguous().numpy().tobytes())
+    for v in run.model.state_dict().values():
+        h.update(v.detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()[:16]
 
+
 def write_evaluation(
-    out,                        # folder
-    scores: pd.DataFrame,       # from `score_cases`; several models if there are
-    about: str,                 # one paragraph: what was scored
-    class_names: tuple,         # [0] the background's
-    triple=None,                # function id → (image, pred, targ) for overlays, or None
+    out,  # folder
+    scores: pd.DataFrame,  # from `score_cases`; several models if there are
+    about: str,  # one paragraph: what was scored
+    class_names: tuple,  # [0] the background's
+    triple=None,  # function id → (image, pred, targ) for overlays, or None
 ) -> pd.DataFrame:
     "Write scores.csv, tables.md, tables.tex, comparison.csv (with two models or more) and report.html; returns the scores."
-    out = Path(out); table = score_table(scores); models = scores['model'].nunique(); n = scores['case'].nunique()
-    with atomic_path(out/'scores.csv') as tmp: scores.assign(**provenance()).to_csv(tmp, index=False)
-    with atomic_path(out/'tables.md') as tmp: tmp.write_text(to_markdown(table))
-    with atomic_path(out/'tables.tex') as tmp: tmp.write_text(to_latex(table, about))
+    out = Path(out)
+    table = score_table(scores)
+    models = scores['model'].nunique()
+    n = scores['case'].nunique()
+    with atomic_path(out / 'scores.csv') as tmp:
+        scores.assign(**provenance()).to_csv(tmp, index=False)
+    with atomic_path(out / 'tables.md') as tmp:
+        tmp.write_text(to_markdown(table))
+    with atomic_path(out / 'tables.tex') as tmp:
+        tmp.write_text(to_latex(table, about))
     if models > 1:
-        with atomic_path(out/'comparison.csv') as tmp: paired_table(scores).to_csv(tmp)
-    shown = {name for m in scores['model'].unique() for name in pick_cases(scores[scores['model'] == m]).values()} if triple else ()
+        with atomic_path(out / 'comparison.csv') as tmp:
+            paired_table(scores).to_csv(tmp)
+    shown = (
+        {
+            name
+            for m in scores['model'].unique()
+            for name in pick_cases(scores[scores['model'] == m]).values()
+        }
+        if triple
+        else ()
+    )
     parts = [about, *evaluation_parts(scores, {name: triple(name) for name in shown}, class_names)]
-    if n < 6: parts.insert(1, f'Only {n} case{"s"*(n > 1)}: an interval over so few says little.')
-    write_report(out/'report.html', 'Evaluation', parts)
+    if n < 6:
+        parts.insert(1, f'Only {n} case{"s" * (n > 1)}: an interval over so few says little.')
+    write_report(out / 'report.html', 'Evaluation', parts)
     return scores
 
 # %% ../nbs/7_use/08_evaluate.ipynb #e22be3eb
 def evaluate_files(
-    preds,                     # folder of masks, or {model name: folder} to compare several
-    truth,                     # folder of true masks with the same stems
-    out,                       # folder for scores and report
-    class_names: tuple=None,   # [0] the background's; None: numbered up to the largest label found in the truth
-    progress: bool=True,       # a bar
+    preds,  # folder of masks, or {model name: folder} to compare several
+    truth,  # folder of true masks with the same stems
+    out,  # folder for scores and report
+    class_names: tuple = None,  # [0] the background's; None: numbered up to the largest label found in the truth
+    progress: bool = True,  # a bar
 ) -> pd.DataFrame:
     "Score stored masks against stored truths. Raises `SnetError` if no stem is in both folders; cases missing in one are listed in failed.csv."
     preds = preds if isinstance(preds, dict) else {'model': preds}
     targ = {mask_stem(f): f for f in find_images([truth])}
-    if class_names is None: class_names = ('background', *(f'class {k}' for k in range(1, 1 + max(int(read_mask(f)[0].max()) for f in targ.values()))))
+    if class_names is None:
+        class_names = (
+            'background',
+            *(
+                f'class {k}'
+                for k in range(1, 1 + max(int(read_mask(f)[0].max()) for f in targ.values()))
+            ),
+        )
     tables = []
     for model, folder in preds.items():
         found = {mask_stem(f): f for f in find_images([folder])}
-        if not set(found) & set(targ): raise SnetError(f'No file of {folder} has the stem of a file of {truth}; name each prediction like its truth, e.g. case1.nii.gz or case1_mask.nii.gz.')
+        if not set(found) & set(targ):
+            raise SnetError(
+                f'No file of {folder} has the stem of a file of {truth}; name each prediction like its truth, e.g. case1.nii.gz or case1_mask.nii.gz.'
+            )
+
         def pair(name):
-            if name not in found: raise SnetError(f'{name} has no prediction in {folder}; predict it, or take it out of {truth}.')
+            if name not in found:
+                raise SnetError(
+                    f'{name} has no prediction in {folder}; predict it, or take it out of {truth}.'
+                )
             (p, _), (t, spacing) = read_mask(found[name]), read_mask(targ[name])
-            if p.shape != t.shape: raise SnetError(f'{found[name]} has the shape {p.shape} and its truth {t.shape}; predict on the original grid.')
+            if p.shape != t.shape:
+                raise SnetError(
+                    f'{found[name]} has the shape {p.shape} and its truth {t.shape}; predict on the original grid.'
+                )
             return p, t, spacing
-        stamp = json.dumps([[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in [*found.values(), *targ.values()]] + list(class_names))
-        tables.append(score_cases(sorted(targ), pair, class_names, Path(out)/model if len(preds) > 1 else out, model, stamp, progress=progress))
-    return write_evaluation(out, pd.concat(tables, ignore_index=True), f'Masks of {", ".join(preds)} against {len(targ)} true masks.', class_names)
+
+        stamp = json.dumps(
+            [
+                [str(f), f.stat().st_size, f.stat().st_mtime_ns]
+                for f in [*found.values(), *targ.values()]
+            ]
+            + list(class_names)
+        )
+        tables.append(
+            score_cases(
+                sorted(targ),
+                pair,
+                class_names,
+                Path(out) / model if len(preds) > 1 else out,
+                model,
+                stamp,
+                progress=progress,
+            )
+        )
+    return write_evaluation(
+        out,
+        pd.concat(tables, ignore_index=True),
+        f'Masks of {", ".join(preds)} against {len(targ)} true masks.',
+        class_names,
+    )
+
 
 def mask_stem(
-    path,   # a mask's file
+    path,  # a mask's file
 ) -> str:
     "The case's name: the stem without a trailing _mask, _gt, _seg or _label."
     name = stem(path)
     for end in ('_mask', '_gt', '_seg', '_label'):
-        if name.endswith(end): return name[:-len(end)]
+        if name.endswith(end):
+            return name[: -len(end)]
     return name
 
+
 def read_mask(
-    path,   # a mask: nii, nii.gz, png, npz, h5
+    path,  # a mask: nii, nii.gz, png, npz, h5
 ) -> tuple:
     "(labels (z, H, W) uint8, spacing or None). Raises `SnetError` for values that are no labels."
     case = read_case(path)
     values = case.image if case.image.ndim == 3 else case.image[..., 0]
-    if (values != np.round(values)).any() or values.min() < 0 or values.max() > 255: raise SnetError(f'{path} is no mask: it holds values that are not whole numbers from 0 to 255.')
+    if (values != np.round(values)).any() or values.min() < 0 or values.max() > 255:
+        raise SnetError(
+            f'{path} is no mask: it holds values that are not whole numbers from 0 to 255.'
+        )
     return values.astype(np.uint8), case.spacing

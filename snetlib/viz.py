@@ -16,197 +16,333 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from PIL import Image
-
 from .core import SnetError, atomic_path
 
 # %% ../nbs/1_start/01_viz.ipynb #d3126c40
-PALETTE = ('#E69F00', '#56B4E9', '#009E73', '#F0E442', '#D55E00', '#CC79A7', '#0072B2', '#882255')   # Okabe & Ito (2008); wine for their black, which vanishes on scans
+PALETTE = (
+    '#E69F00',
+    '#56B4E9',
+    '#009E73',
+    '#F0E442',
+    '#D55E00',
+    '#CC79A7',
+    '#0072B2',
+    '#882255',
+)  # Okabe & Ito (2008); wine for their black, which vanishes on scans
+
 
 def class_colours(
-    n: int,   # number of foreground classes
+    n: int,  # number of foreground classes
 ) -> np.ndarray:
     "RGB colour of the labels 1 … n, (n, 3) in [0, 1]; the first seven are Okabe–Ito's."
-    return np.array([np.array(to_rgb(PALETTE[i % 8]))*.6**(i//8) for i in range(n)]).reshape(n, 3)
+    return np.array([np.array(to_rgb(PALETTE[i % 8])) * 0.6 ** (i // 8) for i in range(n)]).reshape(
+        n, 3
+    )
 
 # %% ../nbs/1_start/01_viz.ipynb #07364674
 def as_rgb(
-    image,   # array or tensor (H, W), (H, W, 1 or 3) or (1 or 3, H, W)
+    image,  # array or tensor (H, W), (H, W, 1 or 3) or (1 or 3, H, W)
 ) -> np.ndarray:
     "The image as float32 RGB (H, W, 3) in [0, 1]. Raises `SnetError` for another shape or for an image without one finite value."
     x = np.asarray(image.detach().cpu().float() if hasattr(image, 'detach') else image)
-    x = x.astype(np.float32)/255 if x.dtype == np.uint8 else x.astype(np.float32)
-    if x.ndim == 3 and x.shape[0] in (1, 3) and x.shape[-1] not in (1, 3): x = np.moveaxis(x, 0, -1)
-    if x.ndim == 2: x = x[..., None]
-    if x.ndim != 3 or x.shape[-1] not in (1, 3): raise SnetError(f'An image of shape {np.shape(image)} cannot be drawn; give (H, W), (H, W, 3) or (3, H, W), one slice at a time.')
+    x = x.astype(np.float32) / 255 if x.dtype == np.uint8 else x.astype(np.float32)
+    if x.ndim == 3 and x.shape[0] in (1, 3) and x.shape[-1] not in (1, 3):
+        x = np.moveaxis(x, 0, -1)
+    if x.ndim == 2:
+        x = x[..., None]
+    if x.ndim != 3 or x.shape[-1] not in (1, 3):
+        raise SnetError(
+            f'An image of shape {np.shape(image)} cannot be drawn; give (H, W), (H, W, 3) or (3, H, W), one slice at a time.'
+        )
     finite = x[np.isfinite(x)]
-    if not finite.size: raise SnetError('The image has no finite value; check the file it came from.')
-    if finite.min() < 0 or finite.max() > 1: lo, hi = np.percentile(finite, (1, 99)); x = (x - lo)/max(hi - lo, 1e-6)
-    return np.repeat(np.nan_to_num(x, nan=0).clip(0, 1), 3//x.shape[-1], axis=-1)
+    if not finite.size:
+        raise SnetError('The image has no finite value; check the file it came from.')
+    if finite.min() < 0 or finite.max() > 1:
+        lo, hi = np.percentile(finite, (1, 99))
+        x = (x - lo) / max(hi - lo, 1e-6)
+    return np.repeat(np.nan_to_num(x, nan=0).clip(0, 1), 3 // x.shape[-1], axis=-1)
+
 
 def as_mask(
-    mask,                # integer array or tensor (H, W)
-    shape: tuple,        # (H, W) of the image
+    mask,  # integer array or tensor (H, W)
+    shape: tuple,  # (H, W) of the image
 ) -> np.ndarray:
     "The mask as an integer array. Raises `SnetError` if it does not fit the image."
     m = np.asarray(mask.detach().cpu() if hasattr(mask, 'detach') else mask)
-    if m.shape != tuple(shape): raise SnetError(f'A mask of shape {m.shape} does not fit an image of {tuple(shape)}; give one label per pixel (H, W).')
+    if m.shape != tuple(shape):
+        raise SnetError(
+            f'A mask of shape {m.shape} does not fit an image of {tuple(shape)}; give one label per pixel (H, W).'
+        )
     return m.astype(np.int64)
 
 # %% ../nbs/1_start/01_viz.ipynb #ccf9fa07
 def outline(
-    mask: np.ndarray,   # integer labels (H, W)
+    mask: np.ndarray,  # integer labels (H, W)
 ) -> np.ndarray:
     "Pixels of the foreground that touch another label above, below, left or right: boolean (H, W)."
     p = np.pad(mask, 1, mode='edge')
-    return (mask > 0) & ((p[:-2, 1:-1] != mask) | (p[2:, 1:-1] != mask) | (p[1:-1, :-2] != mask) | (p[1:-1, 2:] != mask))
+    return (mask > 0) & (
+        (p[:-2, 1:-1] != mask)
+        | (p[2:, 1:-1] != mask)
+        | (p[1:-1, :-2] != mask)
+        | (p[1:-1, 2:] != mask)
+    )
+
 
 def blend(
-    image,               # (H, W), (H, W, 3) or (3, H, W)
-    mask,                # integer labels (H, W); 0 is background
-    truth=None,          # integer labels (H, W), drawn as outlines
-    alpha: float=.45,    # opacity of the mask, 0 to 1
+    image,  # (H, W), (H, W, 3) or (3, H, W)
+    mask,  # integer labels (H, W); 0 is background
+    truth=None,  # integer labels (H, W), drawn as outlines
+    alpha: float = 0.45,  # opacity of the mask, 0 to 1
 ) -> np.ndarray:
     "The image with its mask as a tint, and the truth's outline in the class's own colour: float32 RGB (H, W, 3). Raises `SnetError` if shapes differ."
-    rgb = as_rgb(image).copy(); mask = as_mask(mask, rgb.shape[:2])
+    rgb = as_rgb(image).copy()
+    mask = as_mask(mask, rgb.shape[:2])
     truth = None if truth is None else as_mask(truth, rgb.shape[:2])
     colours = class_colours(max(mask.max(), 0 if truth is None else truth.max(), 1))
-    on = mask > 0; rgb[on] = (1 - alpha)*rgb[on] + alpha*colours[mask[on] - 1]
-    if truth is not None: edge = outline(truth); rgb[edge] = colours[truth[edge] - 1]
+    on = mask > 0
+    rgb[on] = (1 - alpha) * rgb[on] + alpha * colours[mask[on] - 1]
+    if truth is not None:
+        edge = outline(truth)
+        rgb[edge] = colours[truth[edge] - 1]
     return rgb.astype(np.float32)
 
 # %% ../nbs/1_start/01_viz.ipynb #193efbb7
 def new_figure(
-    rows: int=1, cols: int=1,     # grid of axes
-    size: tuple=(3., 3.),         # of one axes, in inches: (width, height)
-    dpi: int=72,                  # dots per inch
+    rows: int = 1,
+    cols: int = 1,  # grid of axes
+    size: tuple = (3.0, 3.0),  # of one axes, in inches: (width, height)
+    dpi: int = 72,  # dots per inch
 ) -> tuple:
     "(figure, axes array (rows, cols)), closed for pyplot: it is drawn when returned or saved, and freed when forgotten."
-    fig, axes = plt.subplots(rows, cols, figsize=(size[0]*cols, size[1]*rows), dpi=dpi, squeeze=False, layout='constrained')
+    fig, axes = plt.subplots(
+        rows,
+        cols,
+        figsize=(size[0] * cols, size[1] * rows),
+        dpi=dpi,
+        squeeze=False,
+        layout='constrained',
+    )
     plt.close(fig)
     return fig, axes
 
+
 def legend_below(
-    fig: Figure,          # where to
-    labels: list,         # the labels to explain, e.g. [1, 2]
-    class_names=None,     # names of all classes, [0] is the background
-    truth: bool=False,    # whether outlines of the truth are shown
+    fig: Figure,  # where to
+    labels: list,  # the labels to explain, e.g. [1, 2]
+    class_names=None,  # names of all classes, [0] is the background
+    truth: bool = False,  # whether outlines of the truth are shown
 ):
     "A legend of class colours under the figure."
-    name = lambda k: class_names[k] if class_names is not None and k < len(class_names) else f'class {k}'
+
+    def name(k):
+        return class_names[k] if class_names is not None and k < len(class_names) else f'class {k}'
+
     handles = [Patch(color=class_colours(k)[-1], label=name(k)) for k in labels]
-    if truth: handles.append(Line2D([], [], color='k', lw=1, label='outline: truth'))
-    if handles: fig.legend(handles=handles, loc='outside lower center', ncols=min(len(handles), 4), frameon=False, fontsize=8, handlelength=1.2)
+    if truth:
+        handles.append(Line2D([], [], color='k', lw=1, label='outline: truth'))
+    if handles:
+        fig.legend(
+            handles=handles,
+            loc='outside lower center',
+            ncols=min(len(handles), 4),
+            frameon=False,
+            fontsize=8,
+            handlelength=1.2,
+        )
+
 
 def overlay(
-    image,                   # (H, W), (H, W, 3) or (3, H, W)
-    mask,                    # integer labels (H, W)
-    truth=None,              # integer labels (H, W), drawn as outlines
-    class_names=None,        # names of all classes, [0] is the background; gives a legend
-    ax=None,                 # axes to draw in; a new figure if None
-    alpha: float=.45,        # opacity of the mask
-    title: str | None=None,  # above the picture
+    image,  # (H, W), (H, W, 3) or (3, H, W)
+    mask,  # integer labels (H, W)
+    truth=None,  # integer labels (H, W), drawn as outlines
+    class_names=None,  # names of all classes, [0] is the background; gives a legend
+    ax=None,  # axes to draw in; a new figure if None
+    alpha: float = 0.45,  # opacity of the mask
+    title: str | None = None,  # above the picture
 ) -> Figure:
     "An image with its mask as a tint and the truth as outlines. Raises `SnetError` if shapes differ."
     rgb = blend(image, mask, truth, alpha)
     fig, ax = (ax.figure, ax) if ax is not None else (lambda f, a: (f, a[0, 0]))(*new_figure())
-    ax.imshow(rgb, interpolation='nearest'); ax.set_axis_off(); ax.set_title(title or '', fontsize=10)
-    used = np.unique(np.concatenate([as_mask(m, rgb.shape[:2]).ravel() for m in (mask, truth) if m is not None]))
-    if class_names is not None: legend_below(fig, [k for k in used if k > 0], class_names, truth is not None)
+    ax.imshow(rgb, interpolation='nearest')
+    ax.set_axis_off()
+    ax.set_title(title or '', fontsize=10)
+    used = np.unique(
+        np.concatenate([as_mask(m, rgb.shape[:2]).ravel() for m in (mask, truth) if m is not None])
+    )
+    if class_names is not None:
+        legend_below(fig, [k for k in used if k > 0], class_names, truth is not None)
     return fig
 
 # %% ../nbs/1_start/01_viz.ipynb #b32e310c
 def montage(
-    images,                  # (n, H, W), (n, H, W, 3), or a list of images
-    masks=None,              # labels (n, H, W) or a list
-    truths=None,             # labels (n, H, W) or a list, drawn as outlines
-    n: int=8,                # at most so many, evenly spread
-    cols: int=4,             # per row
-    titles=None,             # one per image; the index if None
-    class_names=None,        # names of all classes; gives a legend
-    alpha: float=.45,        # opacity of the masks
-    size: float=1.8,         # side of one picture, in inches
+    images,  # (n, H, W), (n, H, W, 3), or a list of images
+    masks=None,  # labels (n, H, W) or a list
+    truths=None,  # labels (n, H, W) or a list, drawn as outlines
+    n: int = 8,  # at most so many, evenly spread
+    cols: int = 4,  # per row
+    titles=None,  # one per image; the index if None
+    class_names=None,  # names of all classes; gives a legend
+    alpha: float = 0.45,  # opacity of the masks
+    size: float = 1.8,  # side of one picture, in inches
 ) -> Figure:
     "A grid of images with their masks. Raises `SnetError` if there is nothing to show or the numbers differ."
-    if not len(images): raise SnetError('There is no image to show; give at least one.')
+    if not len(images):
+        raise SnetError('There is no image to show; give at least one.')
     for name, m in (('masks', masks), ('truths', truths)):
-        if m is not None and len(m) != len(images): raise SnetError(f'There are {len(images)} images but {len(m)} {name}; give one each.')
-    pick = np.unique(np.linspace(0, len(images) - 1, min(n, len(images))).round().astype(int)); cols = min(cols, len(pick))
-    values = np.concatenate([np.ravel(images[i]) for i in pick]); shown = np.isfinite(values)
-    lo, hi = np.percentile(values[shown], (1, 99)) if shown.any() and np.asarray(images[0]).dtype != np.uint8 and (values[shown].min() < 0 or values[shown].max() > 1) else (0, 1)
-    scaled = lambda x: x if (lo, hi) == (0, 1) else ((np.asarray(x, np.float32) - lo)/max(hi - lo, 1e-6)).clip(0, 1)
-    fig, axes = new_figure(-(-len(pick)//cols), cols, (size, size + .2)); used = set()
-    for ax in axes.flat: ax.set_axis_off()
+        if m is not None and len(m) != len(images):
+            raise SnetError(f'There are {len(images)} images but {len(m)} {name}; give one each.')
+    pick = np.unique(np.linspace(0, len(images) - 1, min(n, len(images))).round().astype(int))
+    cols = min(cols, len(pick))
+    values = np.concatenate([np.ravel(images[i]) for i in pick])
+    shown = np.isfinite(values)
+    lo, hi = (
+        np.percentile(values[shown], (1, 99))
+        if shown.any()
+        and np.asarray(images[0]).dtype != np.uint8
+        and (values[shown].min() < 0 or values[shown].max() > 1)
+        else (0, 1)
+    )
+
+    def scaled(x):
+        return (
+            x
+            if (lo, hi) == (0, 1)
+            else ((np.asarray(x, np.float32) - lo) / max(hi - lo, 1e-6)).clip(0, 1)
+        )
+
+    fig, axes = new_figure(-(-len(pick) // cols), cols, (size, size + 0.2))
+    used = set()
+    for ax in axes.flat:
+        ax.set_axis_off()
     for ax, i in zip(axes.flat, pick):
-        x = as_rgb(scaled(images[i])); m = np.zeros(x.shape[:2], int) if masks is None else masks[i]; t = None if truths is None else truths[i]
+        x = as_rgb(scaled(images[i]))
+        m = np.zeros(x.shape[:2], int) if masks is None else masks[i]
+        t = None if truths is None else truths[i]
         overlay(x, m, t, ax=ax, alpha=alpha, title=str(i if titles is None else titles[i]))
         used |= {int(k) for a in (m, t) if a is not None for k in np.unique(a) if k > 0}
-    if class_names is not None: legend_below(fig, sorted(used), class_names, truths is not None)
+    if class_names is not None:
+        legend_below(fig, sorted(used), class_names, truths is not None)
     return fig
 
 # %% ../nbs/1_start/01_viz.ipynb #a58d69d8
 def feature_grid(
-    maps,                    # (c, H, W), array or tensor; of a batch give one element
-    n: int=16,               # at most so many channels, evenly spread
-    cols: int=8,             # per row
-    title: str | None=None,  # above the grid; the shape is added
-    size: float=1.1,         # side of one map, in inches
+    maps,  # (c, H, W), array or tensor; of a batch give one element
+    n: int = 16,  # at most so many channels, evenly spread
+    cols: int = 8,  # per row
+    title: str | None = None,  # above the grid; the shape is added
+    size: float = 1.1,  # side of one map, in inches
 ) -> Figure:
     "A grid of feature maps, each stretched on its own. Raises `SnetError` for another shape or where nothing is finite."
     x = np.asarray(maps.detach().cpu().float() if hasattr(maps, 'detach') else maps, np.float32)
-    if x.ndim != 3 or not x.size: raise SnetError(f'Feature maps of shape {x.shape} cannot be drawn; give (channels, H, W), one element of the batch.')
-    if not np.isfinite(x).any(): raise SnetError('The feature maps have no finite value; the training may have diverged.')
-    pick = np.unique(np.linspace(0, len(x) - 1, min(n, len(x))).round().astype(int)); cols = min(cols, len(pick))
-    fig, axes = new_figure(-(-len(pick)//cols), cols, (size, size + .15))
-    for ax in axes.flat: ax.set_axis_off()
+    if x.ndim != 3 or not x.size:
+        raise SnetError(
+            f'Feature maps of shape {x.shape} cannot be drawn; give (channels, H, W), one element of the batch.'
+        )
+    if not np.isfinite(x).any():
+        raise SnetError('The feature maps have no finite value; the training may have diverged.')
+    pick = np.unique(np.linspace(0, len(x) - 1, min(n, len(x))).round().astype(int))
+    cols = min(cols, len(pick))
+    fig, axes = new_figure(-(-len(pick) // cols), cols, (size, size + 0.15))
+    for ax in axes.flat:
+        ax.set_axis_off()
     for ax, i in zip(axes.flat, pick):
-        lo, hi = np.nanpercentile(np.where(np.isfinite(x[i]), x[i], np.nan), (1, 99)) if np.isfinite(x[i]).any() else (0, 1)
-        ax.imshow(x[i], cmap='viridis', vmin=lo, vmax=hi if hi > lo else lo + 1, interpolation='nearest'); ax.set_title(str(i), fontsize=7, pad=2)
-    fig.suptitle(f'{title + ": " if title else ""}{x.shape[0]} channels of {x.shape[1]}×{x.shape[2]}', fontsize=9)
+        lo, hi = (
+            np.nanpercentile(np.where(np.isfinite(x[i]), x[i], np.nan), (1, 99))
+            if np.isfinite(x[i]).any()
+            else (0, 1)
+        )
+        ax.imshow(
+            x[i], cmap='viridis', vmin=lo, vmax=hi if hi > lo else lo + 1, interpolation='nearest'
+        )
+        ax.set_title(str(i), fontsize=7, pad=2)
+    fig.suptitle(
+        f'{title + ": " if title else ""}{x.shape[0]} channels of {x.shape[1]}×{x.shape[2]}',
+        fontsize=9,
+    )
     return fig
 
 # %% ../nbs/1_start/01_viz.ipynb #acd16c91
-STYLES = ('-', '--', ':', '-.')   # line styles beside colours, for print in grey
+STYLES = ('-', '--', ':', '-.')  # line styles beside colours, for print in grey
 LINES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#882255')
 
+
 def curves(
-    log,                     # dict name -> values, or DataFrame; a column 'epoch' or 'step' is the x axis
-    title: str | None=None,  # above
+    log,  # dict name -> values, or DataFrame; a column 'epoch' or 'step' is the x axis
+    title: str | None = None,  # above
 ) -> Figure:
     "Learning curves: losses on the left, scores on the right; time and learning rate are left out. Raises `SnetError` if there is nothing to draw."
-    columns = {k: np.asarray(v, float) for k, v in log.items() if k not in ('time', 'lr', 'seconds') and np.asarray(v).dtype.kind in 'fiub'}
-    axis = next((k for k in ('step', 'epoch') if k in columns), None); x = columns.pop(axis, None); columns.pop('epoch', None)
-    panels = [p for p in ({k: v for k, v in columns.items() if 'loss' in k}, {k: v for k, v in columns.items() if 'loss' not in k}) if p]
-    if not panels or not any(np.isfinite(v).any() for p in panels for v in p.values()): raise SnetError('The log holds no finite number to draw; train for at least one epoch.')
+    columns = {
+        k: np.asarray(v, float)
+        for k, v in log.items()
+        if k not in ('time', 'lr', 'seconds') and np.asarray(v).dtype.kind in 'fiub'
+    }
+    axis = next((k for k in ('step', 'epoch') if k in columns), None)
+    x = columns.pop(axis, None)
+    columns.pop('epoch', None)
+    panels = [
+        p
+        for p in (
+            {k: v for k, v in columns.items() if 'loss' in k},
+            {k: v for k, v in columns.items() if 'loss' not in k},
+        )
+        if p
+    ]
+    if not panels or not any(np.isfinite(v).any() for p in panels for v in p.values()):
+        raise SnetError('The log holds no finite number to draw; train for at least one epoch.')
     fig, axes = new_figure(1, len(panels), (3.6, 2.6))
     for ax, panel in zip(axes[0], panels):
         for i, (name, values) in enumerate(panel.items()):
-            at = np.arange(len(values)) if x is None else x; ok = np.isfinite(values)     # a score that is measured every few epochs has gaps
-            ax.plot(at[ok], values[ok], STYLES[i//8 % 4] if i > 7 else STYLES[i % 4], color=LINES[i % 8], label=name, marker='o' if ok.sum() < 3 else None)
-        ax.set_xlabel(axis or 'epoch'); ax.set_ylabel('loss' if any('loss' in k for k in panel) else 'score'); ax.legend(fontsize=7, frameon=False)
-        ax.grid(alpha=.3); [ax.spines[s].set_visible(False) for s in ('top', 'right')]
-    if title: fig.suptitle(title, fontsize=10)
+            at = np.arange(len(values)) if x is None else x
+            ok = np.isfinite(values)  # a score that is measured every few epochs has gaps
+            ax.plot(
+                at[ok],
+                values[ok],
+                STYLES[i // 8 % 4] if i > 7 else STYLES[i % 4],
+                color=LINES[i % 8],
+                label=name,
+                marker='o' if ok.sum() < 3 else None,
+            )
+        ax.set_xlabel(axis or 'epoch')
+        ax.set_ylabel('loss' if any('loss' in k for k in panel) else 'score')
+        ax.legend(fontsize=7, frameon=False)
+        ax.grid(alpha=0.3)
+        [ax.spines[s].set_visible(False) for s in ('top', 'right')]
+    if title:
+        fig.suptitle(title, fontsize=10)
     return fig
 
 # %% ../nbs/1_start/01_viz.ipynb #ef6aa232
 def save_overlay(
-    path,                    # the PNG to write
-    image,                   # (H, W), (H, W, 3) or (3, H, W)
-    mask,                    # integer labels (H, W)
-    truth=None,              # integer labels (H, W), drawn as outlines
-    alpha: float=.45,        # opacity of the mask
-    scale: int=1,            # enlarge by whole pixels, for tiny images
+    path,  # the PNG to write
+    image,  # (H, W), (H, W, 3) or (3, H, W)
+    mask,  # integer labels (H, W)
+    truth=None,  # integer labels (H, W), drawn as outlines
+    alpha: float = 0.45,  # opacity of the mask
+    scale: int = 1,  # enlarge by whole pixels, for tiny images
 ):
     "Write the overlay as a PNG of the image's size times `scale`. Raises `SnetError` if shapes differ or the file cannot be written."
-    rgb = np.rint(blend(image, mask, truth, alpha)*255).astype(np.uint8).repeat(scale, 0).repeat(scale, 1)
-    with atomic_path(path) as tmp: Image.fromarray(rgb).save(tmp, format='PNG')
+    rgb = (
+        np.rint(blend(image, mask, truth, alpha) * 255)
+        .astype(np.uint8)
+        .repeat(scale, 0)
+        .repeat(scale, 1)
+    )
+    with atomic_path(path) as tmp:
+        Image.fromarray(rgb).save(tmp, format='PNG')
+
 
 def figure_png(
-    fig: Figure,                 # any figure
-    dpi: int=80,                 # dots per inch
-    colours: int | None=None,    # at most so many colours (2 to 256): a third of the bytes, rare colours kept; all if None
+    fig: Figure,  # any figure
+    dpi: int = 80,  # dots per inch
+    colours: int
+    | None = None,  # at most so many colours (2 to 256): a third of the bytes, rare colours kept; all if None
 ) -> bytes:
     "The figure as the bytes of a PNG."
     fig.savefig(b := io.BytesIO(), format='png', dpi=dpi)
-    if colours is None: return b.getvalue()
-    Image.open(b).convert('RGB').quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(small := io.BytesIO(), 'PNG', optimize=True)
+    if colours is None:
+        return b.getvalue()
+    Image.open(b).convert('RGB').quantize(
+        colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    ).save(small := io.BytesIO(), 'PNG', optimize=True)
     return small.getvalue()

@@ -7,65 +7,97 @@ __all__ = ['Throttle', 'Panel', 'lens_area', 'lens_distance', 'EntropyAreas', 'c
            'open_volume', 'VolumeViewer']
 
 # %% ../nbs/7_use/09_widgets.ipynb #eb233ebf
-import io, threading, time
+import io
+import threading
+import time
 from functools import lru_cache
+
 import ipywidgets as W
 import numpy as np
 import torch
 from matplotlib.patches import Circle
 from PIL import Image
 from scipy.optimize import brentq
-from traitlets import TraitError
 from .core import SnetError, choose
 from .data.files import Case, read_case
 from .explain.figures import BLUE, GREEN, GREY, ORANGE, density, heat
-from .predict.slices import Run
 from .predict.predictor import predict_volume
-from .theory.entropy import conditional_entropy, entropy, marginal, mutual_information, noisy_copy
+from .predict.slices import Run
+from snetlib.theory.entropy import (
+    conditional_entropy,
+    entropy,
+    marginal,
+    mutual_information,
+    noisy_copy,
+)
 from .theory.han import FUSERS, survival_curve
 from .theory.pairs import compare_layers
 from .viz import as_rgb, blend, figure_png, new_figure
+from traitlets import TraitError
 
 # %% ../nbs/7_use/09_widgets.ipynb #3831f63a
 class Throttle:
     "Calls `fn` at most every `wait` seconds, and at most half of the time if `fn` is slow; the last call is never lost. `flush()` makes it happen now."
-    def __init__(self,
-        fn,               # function without arguments
-        wait: float=.1,   # seconds
+
+    def __init__(
+        self,
+        fn,  # function without arguments
+        wait: float = 0.1,  # seconds
     ):
-        self.fn, self.wait, self.next, self.timer, self.lock = fn, wait, -1e9, None, threading.RLock()
+        self.fn, self.wait, self.next, self.timer, self.lock = (
+            fn,
+            wait,
+            -1e9,
+            None,
+            threading.RLock(),
+        )
 
     def __call__(self):
         with self.lock:
-            if self.timer is not None: return                        # one is on its way, and will see the newest values
+            if self.timer is not None:
+                return  # one is on its way, and will see the newest values
             left = self.next - time.monotonic()
-            if left <= 0: return self.run()
-            self.timer = threading.Timer(left, self.run); self.timer.daemon = True; self.timer.start()
+            if left <= 0:
+                return self.run()
+            self.timer = threading.Timer(left, self.run)
+            self.timer.daemon = True
+            self.timer.start()
 
     def run(self):
         with self.lock:
             self.timer, start = None, time.monotonic()
             self.fn()
-            end = time.monotonic(); self.next = end + max(self.wait, end - start)
+            end = time.monotonic()
+            self.next = end + max(self.wait, end - start)
 
     def flush(self):
         "Call now, if a call is waiting."
         with self.lock:
-            if self.timer is not None: self.timer.cancel(); self.run()
+            if self.timer is not None:
+                self.timer.cancel()
+                self.run()
 
 # %% ../nbs/7_use/09_widgets.ipynb #4745bb00
 class Panel:
     "Controls, a picture and plain `values`. A subclass gives `compute` (values from the settings) and `render` (PNG bytes from the values)."
-    def __init__(self,
-        controls: dict,     # name -> ipywidgets control
-        wait: float=.1,     # least seconds between two pictures
-        width: int=640,     # of the picture on the page, in pixels
+
+    def __init__(
+        self,
+        controls: dict,  # name -> ipywidgets control
+        wait: float = 0.1,  # least seconds between two pictures
+        width: int = 640,  # of the picture on the page, in pixels
     ):
         self.controls, self.values, self.drawn = controls, {}, 0
-        self.image, self.text = W.Image(format='png', layout=W.Layout(max_width='100%', width=f'{width}px')), W.HTML()
+        self.image, self.text = (
+            W.Image(format='png', layout=W.Layout(max_width='100%', width=f'{width}px')),
+            W.HTML(),
+        )
         self.widget = W.VBox([W.VBox(list(controls.values())), self.text, self.image])
         self.throttle = Throttle(self.redraw, wait)
-        for c in controls.values(): c.style.description_width = '120px'; c.layout.width = '420px'; c.observe(self.changed, 'value')
+        for c in controls.values():
+            c.style.description_width = '120px'
+            c.layout.width = '420px'
+            c.observe(self.changed, 'value')
         self.changed()
 
     @property
@@ -76,19 +108,34 @@ class Panel:
     def set(self, **kw):
         "Move controls, as a hand would (beyond a slider's range it stops at the end). Raises `SnetError` for an unknown control or a value it cannot take."
         for k, v in kw.items():
-            try: self.controls[choose(k, self.controls, 'control')].value = v
-            except (TraitError, ValueError, TypeError) as e: raise SnetError(f'The control {k} cannot be set to {v!r}; choose another value.') from e
+            try:
+                self.controls[choose(k, self.controls, 'control')].value = v
+            except (TraitError, ValueError, TypeError) as e:
+                raise SnetError(
+                    f'The control {k} cannot be set to {v!r}; choose another value.'
+                ) from e
         return self.values
 
     def changed(self, _=None):
         "Compute now, draw soon."
-        try: self.values, message = self.compute(**self.settings), ''
-        except SnetError as e: self.values, message = {}, str(e)
+        try:
+            self.values, message = self.compute(**self.settings), ''
+        except SnetError as e:
+            self.values, message = {}, str(e)
         self.text.value = message or self.describe(self.values)
-        if self.values: self.throttle()
+        if self.values:
+            self.throttle()
 
-    def redraw(self): self.image.value = self.render(self.values); self.drawn += 1
-    def describe(self, values): return ' &nbsp; '.join(f'{k}: <b>{v:.3g}</b>' if isinstance(v, float) else f'{k}: <b>{v}</b>' for k, v in values.items() if isinstance(v, (int, float, str)))
+    def redraw(self):
+        self.image.value = self.render(self.values)
+        self.drawn += 1
+
+    def describe(self, values):
+        return ' &nbsp; '.join(
+            f'{k}: <b>{v:.3g}</b>' if isinstance(v, float) else f'{k}: <b>{v}</b>'
+            for k, v in values.items()
+            if isinstance(v, (int, float, str))
+        )
 
     def picture(self) -> bytes:
         "The picture of the present values, as the bytes of a PNG."
@@ -96,50 +143,101 @@ class Panel:
         return self.image.value
 
     def _repr_mimebundle_(self, **kw):
-        bundle = self.widget._repr_mimebundle_(**kw); bundle = bundle[0] if isinstance(bundle, tuple) else bundle
-        return bundle | {'text/plain': f'{type(self).__name__}: run this cell in JupyterLab to move its controls'}
+        bundle = self.widget._repr_mimebundle_(**kw)
+        bundle = bundle[0] if isinstance(bundle, tuple) else bundle
+        return bundle | {
+            'text/plain': f'{type(self).__name__}: run this cell in JupyterLab to move its controls'
+        }
 
 # %% ../nbs/7_use/09_widgets.ipynb #89a6799b
 def lens_area(
-    d: float,             # distance of the centres
-    r: float, s: float,   # radii
+    d: float,  # distance of the centres
+    r: float,
+    s: float,  # radii
 ) -> float:
     "Area common to two circles."
-    if d >= r + s: return 0.
-    if d <= abs(r - s): return float(np.pi*min(r, s)**2)
-    part = lambda r, s: r*r*np.arccos(np.clip((d*d + r*r - s*s)/(2*d*r), -1, 1))
-    return float(part(r, s) + part(s, r) - .5*np.sqrt(max((-d + r + s)*(d + r - s)*(d - r + s)*(d + r + s), 0)))
+    if d >= r + s:
+        return 0.0
+    if d <= abs(r - s):
+        return float(np.pi * min(r, s) ** 2)
+
+    def part(r, s):
+        return r * r * np.arccos(np.clip((d * d + r * r - s * s) / (2 * d * r), -1, 1))
+
+    return float(
+        part(r, s)
+        + part(s, r)
+        - 0.5 * np.sqrt(max((-d + r + s) * (d + r - s) * (d - r + s) * (d + r + s), 0))
+    )
+
 
 def lens_distance(
-    area: float,          # wanted, at most that of the smaller circle
-    r: float, s: float,   # radii
+    area: float,  # wanted, at most that of the smaller circle
+    r: float,
+    s: float,  # radii
 ) -> float:
     "Distance at which two circles share `area`."
     lo, hi = abs(r - s), r + s
-    if area <= 1e-9: return hi
-    if area >= lens_area(lo, r, s) - 1e-9: return lo
+    if area <= 1e-9:
+        return hi
+    if area >= lens_area(lo, r, s) - 1e-9:
+        return lo
     return float(brentq(lambda d: lens_area(d, r, s) - area, lo, hi))
 
 # %% ../nbs/7_use/09_widgets.ipynb #ff08f15b
 class EntropyAreas(Panel):
     "Dependence slider → entropies as areas. values: H_a, H_b, I, H_ab, H_a_given_b in bits."
-    def __init__(self, dependence: float=.5, outcomes: int=4, **kw):
-        super().__init__(dict(dependence=W.FloatSlider(value=dependence, min=0, max=1, step=.05, description='dependence'),
-                              outcomes=W.IntSlider(value=outcomes, min=2, max=16, description='outcomes')), **kw)
+
+    def __init__(self, dependence: float = 0.5, outcomes: int = 4, **kw):
+        super().__init__(
+            dict(
+                dependence=W.FloatSlider(
+                    value=dependence, min=0, max=1, step=0.05, description='dependence'
+                ),
+                outcomes=W.IntSlider(value=outcomes, min=2, max=16, description='outcomes'),
+            ),
+            **kw,
+        )
 
     def compute(self, dependence, outcomes):
         p = noisy_copy(dependence, outcomes)
-        return dict(H_a=entropy(marginal(p, 0)), H_b=entropy(marginal(p, 1)), I=max(mutual_information(p), 0.), H_ab=entropy(p), H_a_given_b=conditional_entropy(p, 0, 1))
+        return dict(
+            H_a=entropy(marginal(p, 0)),
+            H_b=entropy(marginal(p, 1)),
+            I=max(mutual_information(p), 0.0),
+            H_ab=entropy(p),
+            H_a_given_b=conditional_entropy(p, 0, 1),
+        )
 
     def render(self, v):
-        fig, axes = new_figure(1, 1, (6, 2.9)); ax = axes[0, 0]
-        r, s = np.sqrt(v['H_a']/np.pi), np.sqrt(v['H_b']/np.pi); d = lens_distance(v['I'], r, s)
-        for x, rad, colour in ((-d/2, r, BLUE), (d/2, s, ORANGE)): ax.add_patch(Circle((x, 0), rad, color=colour, alpha=.35, lw=0)); ax.add_patch(Circle((x, 0), rad, fill=False, color=colour, lw=2))
-        ax.text(-d/2 - .55*r, 0, f'H(a|b)\n{v["H_a_given_b"]:.2f}', ha='center', va='center', color='k') if v['H_a_given_b'] > .05 else None
-        ax.text(d/2 + .55*s, 0, f'H(b|a)\n{v["H_ab"] - v["H_a"]:.2f}', ha='center', va='center') if v['H_a_given_b'] > .05 else None
-        if v['I'] > .05: ax.text(0, 0, f'I\n{v["I"]:.2f}', ha='center', va='center', fontweight='bold')
-        ax.set_title(f'H(a, b) = {v["H_a"]:.2f} + {v["H_b"]:.2f} − {v["I"]:.2f} = {v["H_ab"]:.2f} bits', fontsize=11)
-        ax.set_xlim(-2.4, 2.4); ax.set_ylim(-1.2, 1.2); ax.set_aspect('equal'); ax.set_axis_off()
+        fig, axes = new_figure(1, 1, (6, 2.9))
+        ax = axes[0, 0]
+        r, s = np.sqrt(v['H_a'] / np.pi), np.sqrt(v['H_b'] / np.pi)
+        d = lens_distance(v['I'], r, s)
+        for x, rad, colour in ((-d / 2, r, BLUE), (d / 2, s, ORANGE)):
+            ax.add_patch(Circle((x, 0), rad, color=colour, alpha=0.35, lw=0))
+            ax.add_patch(Circle((x, 0), rad, fill=False, color=colour, lw=2))
+        ax.text(
+            -d / 2 - 0.55 * r,
+            0,
+            f'H(a|b)\n{v["H_a_given_b"]:.2f}',
+            ha='center',
+            va='center',
+            color='k',
+        ) if v['H_a_given_b'] > 0.05 else None
+        ax.text(
+            d / 2 + 0.55 * s, 0, f'H(b|a)\n{v["H_ab"] - v["H_a"]:.2f}', ha='center', va='center'
+        ) if v['H_a_given_b'] > 0.05 else None
+        if v['I'] > 0.05:
+            ax.text(0, 0, f'I\n{v["I"]:.2f}', ha='center', va='center', fontweight='bold')
+        ax.set_title(
+            f'H(a, b) = {v["H_a"]:.2f} + {v["H_b"]:.2f} − {v["I"]:.2f} = {v["H_ab"]:.2f} bits',
+            fontsize=11,
+        )
+        ax.set_xlim(-2.4, 2.4)
+        ax.set_ylim(-1.2, 1.2)
+        ax.set_aspect('equal')
+        ax.set_axis_off()
         return figure_png(fig, colours=128)
 
 # %% ../nbs/7_use/09_widgets.ipynb #370b9255
@@ -148,125 +246,302 @@ def cached_curve(a, b, shared, how):
     "`survival_curve` for n = 1 … a + b + 1, remembered."
     return survival_curve(a, b, shared, tuple(range(1, a + b + 2)), how, 12)
 
+
 class Regimes(Panel):
     "Sliders for n and the dependence → Proposition 3's three cases. values: n_star, case, survives, lost (bits)."
-    def __init__(self, a: int=5, b: int=4, shared: int=2, n: int=4, how: str='best', **kw):
-        s = lambda name, v, lo, hi: W.IntSlider(value=v, min=lo, max=hi, description=name)
-        super().__init__(dict(n=s('n', n, 1, 13), shared=s('shared', shared, 0, 6), a=s('a (bits)', a, 1, 6), b=s('b (bits)', b, 1, 6),
-                              how=W.Dropdown(options=FUSERS, value=how, description='fusion')), **kw)
+
+    def __init__(
+        self, a: int = 5, b: int = 4, shared: int = 2, n: int = 4, how: str = 'best', **kw
+    ):
+        def s(name, v, lo, hi):
+            return W.IntSlider(value=v, min=lo, max=hi, description=name)
+
+        super().__init__(
+            dict(
+                n=s('n', n, 1, 13),
+                shared=s('shared', shared, 0, 6),
+                a=s('a (bits)', a, 1, 6),
+                b=s('b (bits)', b, 1, 6),
+                how=W.Dropdown(options=FUSERS, value=how, description='fusion'),
+            ),
+            **kw,
+        )
 
     def compute(self, n, shared, a, b, how):
-        if b > a or shared > b: raise SnetError(f'a={a}, b={b}, shared={shared} do not fit: move the sliders so that shared ≤ b ≤ a.')
-        c = cached_curve(a, b, shared, how); n = min(n, int(c['n'][-1])); at = n - 1
-        return dict(n=n, n_star=int(c['n_star']), case=int(c['case'][at]), survives=float(c['mean'][at]), lost=float(c['n_star'] - c['mean'][at]), curve=c)
+        if b > a or shared > b:
+            raise SnetError(
+                f'a={a}, b={b}, shared={shared} do not fit: move the sliders so that shared ≤ b ≤ a.'
+            )
+        c = cached_curve(a, b, shared, how)
+        n = min(n, int(c['n'][-1]))
+        at = n - 1
+        return dict(
+            n=n,
+            n_star=int(c['n_star']),
+            case=int(c['case'][at]),
+            survives=float(c['mean'][at]),
+            lost=float(c['n_star'] - c['mean'][at]),
+            curve=c,
+        )
 
     def render(self, v):
-        fig, axes = new_figure(1, 1, (6, 2.9)); ax, c = axes[0, 0], v['curve']; top = c['n_star']
-        for lo, hi, colour, name in ((.5, top - .5, ORANGE, 'n < n*: lost'), (top - .5, top + .5, GREEN, 'n = n*'), (top + .5, c['n'][-1] + .5, BLUE, 'n > n*: spare')):
-            if hi > lo: ax.axvspan(lo, hi, color=colour, alpha=.13, lw=0); ax.text((lo + hi)/2, 1.13*top, name, ha='center', va='top', fontsize=8, color='k')
-        ax.plot(c['n'], np.minimum(c['n'], top), ':', color='k', lw=1, label='most that n bits can carry'); ax.plot(c['n'], c['mean'], 'o-', color=BLUE, label='survives, mean')
-        ax.plot(c['n'], c['worst'], 'v', color=GREY, ms=4, label='survives, worst'); ax.plot(v['n'], v['survives'], 's', ms=12, mfc='none', mec=ORANGE, mew=2.5)
-        ax.set_xlabel('n, dimensions of the fused feature (bits)'); ax.set_ylabel('bits'); ax.set_ylim(0, 1.18*top); ax.set_xlim(.5, c['n'][-1] + .5); ax.legend(fontsize=8, frameon=False, loc='lower right')
-        ax.set_title(f'case {v["case"]}: n = {v["n"]}, n* = {v["n_star"]}, {v["survives"]:.2f} bits survive, {v["lost"]:.2f} are lost', fontsize=10)
+        fig, axes = new_figure(1, 1, (6, 2.9))
+        ax, c = axes[0, 0], v['curve']
+        top = c['n_star']
+        for lo, hi, colour, name in (
+            (0.5, top - 0.5, ORANGE, 'n < n*: lost'),
+            (top - 0.5, top + 0.5, GREEN, 'n = n*'),
+            (top + 0.5, c['n'][-1] + 0.5, BLUE, 'n > n*: spare'),
+        ):
+            if hi > lo:
+                ax.axvspan(lo, hi, color=colour, alpha=0.13, lw=0)
+                ax.text(
+                    (lo + hi) / 2, 1.13 * top, name, ha='center', va='top', fontsize=8, color='k'
+                )
+        ax.plot(
+            c['n'],
+            np.minimum(c['n'], top),
+            ':',
+            color='k',
+            lw=1,
+            label='most that n bits can carry',
+        )
+        ax.plot(c['n'], c['mean'], 'o-', color=BLUE, label='survives, mean')
+        ax.plot(c['n'], c['worst'], 'v', color=GREY, ms=4, label='survives, worst')
+        ax.plot(v['n'], v['survives'], 's', ms=12, mfc='none', mec=ORANGE, mew=2.5)
+        ax.set_xlabel('n, dimensions of the fused feature (bits)')
+        ax.set_ylabel('bits')
+        ax.set_ylim(0, 1.18 * top)
+        ax.set_xlim(0.5, c['n'][-1] + 0.5)
+        ax.legend(fontsize=8, frameon=False, loc='lower right')
+        ax.set_title(
+            f'case {v["case"]}: n = {v["n"]}, n* = {v["n_star"]}, {v["survives"]:.2f} bits survive, {v["lost"]:.2f} are lost',
+            fontsize=10,
+        )
         return figure_png(fig, colours=128)
 
 # %% ../nbs/7_use/09_widgets.ipynb #6c373e5b
 class PairPicker(Panel):
     "Two layers → heat maps, densities, and the four measures of page 07. values: kl, js, mi, mi_floor, cka. Raises `SnetError` as `compare_layers`."
-    def __init__(self,
-        acts_a: dict,          # name -> activations (b, c, h, w), e.g. the CNN's
-        acts_b: dict,          # name -> activations of the same images, e.g. the ViT's
-        images=None,           # (b, c, H, W), shown beside
+
+    def __init__(
+        self,
+        acts_a: dict,  # name -> activations (b, c, h, w), e.g. the CNN's
+        acts_b: dict,  # name -> activations of the same images, e.g. the ViT's
+        images=None,  # (b, c, H, W), shown beside
         **kw,
     ):
         self.a, self.b, self.images = acts_a, acts_b, images
         self.table = compare_layers(acts_a, acts_b, standardise=True).set_index(['a', 'b'])
         n = len(next(iter(acts_a.values())))
-        super().__init__(dict(a=W.Dropdown(options=list(acts_a), description='layer a'), b=W.Dropdown(options=list(acts_b), description='layer b'),
-                              image=W.IntSlider(value=0, max=n - 1, description='image')), **kw)
+        super().__init__(
+            dict(
+                a=W.Dropdown(options=list(acts_a), description='layer a'),
+                b=W.Dropdown(options=list(acts_b), description='layer b'),
+                image=W.IntSlider(value=0, max=n - 1, description='image'),
+            ),
+            **kw,
+        )
 
     def compute(self, a, b, image):
         row = self.table.loc[(a, b)]
-        return dict(a=a, b=b, image=image) | {k: float(row[k]) for k in ('kl', 'js', 'mi', 'mi_floor', 'cka')}
+        return dict(a=a, b=b, image=image) | {
+            k: float(row[k]) for k in ('kl', 'js', 'mi', 'mi_floor', 'cka')
+        }
 
     def render(self, v):
-        x, y, i = self.a[v['a']], self.b[v['b']], v['image']; size = max(x.shape[-2:], y.shape[-2:]) if self.images is None else self.images.shape[-2:]
-        fig, axes = new_figure(1, 4, (1.9, 2.1)); ax = axes[0]
-        if self.images is not None: ax[0].imshow(as_rgb(self.images[i]))
+        x, y, i = self.a[v['a']], self.b[v['b']], v['image']
+        size = max(x.shape[-2:], y.shape[-2:]) if self.images is None else self.images.shape[-2:]
+        fig, axes = new_figure(1, 4, (1.9, 2.1))
+        ax = axes[0]
+        if self.images is not None:
+            ax[0].imshow(as_rgb(self.images[i]))
         ax[0].set_title('image', fontsize=9)
-        for panel, name, t in ((ax[1], v['a'], x), (ax[2], v['b'], y)): panel.imshow(heat(t[i], size), cmap='viridis', vmin=0, vmax=1); panel.set_title(name, fontsize=9)
-        for panel in ax[:3]: panel.set_axis_off()
-        density(ax[3], x, BLUE, v['a']); density(ax[3], y, ORANGE, v['b']); ax[3].legend(fontsize=7, frameon=False, loc='upper right'); ax[3].set_title('densities', fontsize=9); ax[3].set_xlabel('standard deviations', fontsize=8)
-        fig.suptitle(f'symmetric KL {v["kl"]:.2f} bits, JS {v["js"]:.2f} bits, MI {v["mi"]:.2f} (floor {v["mi_floor"]:.2f}) bits, CKA {v["cka"]:.2f}', fontsize=9)
+        for panel, name, t in ((ax[1], v['a'], x), (ax[2], v['b'], y)):
+            panel.imshow(heat(t[i], size), cmap='viridis', vmin=0, vmax=1)
+            panel.set_title(name, fontsize=9)
+        for panel in ax[:3]:
+            panel.set_axis_off()
+        density(ax[3], x, BLUE, v['a'])
+        density(ax[3], y, ORANGE, v['b'])
+        ax[3].legend(fontsize=7, frameon=False, loc='upper right')
+        ax[3].set_title('densities', fontsize=9)
+        ax[3].set_xlabel('standard deviations', fontsize=8)
+        fig.suptitle(
+            f'symmetric KL {v["kl"]:.2f} bits, JS {v["js"]:.2f} bits, MI {v["mi"]:.2f} (floor {v["mi_floor"]:.2f}) bits, CKA {v["cka"]:.2f}',
+            fontsize=9,
+        )
         return figure_png(fig, colours=128)
 
 # %% ../nbs/7_use/09_widgets.ipynb #650531bb
 def window(
-    x: np.ndarray,     # values in any unit
-    level: float,      # middle of the grey scale
-    width: float,      # its extent, > 0
+    x: np.ndarray,  # values in any unit
+    level: float,  # middle of the grey scale
+    width: float,  # its extent, > 0
 ) -> np.ndarray:
     "The values on a grey scale [0, 1] of this level and width."
-    return ((np.nan_to_num(np.asarray(x, np.float32)) - (level - width/2))/max(width, 1e-6)).clip(0, 1)
+    return (
+        (np.nan_to_num(np.asarray(x, np.float32)) - (level - width / 2)) / max(width, 1e-6)
+    ).clip(0, 1)
+
 
 def open_volume(
-    source,            # a path, a Case, or an array (z, H, W) or (H, W)
-    mask=None,         # the same kinds, or None
-    axis: int=2,       # of the patient, for a NIfTI
+    source,  # a path, a Case, or an array (z, H, W) or (H, W)
+    mask=None,  # the same kinds, or None
+    axis: int = 2,  # of the patient, for a NIfTI
 ) -> Case:
     "A Case from whatever a viewer is given. Raises `SnetError` for what cannot be read or does not fit."
-    if isinstance(source, Case): case = source
-    elif isinstance(source, (np.ndarray, torch.Tensor)): a = np.asarray(source, np.float32); case = Case('array', a if a.ndim > 2 else a[None])
-    elif mask is None or isinstance(mask, (Case, np.ndarray, torch.Tensor)): case = read_case(source, axis=axis)
-    else: return read_case(source, mask, axis=axis)                  # two files: their places are compared too
-    if mask is None: return case
-    label = mask.label if isinstance(mask, Case) else np.asarray(mask) if isinstance(mask, (np.ndarray, torch.Tensor)) else read_case(mask, axis=axis).image
+    if isinstance(source, Case):
+        case = source
+    elif isinstance(source, (np.ndarray, torch.Tensor)):
+        a = np.asarray(source, np.float32)
+        case = Case('array', a if a.ndim > 2 else a[None])
+    elif mask is None or isinstance(mask, (Case, np.ndarray, torch.Tensor)):
+        case = read_case(source, axis=axis)
+    else:
+        return read_case(source, mask, axis=axis)  # two files: their places are compared too
+    if mask is None:
+        return case
+    label = (
+        mask.label
+        if isinstance(mask, Case)
+        else np.asarray(mask)
+        if isinstance(mask, (np.ndarray, torch.Tensor))
+        else read_case(mask, axis=axis).image
+    )
     label = label if label.ndim > 2 else label[None]
-    if label.shape != case.image.shape[:3]: raise SnetError(f'The mask of {label.shape} does not fit the image of {case.image.shape[:3]}; give the mask that belongs to it.')
+    if label.shape != case.image.shape[:3]:
+        raise SnetError(
+            f'The mask of {label.shape} does not fit the image of {case.image.shape[:3]}; give the mask that belongs to it.'
+        )
     return Case(case.id, case.image, label.astype(np.uint8), case.spacing, case.affine)
+
 
 class VolumeViewer(Panel):
     "Slice, level and width, mask opacity, model on or off. values: z, level, width, pixels (of each label in the mask), predicted (of each label in the prediction). Raises `SnetError` as `open_volume`."
-    def __init__(self,
-        source,                       # a path (nii, nii.gz, npz, h5, png …), a Case, or an array (z, H, W)
-        mask=None,                    # its labels: a path, a Case or an array; a Case's own if None
-        model=None,                   # a Run, or a function from a slice (H, W) in the file's units to labels (H, W)
-        level: float | None=None,     # middle of the grey scale; from the data if None
-        width: float | None=None,     # extent of the grey scale; from the data if None
-        axis: int=2,                  # a NIfTI is sliced along x (0), y (1) or z (2) of the patient
-        size: int=320,                # least height of the picture, in pixels
+
+    def __init__(
+        self,
+        source,  # a path (nii, nii.gz, npz, h5, png …), a Case, or an array (z, H, W)
+        mask=None,  # its labels: a path, a Case or an array; a Case's own if None
+        model=None,  # a Run, or a function from a slice (H, W) in the file's units to labels (H, W)
+        level: float | None = None,  # middle of the grey scale; from the data if None
+        width: float | None = None,  # extent of the grey scale; from the data if None
+        axis: int = 2,  # a NIfTI is sliced along x (0), y (1) or z (2) of the patient
+        size: int = 320,  # least height of the picture, in pixels
         **kw,
     ):
-        self.case, self.model, self.size, self.predictions = open_volume(source, mask, axis), model, size, {}
-        x = self.case.image; seen = x[np.isfinite(x)][::max(x.size//200_000, 1)]
-        if not seen.size: raise SnetError('The volume holds no finite value; check the file.')
-        lo, hi = (float(v) for v in np.percentile(seen, (1, 99))); span = max(hi - lo, 1e-3)
-        level, width = (lo + hi)/2 if level is None else level, span if width is None else width
-        z = len(x)//2 if self.case.label is None else int((self.case.label > 0).sum((1, 2)).argmax())
-        f = lambda name, v, a, b: W.FloatSlider(value=v, min=min(a, v), max=max(b, v), step=(b - a)/200, description=name, readout_format='.3g')
-        super().__init__(dict(z=W.IntSlider(value=z, max=len(x) - 1, description='slice'), level=f('level', level, lo, hi), width=f('width', width, span/50, 2*span),
-                              opacity=f('mask opacity', .45, 0., 1.), show_mask=W.Checkbox(value=self.case.label is not None, description='mask', disabled=self.case.label is None),
-                              show_model=W.Checkbox(value=False, description='model (outline)', disabled=model is None)), **kw)
+        self.case, self.model, self.size, self.predictions = (
+            open_volume(source, mask, axis),
+            model,
+            size,
+            {},
+        )
+        x = self.case.image
+        seen = x[np.isfinite(x)][:: max(x.size // 200_000, 1)]
+        if not seen.size:
+            raise SnetError('The volume holds no finite value; check the file.')
+        lo, hi = (float(v) for v in np.percentile(seen, (1, 99)))
+        span = max(hi - lo, 1e-3)
+        level, width = (lo + hi) / 2 if level is None else level, span if width is None else width
+        z = (
+            len(x) // 2
+            if self.case.label is None
+            else int((self.case.label > 0).sum((1, 2)).argmax())
+        )
+
+        def f(name, v, a, b):
+            return W.FloatSlider(
+                value=v,
+                min=min(a, v),
+                max=max(b, v),
+                step=(b - a) / 200,
+                description=name,
+                readout_format='.3g',
+            )
+
+        super().__init__(
+            dict(
+                z=W.IntSlider(value=z, max=len(x) - 1, description='slice'),
+                level=f('level', level, lo, hi),
+                width=f('width', width, span / 50, 2 * span),
+                opacity=f('mask opacity', 0.45, 0.0, 1.0),
+                show_mask=W.Checkbox(
+                    value=self.case.label is not None,
+                    description='mask',
+                    disabled=self.case.label is None,
+                ),
+                show_model=W.Checkbox(
+                    value=False, description='model (outline)', disabled=model is None
+                ),
+            ),
+            **kw,
+        )
 
     def predict(self, z):
         "Labels of one slice by the model, remembered."
         if z not in self.predictions:
-            run = self.model; x = self.case.image[z]
-            self.predictions[z] = predict_volume(run.model, x[None], run.intensity, size=run.size, c_in=run.config['data']['c_in'])[0] if isinstance(run, Run) else np.asarray(run(x))
-            if self.predictions[z].shape != x.shape[:2]: raise SnetError(f'The model gave labels of {self.predictions.pop(z).shape} for a slice of {x.shape[:2]}; it must return one label a pixel.')
+            run = self.model
+            x = self.case.image[z]
+            self.predictions[z] = (
+                predict_volume(
+                    run.model,
+                    x[None],
+                    run.intensity,
+                    size=run.size,
+                    c_in=run.config['data']['c_in'],
+                )[0]
+                if isinstance(run, Run)
+                else np.asarray(run(x))
+            )
+            if self.predictions[z].shape != x.shape[:2]:
+                raise SnetError(
+                    f'The model gave labels of {self.predictions.pop(z).shape} for a slice of {x.shape[:2]}; it must return one label a pixel.'
+                )
         return self.predictions[z]
 
     def compute(self, z, level, width, opacity, show_mask, show_model):
-        count = lambda m: {int(k): int(n) for k, n in zip(*np.unique(m, return_counts=True)) if k}
-        label = self.case.label[z] if show_mask and self.case.label is not None else np.zeros(self.case.image.shape[1:3], np.uint8)
+        def count(m):
+            return {int(k): int(n) for k, n in zip(*np.unique(m, return_counts=True)) if k}
+
+        label = (
+            self.case.label[z]
+            if show_mask and self.case.label is not None
+            else np.zeros(self.case.image.shape[1:3], np.uint8)
+        )
         pred = self.predict(z) if show_model and self.model is not None else None
-        return dict(z=z, level=level, width=width, opacity=opacity, label=label, pred=pred, pixels=count(label), predicted={} if pred is None else count(pred))
+        return dict(
+            z=z,
+            level=level,
+            width=width,
+            opacity=opacity,
+            label=label,
+            pred=pred,
+            pixels=count(label),
+            predicted={} if pred is None else count(pred),
+        )
 
     def render(self, v):
-        rgb = np.rint(blend(window(self.case.image[v['z']], v['level'], v['width']), v['label'], v['pred'], v['opacity'])*255).astype(np.uint8)
-        if self.case.affine is not None: rgb = rgb[::-1, ::-1]       # canonical voxels: turn to the radiologist's view, patient's right on the left, front or head above
-        (h, w), (_, dy, dx) = rgb.shape[:2], self.case.spacing or (1., 1., 1.); tall = max(self.size, h)
-        out = io.BytesIO(); Image.fromarray(np.ascontiguousarray(rgb)).resize((max(round(tall*w*dx/(h*dy)), 1), tall), Image.NEAREST).save(out, 'PNG')
+        rgb = np.rint(
+            blend(
+                window(self.case.image[v['z']], v['level'], v['width']),
+                v['label'],
+                v['pred'],
+                v['opacity'],
+            )
+            * 255
+        ).astype(np.uint8)
+        if self.case.affine is not None:
+            rgb = rgb[
+                ::-1, ::-1
+            ]  # canonical voxels: turn to the radiologist's view, patient's right on the left, front or head above
+        (h, w), (_, dy, dx) = rgb.shape[:2], self.case.spacing or (1.0, 1.0, 1.0)
+        tall = max(self.size, h)
+        out = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(rgb)).resize(
+            (max(round(tall * w * dx / (h * dy)), 1), tall), Image.NEAREST
+        ).save(out, 'PNG')
         return out.getvalue()
 
-    def describe(self, v): return f'slice <b>{v["z"]}</b> of {len(self.case.image)} &nbsp; grey scale {v["level"] - v["width"]/2:.4g} to {v["level"] + v["width"]/2:.4g} &nbsp; labels in the mask: {v["pixels"] or "none"} &nbsp; predicted: {v["predicted"] or "off"}'
+    def describe(self, v):
+        return f'slice <b>{v["z"]}</b> of {len(self.case.image)} &nbsp; grey scale {v["level"] - v["width"] / 2:.4g} to {v["level"] + v["width"] / 2:.4g} &nbsp; labels in the mask: {v["pixels"] or "none"} &nbsp; predicted: {v["predicted"] or "off"}'

@@ -1,5 +1,11 @@
 "The `snet` command in processes of its own, and what a refusal looks like."
-import os, signal, subprocess, sys, tempfile, traceback
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
 from functools import lru_cache
 
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
@@ -14,20 +20,37 @@ def fresh(*args):
 @lru_cache(None)
 def load():
     "Import once, here, what a forked command then need not."
-    import kornia.augmentation, nilearn.datasets, torch                 # noqa: F401
-    import snetlib.cli, snetlib.evaluate, snetlib.infer, snetlib.train  # noqa: F401
+    import snetlib.infer
+    import torch
+
+    import snetlib.cli
+    import snetlib.evaluate
+    import snetlib.train  # noqa: F401
+
     torch.set_num_threads(1)
 
 
 def forked(fn, out, err):
     "A forked process that runs fn and says what it says into two open files: its number. It ends with 0, the code of a SystemExit, or 70 for any other error."
-    sys.stdout.flush(); sys.stderr.flush(); pid = os.fork()
-    if pid: return pid
-    os.dup2(out.fileno(), 1); os.dup2(err.fileno(), 2); sys.stdout, sys.stderr = out, err
-    try: fn(); code = 0
-    except SystemExit as e: code = e.code or 0
-    except BaseException: traceback.print_exc(); code = 70
-    out.flush(); err.flush(); os._exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    os.dup2(out.fileno(), 1)
+    os.dup2(err.fileno(), 2)
+    sys.stdout, sys.stderr = out, err
+    try:
+        fn()
+        code = 0
+    except SystemExit as e:
+        code = e.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 70
+    out.flush()
+    err.flush()
+    os._exit(code)
 
 
 def ended(pid):
@@ -37,13 +60,18 @@ def ended(pid):
 
 def snet(*args):
     "`snet` in a forked process: its own memory, streams and exit code, and no importing."
+
     def command():
         from snetlib.cli import main
-        signal.alarm(600)               # a command that hangs is killed
+
+        signal.alarm(600)  # a command that hangs is killed
         main(list(map(str, args)))
+
     load()
     with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
-        code = ended(forked(command, out, err)); out.seek(0); err.seek(0)
+        code = ended(forked(command, out, err))
+        out.seek(0)
+        err.seek(0)
         return subprocess.CompletedProcess(args, code, out.read(), err.read())
 
 

@@ -1,100 +1,150 @@
 """Tables of runs that are killed, damaged, shared and cut off: the number at the end is the same, or there is none."""
-import json, os, random, shutil, signal, subprocess, time
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-
 from processes import ENV, SNET, ended, forked
-from snetlib import reproduce as R
-from snetlib.core import SnetError
-from snetlib.train.run import run_config
-from snetlib.train.recipes import get_recipe
 
-KILLS = int(os.environ.get('SNET_KILLS', 4))     # 20 for the whole proof: SNET_KILLS=20 pytest tests/test_reproduce.py -k killed
+from snetlib import reproduce as R
+from snetlib.train.recipes import get_recipe
+from snetlib.train.run import run_config
+
+KILLS = int(
+    os.environ.get('SNET_KILLS', 4)
+)  # 20 for the whole proof: SNET_KILLS=20 pytest tests/test_reproduce.py -k killed
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     "Three epochs of three steps on the phantom, two cases to test: a chain of seconds with several checkpoints in it."
-    import snetlib.data.sets.catalogue as catalogue, torch
+    import torch
+
+    import snetlib.data.sets.catalogue as catalogue
+
     monkeypatch.setitem(R.SCALES['smoke'], 'changes', dict(size=32, bs=64, steps=9))
     monkeypatch.setitem(catalogue.PHANTOM_CASES, 'test', range(200, 202))
-    monkeypatch.setitem(R.EXPERIMENTS, 'table5', R.Experiment(**{**R.EXPERIMENTS['table5'].__dict__, 'rows': R.EXPERIMENTS['table5'].rows[1:]}))   # SNet alone
+    monkeypatch.setitem(
+        R.EXPERIMENTS,
+        'table5',
+        R.Experiment(**{**R.EXPERIMENTS['table5'].__dict__, 'rows': R.EXPERIMENTS['table5'].rows[1:]}),
+    )  # SNet alone
     torch.set_num_threads(1)
 
-def table(cache, **kw): return R.reproduce('table5', scale='smoke', cache=cache, progress=False, **(dict(seeds=1) | kw))
+
+def table(cache, **kw):
+    return R.reproduce('table5', scale='smoke', cache=cache, progress=False, **(dict(seeds=1) | kw))
+
 
 def in_child(fn, kill_after=None):
     "Run fn in a forked process; its exit code, or -9 when it was killed after so many seconds."
-    with open(os.devnull, 'w') as nowhere: pid = forked(fn, nowhere, nowhere)
-    if kill_after is not None: time.sleep(kill_after); os.kill(pid, signal.SIGKILL)
+    with open(os.devnull, 'w') as nowhere:
+        pid = forked(fn, nowhere, nowhere)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(pid, signal.SIGKILL)
     return ended(pid)
+
 
 def outcome(cache):
     "Everything that must not depend on interruptions: weights, log without its clock, scores, and the table's file."
     import torch
+
     (folder,) = [p for p in Path(cache).glob('phantom-*') if p.is_dir()]
-    state = torch.load(folder/'best.pth', weights_only=True)
-    return dict(weights={k: v.numpy().tobytes() for k, v in state.items()}, log=pd.read_csv(folder/'log.csv').drop(columns='seconds').to_csv(),
-                scores=(folder/'scores/scores.csv').read_text(), table=(Path(cache)/'tables/table5_smoke.csv').read_text())
+    state = torch.load(folder / 'best.pth', weights_only=True)
+    return dict(
+        weights={k: v.numpy().tobytes() for k, v in state.items()},
+        log=pd.read_csv(folder / 'log.csv').drop(columns='seconds').to_csv(),
+        scores=(folder / 'scores/scores.csv').read_text(),
+        table=(Path(cache) / 'tables/table5_smoke.csv').read_text(),
+    )
 
 
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory):
-    cache = tmp_path_factory.mktemp('undisturbed'); patch = pytest.MonkeyPatch(); short.__wrapped__(patch) if hasattr(short, '__wrapped__') else short.__pytest_wrapped__.obj(patch)
-    began = time.time(); code = in_child(lambda: table(cache)); patch.undo()
+    cache = tmp_path_factory.mktemp('undisturbed')
+    patch = pytest.MonkeyPatch()
+    short.__wrapped__(patch) if hasattr(short, '__wrapped__') else short.__pytest_wrapped__.obj(patch)
+    began = time.time()
+    code = in_child(lambda: table(cache))
+    patch.undo()
     assert code == 0
     return outcome(cache), time.time() - began
 
 
 def test_killed_at_random_moments_the_table_is_the_same(undisturbed, tmp_path):
     "SIGKILL anywhere in train -> evaluate -> report, then the same command again."
-    reference, seconds = undisturbed; draw, killed = random.Random(0), 0
+    reference, seconds = undisturbed
+    draw, killed = random.Random(0), 0
     for k in range(KILLS):
-        cache = tmp_path/str(k)
-        killed += in_child(lambda: table(cache), kill_after=seconds*draw.uniform(.02, .98)) == -9
+        cache = tmp_path / str(k)
+        killed += in_child(lambda: table(cache), kill_after=seconds * draw.uniform(0.02, 0.98)) == -9
         done = list(cache.glob('phantom-*/done.json'))
         assert all(json.loads(d.read_text()) for d in done) and not list(cache.rglob('*.part.*.csv'))
         assert in_child(lambda: table(cache)) == 0
         assert outcome(cache) == reference, k
         shutil.rmtree(cache)
-    assert killed >= KILLS/2, 'most of the processes were to be killed before they had finished'
+    assert killed >= KILLS / 2, 'most of the processes were to be killed before they had finished'
 
 
 def test_a_damaged_checkpoint_is_set_aside(undisturbed, tmp_path, capsys):
-    config = R.plan('table5', 'smoke', 1)[0][2]; folder = tmp_path/R.run_name(config); folder.mkdir(parents=True)
-    assert in_child(lambda: table(tmp_path), kill_after=undisturbed[1]*.45) in (0, -9)
-    (folder/'done.json').unlink(missing_ok=True); (folder/'last.pth').write_bytes(b'not a checkpoint at all')
+    config = R.plan('table5', 'smoke', 1)[0][2]
+    folder = tmp_path / R.run_name(config)
+    folder.mkdir(parents=True)
+    assert in_child(lambda: table(tmp_path), kill_after=undisturbed[1] * 0.45) in (0, -9)
+    (folder / 'done.json').unlink(missing_ok=True)
+    (folder / 'last.pth').write_bytes(b'not a checkpoint at all')
     table(tmp_path)
-    assert 'set aside' in capsys.readouterr().err and (folder/'last.damaged').exists() and outcome(tmp_path) == undisturbed[0]
+    assert (
+        'set aside' in capsys.readouterr().err
+        and (folder / 'last.damaged').exists()
+        and outcome(tmp_path) == undisturbed[0]
+    )
 
 
 def test_a_deleted_cache_is_made_again_and_half_a_run_gives_no_number(undisturbed, tmp_path):
     config = R.plan('table5', 'smoke', 1)[0][2]
     t = table(tmp_path, train=False)
     assert t.seeds.tolist() == [0] and 'average' not in t and t.verdict.str.startswith('not run').all()
-    table(tmp_path); done = tmp_path/R.run_name(config)/'done.json'
+    table(tmp_path)
+    done = tmp_path / R.run_name(config) / 'done.json'
     text = json.loads(done.read_text())
-    done.write_text(json.dumps(text | dict(config=text['config'] | dict(seed=5)))); assert 'average' not in table(tmp_path, train=False)      # a mark of another run
-    done.write_text('{"config": '); assert 'average' not in table(tmp_path, train=False)                                                       # half a mark
-    shutil.rmtree(tmp_path); table(tmp_path)
+    done.write_text(json.dumps(text | dict(config=text['config'] | dict(seed=5))))
+    assert 'average' not in table(tmp_path, train=False)  # a mark of another run
+    done.write_text('{"config": ')
+    assert 'average' not in table(tmp_path, train=False)  # half a mark
+    shutil.rmtree(tmp_path)
+    table(tmp_path)
     assert outcome(tmp_path) == undisturbed[0]
 
 
 def test_two_processes_share_the_queue(tmp_path):
     "Each run is trained by one of them, and the table needs no third training."
     steps = R.plan('table5', 'smoke', 3)
+
     def share():
-        trained = []; original = R.train_run
+        trained = []
+        original = R.train_run
         R.train_run = lambda folder, *a, **kw: (trained.append(str(folder)), original(folder, *a, **kw))[1]
-        R.work_through(steps, tmp_path, 'cpu', False); (tmp_path/f'trained-{os.getpid()}.json').write_text(json.dumps(trained))
-    with open(os.devnull, 'w') as nowhere: pids = [forked(share, nowhere, nowhere) for _ in range(2)]
+        R.work_through(steps, tmp_path, 'cpu', False)
+        (tmp_path / f'trained-{os.getpid()}.json').write_text(json.dumps(trained))
+
+    with open(os.devnull, 'w') as nowhere:
+        pids = [forked(share, nowhere, nowhere) for _ in range(2)]
     assert [ended(p) for p in pids] == [0, 0]
     trained = [json.loads(f.read_text()) for f in tmp_path.glob('trained-*.json')]
-    assert len(trained) == 2 and sorted(sum(trained, [])) == sorted({str(tmp_path/R.run_name(c)) for _, _, c in steps}), trained
+    assert len(trained) == 2 and sorted(sum(trained, [])) == sorted(
+        {str(tmp_path / R.run_name(c)) for _, _, c in steps}
+    ), trained
     t = table(tmp_path, seeds=3, train=False)
     assert t.seeds.tolist() == [3]
 
@@ -103,10 +153,11 @@ def test_submitit_jobs_work_through_the_plan(tmp_path):
     "What page 55 shows for a cluster, on submitit's local executor."
     submitit = pytest.importorskip('submitit', reason='submitit is not installed')
     steps = R.plan('table5', 'smoke', 2)
-    executor = submitit.AutoExecutor(folder=tmp_path/'jobs', cluster='local'); executor.update_parameters(timeout_min=10)
-    jobs = [executor.submit(R.work_through, steps, tmp_path/'cache', 'cpu', False) for _ in range(2)]
+    executor = submitit.AutoExecutor(folder=tmp_path / 'jobs', cluster='local')
+    executor.update_parameters(timeout_min=10)
+    jobs = [executor.submit(R.work_through, steps, tmp_path / 'cache', 'cpu', False) for _ in range(2)]
     assert [j.result() for j in jobs] == [{}, {}]
-    assert all(R.finished(c, tmp_path/'cache') for _, _, c in steps)
+    assert all(R.finished(c, tmp_path / 'cache') for _, _, c in steps)
 
 
 @pytest.fixture
@@ -114,19 +165,26 @@ def folder_data(tmp_path):
     "Ten grey images with a square to find, split by hand."
     rng = np.random.default_rng(0)
     for part, n in dict(train=6, valid=2, test=2).items():
-        for kind in ('images', 'masks'): (tmp_path/'raw'/part/kind).mkdir(parents=True)
+        for kind in ('images', 'masks'):
+            (tmp_path / 'raw' / part / kind).mkdir(parents=True)
         for i in range(n):
-            m = np.zeros((48, 48), np.uint8); m[8 + 3*i:24 + 3*i, 10:30] = 1
-            Image.fromarray((90*m + rng.integers(0, 60, m.shape)).astype(np.uint8)).save(tmp_path/f'raw/{part}/images/{part}{i}.png'); Image.fromarray(m).save(tmp_path/f'raw/{part}/masks/{part}{i}.png')
-    return tmp_path/'raw'
+            m = np.zeros((48, 48), np.uint8)
+            m[8 + 3 * i : 24 + 3 * i, 10:30] = 1
+            Image.fromarray((90 * m + rng.integers(0, 60, m.shape)).astype(np.uint8)).save(
+                tmp_path / f'raw/{part}/images/{part}{i}.png'
+            )
+            Image.fromarray(m).save(tmp_path / f'raw/{part}/masks/{part}{i}.png')
+    return tmp_path / 'raw'
 
 
 def test_a_case_that_cannot_be_read_is_named_and_the_rest_is_scored(folder_data, tmp_path):
-    (folder_data/'test/images/test1.png').write_bytes((folder_data/'test/images/test1.png').read_bytes()[:40])
+    (folder_data / 'test/images/test1.png').write_bytes(
+        (folder_data / 'test/images/test1.png').read_bytes()[:40]
+    )
     config = run_config('folder', 'snet_tiny', get_recipe('smoke', size=32, bs=2, steps=2), root=folder_data)
-    done = R.run_one(config, tmp_path/'cache', progress=False)
+    done = R.run_one(config, tmp_path / 'cache', progress=False)
     assert done['counts']['test_cases'] == 1 and done['counts']['test_failed'] == 1
-    failed = pd.read_csv(tmp_path/'cache'/R.run_name(config)/'scores/failed.csv')
+    failed = pd.read_csv(tmp_path / 'cache' / R.run_name(config) / 'scores/failed.csv')
     assert failed.case.str.contains('test1').all() and failed.why.str.contains('test1').all()
 
 
@@ -134,17 +192,44 @@ def test_a_failing_run_leaves_the_others(tmp_path):
     steps = R.plan('table5', 'smoke', 2)
     broken = [(r, s, c if s else c | dict(model_kwargs={'fusion': 'sideways'})) for r, s, c in steps]
     why = R.work_through(broken, tmp_path, 'cpu', False)
-    assert list(why) == [R.run_name(broken[0][2])] and 'sideways' in why[R.run_name(broken[0][2])] and R.finished(steps[1][2], tmp_path)
+    assert (
+        list(why) == [R.run_name(broken[0][2])]
+        and 'sideways' in why[R.run_name(broken[0][2])]
+        and R.finished(steps[1][2], tmp_path)
+    )
     t = R.cases_table('table5', broken, tmp_path, 'smoke', why)
     assert t.seeds.tolist() == [1] and '1 of 2 seeds' in t.verdict.iloc[0]
 
 
 def test_a_full_disk_stops_the_table_with_one_sentence(tmp_path):
-    if subprocess.run(['unshare', '-m', 'true'], capture_output=True).returncode: pytest.skip('no private mounts here (needs root)')
-    disk = tmp_path/'disk'; disk.mkdir()
-    code = f'mount -t tmpfs -o size=1m tmpfs {disk} && {{ "$@"; echo "code $?"; find {disk} -type f | sort; }}'
-    command = [*SNET, 'reproduce', 'table5', '--scale', 'smoke', '--seeds', '1', '--cache', disk/'cache', '--device', 'cpu']
-    done = subprocess.run(['unshare', '-m', 'sh', '-c', code, 'sh', *map(str, command)], capture_output=True, text=True, env=ENV)
-    if 'mount' in done.stderr and 'snet:' not in done.stderr: pytest.skip('no tmpfs here: ' + done.stderr.strip())
-    assert 'The disk is full' in done.stderr and 'Traceback' not in done.stderr and 'code 1' in done.stdout, done.stderr
-    assert not any('done.json' in f or '.part.' in f or '_smoke.' in f for f in done.stdout.split('code 1')[1].split())
+    if subprocess.run(['unshare', '-m', 'true'], capture_output=True).returncode:
+        pytest.skip('no private mounts here (needs root)')
+    disk = tmp_path / 'disk'
+    disk.mkdir()
+    code = (
+        f'mount -t tmpfs -o size=1m tmpfs {disk} && {{ "$@"; echo "code $?"; find {disk} -type f | sort; }}'
+    )
+    command = [
+        *SNET,
+        'reproduce',
+        'table5',
+        '--scale',
+        'smoke',
+        '--seeds',
+        '1',
+        '--cache',
+        disk / 'cache',
+        '--device',
+        'cpu',
+    ]
+    done = subprocess.run(
+        ['unshare', '-m', 'sh', '-c', code, 'sh', *map(str, command)], capture_output=True, text=True, env=ENV
+    )
+    if 'mount' in done.stderr and 'snet:' not in done.stderr:
+        pytest.skip('no tmpfs here: ' + done.stderr.strip())
+    assert 'The disk is full' in done.stderr and 'Traceback' not in done.stderr and 'code 1' in done.stdout, (
+        done.stderr
+    )
+    assert not any(
+        'done.json' in f or '.part.' in f or '_smoke.' in f for f in done.stdout.split('code 1')[1].split()
+    )

@@ -1,32 +1,51 @@
 """Pages 05–07: properties that a lesson can only exemplify, and every exercise: its stub must fail with a hint, its folded solution must pass."""
-import ast, importlib, itertools, json, re
+
+import ast
+import importlib
+import itertools
+import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings, strategies as st
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from snetlib.core import SnetError
-from snetlib.theory import entropy as E, han, pairs
+from snetlib.theory import entropy as E
+from snetlib.theory import han, pairs
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {'05_theory.entropy': 'snetlib.theory.entropy', '06_theory.han': 'snetlib.theory.han', '07_theory.pairs': 'snetlib.theory.pairs'}
+PAGES = {
+    '05_theory.entropy': 'snetlib.theory.entropy',
+    '06_theory.han': 'snetlib.theory.han',
+    '07_theory.pairs': 'snetlib.theory.pairs',
+}
 relaxed = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 
 def tables(shapes):
     "Probability tables of one of the shapes, from small integer weights: zeros are common, so supports vary."
+
     def of(shape):
         n = int(np.prod(shape))
-        return st.lists(st.sampled_from((0, 0, 1, 1, 2, 5, 40)), min_size=n, max_size=n).filter(any).map(lambda w: np.array(w, float).reshape(shape) / sum(w))
+        return (
+            st.lists(st.sampled_from((0, 0, 1, 1, 2, 5, 40)), min_size=n, max_size=n)
+            .filter(any)
+            .map(lambda w: np.array(w, float).reshape(shape) / sum(w))
+        )
+
     return st.sampled_from(shapes).flatmap(of)
+
 
 PLANE = [(2, 2), (3, 2), (3, 4), (1, 5)]
 
 
 # --- 05 entropy
+
 
 @relaxed
 @given(tables(PLANE))
@@ -35,7 +54,9 @@ def test_entropies_of_a_table(p):
     assert -1e-12 <= h <= np.log2(p.size) + 1e-12
     assert max(a, b) - 1e-9 <= h <= a + b + 1e-9
     assert -1e-9 <= i <= min(a, b) + 1e-9 and np.isclose(i, E.mutual_information(p.T))
-    assert np.isclose(h, b + E.conditional_entropy(p, 0, 1)) and np.isclose(a - E.conditional_entropy(p, 0, 1), i)
+    assert np.isclose(h, b + E.conditional_entropy(p, 0, 1)) and np.isclose(
+        a - E.conditional_entropy(p, 0, 1), i
+    )
     assert np.isclose(E.entropy(p, base=np.e), h * np.log(2))
 
 
@@ -54,38 +75,71 @@ def test_mutual_information_does_not_see_the_names_of_values(p, u, w):
     assert np.isclose(E.mutual_information(p), E.mutual_information(p[u][:, w]))
 
 
-@pytest.mark.parametrize('bad', [[], [0.5, 0.6], [1.5, -0.5], [np.nan, 1.0], [np.inf, 0], 'text', [[1, 2], [3]], None])
+@pytest.mark.parametrize(
+    'bad', [[], [0.5, 0.6], [1.5, -0.5], [np.nan, 1.0], [np.inf, 0], 'text', [[1, 2], [3]], None]
+)
 def test_what_is_no_distribution_is_refused(bad):
     for fn in (E.entropy, E.check_distribution, han.subset_averages, lambda p: han.kl_divergence(p, [1.0])):
-        with pytest.raises(SnetError): fn(bad)
+        with pytest.raises(SnetError):
+            fn(bad)
 
 
-@pytest.mark.parametrize('call', [
-    lambda: E.entropy([1.0], base=0), lambda: E.marginal([[1.0]], 3), lambda: E.push_forward([.5, .5], [0.5, 1.0]), lambda: E.push_forward([.5, .5], [-1, 0]),
-    lambda: E.to_bins([1, 2], bins=1), lambda: E.to_bins([1, 2], how='depth'), lambda: E.to_bins([1]), lambda: E.entropy_from_counts([0]), lambda: E.entropy_from_counts([-1, 3]),
-    lambda: E.entropy_from_counts([1], 'james-stein'), lambda: E.mi_from_samples([1, 2, 3], [1, 2]), lambda: E.mi_from_samples([1, 2], [1, 2], 'knn'),
-    lambda: E.gaussian_entropy([[1, 2], [2, 1]]), lambda: E.gaussian_entropy([[1, 2]]), lambda: E.noisy_copy(1.2),
-    lambda: han.bit_features(2, 3, 0), lambda: han.bit_features(16, 8, 0), lambda: han.fuse_bits(np.eye(2, dtype=int), 0), lambda: han.fuse_bits(np.eye(2, dtype=int), 2, 'magic'),
-    lambda: han.gaussian_survival(np.eye(2), [1], noise=0), lambda: han.kl_divergence([.5, .5], [1.0]), lambda: pairs.jensen_shannon([.5, .5], [1.0])])
+@pytest.mark.parametrize(
+    'call',
+    [
+        lambda: E.entropy([1.0], base=0),
+        lambda: E.marginal([[1.0]], 3),
+        lambda: E.push_forward([0.5, 0.5], [0.5, 1.0]),
+        lambda: E.push_forward([0.5, 0.5], [-1, 0]),
+        lambda: E.to_bins([1, 2], bins=1),
+        lambda: E.to_bins([1, 2], how='depth'),
+        lambda: E.to_bins([1]),
+        lambda: E.entropy_from_counts([0]),
+        lambda: E.entropy_from_counts([-1, 3]),
+        lambda: E.entropy_from_counts([1], 'james-stein'),
+        lambda: E.mi_from_samples([1, 2, 3], [1, 2]),
+        lambda: E.mi_from_samples([1, 2], [1, 2], 'knn'),
+        lambda: E.gaussian_entropy([[1, 2], [2, 1]]),
+        lambda: E.gaussian_entropy([[1, 2]]),
+        lambda: E.noisy_copy(1.2),
+        lambda: han.bit_features(2, 3, 0),
+        lambda: han.bit_features(16, 8, 0),
+        lambda: han.fuse_bits(np.eye(2, dtype=int), 0),
+        lambda: han.fuse_bits(np.eye(2, dtype=int), 2, 'magic'),
+        lambda: han.gaussian_survival(np.eye(2), [1], noise=0),
+        lambda: han.kl_divergence([0.5, 0.5], [1.0]),
+        lambda: pairs.jensen_shannon([0.5, 0.5], [1.0]),
+    ],
+)
 def test_bad_arguments_get_one_sentence(call):
-    with pytest.raises(SnetError) as e: call()
+    with pytest.raises(SnetError) as e:
+        call()
     assert len(str(e.value)) > 20 and '\n' not in str(e.value)
 
 
-@pytest.mark.parametrize('rho', [0, .5, .9])
-@pytest.mark.parametrize('kw', [dict(), dict(how='share', bins=12), dict(method='knn')], ids=['width', 'share', 'knn'])
+@pytest.mark.parametrize('rho', [0, 0.5, 0.9])
+@pytest.mark.parametrize(
+    'kw', [dict(), dict(how='share', bins=12), dict(method='knn')], ids=['width', 'share', 'knn']
+)
 def test_estimators_meet_the_gaussian(rho, kw):
     x, y = np.random.default_rng(0).multivariate_normal([0, 0], [[1, rho], [rho, 1]], 4000).T
-    assert abs(E.mi_from_samples(x, y, **kw) - E.gaussian_mi(rho)) < .03 + .12 * E.gaussian_mi(rho)    # bins lose a share of what there is
+    assert abs(E.mi_from_samples(x, y, **kw) - E.gaussian_mi(rho)) < 0.03 + 0.12 * E.gaussian_mi(
+        rho
+    )  # bins lose a share of what there is
 
 
 def test_miller_madow_is_the_leading_bias():
-    g = np.random.default_rng(0); p = np.full(20, 1 / 20)
-    bias = {c: np.mean([E.entropy_from_counts(g.multinomial(400, p), c) for _ in range(400)]) - E.entropy(p) for c in E.CORRECTIONS}
-    assert bias['none'] < -.02 and abs(bias['miller-madow']) < .005
+    g = np.random.default_rng(0)
+    p = np.full(20, 1 / 20)
+    bias = {
+        c: np.mean([E.entropy_from_counts(g.multinomial(400, p), c) for _ in range(400)]) - E.entropy(p)
+        for c in E.CORRECTIONS
+    }
+    assert bias['none'] < -0.02 and abs(bias['miller-madow']) < 0.005
 
 
 # --- 06 Han and Proposition 3
+
 
 @settings(deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
 @given(tables([(2, 2), (2, 2, 2), (3, 2, 2), (2, 2, 2, 2), (3, 3, 2), (2, 1, 3, 2)]))
@@ -96,7 +150,8 @@ def test_han(p):
     assert (np.diff(averages) > -1e-10).all(), 'more variables, more entropy'
     assert np.isclose(averages[-1], E.entropy(p)) and np.isclose(profile[-1] * p.ndim, E.entropy(p))
     product = np.ones(())
-    for axis in range(p.ndim): product = np.multiply.outer(product, E.marginal(p, axis))
+    for axis in range(p.ndim):
+        product = np.multiply.outer(product, E.marginal(p, axis))
     flat = abs(profile[0] - profile[-1]) < 1e-12
     assert flat == np.allclose(p, product, atol=1e-7), 'flat exactly for independent variables'
 
@@ -106,11 +161,12 @@ def test_han(p):
 def test_subset_entropies_are_those_of_the_marginals(p):
     h = han.subset_entropies(p)
     for k in range(1, p.ndim + 1):
-        for T in itertools.combinations(range(p.ndim), k): assert np.isclose(h[sum(1 << v for v in T)], E.joint_entropy(p, T))
+        for T in itertools.combinations(range(p.ndim), k):
+            assert np.isclose(h[sum(1 << v for v in T)], E.joint_entropy(p, T))
 
 
 def test_twelve_variables():
-    p = np.random.default_rng(0).dirichlet(np.full(2**12, .05)).reshape((2,) * 12)
+    p = np.random.default_rng(0).dirichlet(np.full(2**12, 0.05)).reshape((2,) * 12)
     profile = han.han_profile(p)
     assert len(profile) == 12 and (np.diff(profile) < 0).all() and np.isclose(profile[-1] * 12, E.entropy(p))
 
@@ -118,11 +174,17 @@ def test_twelve_variables():
 @relaxed
 @given(st.integers(1, 6), st.data())
 def test_the_best_code_keeps_min_n_nstar_and_none_keeps_more(a, data):
-    b = data.draw(st.integers(1, a)); shared = data.draw(st.integers(0, b)); n = data.draw(st.integers(1, 14)); seed = data.draw(st.integers(0, 99))
-    z = han.bit_features(a, b, shared, seed); n_star = a + b - shared
+    b = data.draw(st.integers(1, a))
+    shared = data.draw(st.integers(0, b))
+    n = data.draw(st.integers(1, 14))
+    seed = data.draw(st.integers(0, 99))
+    z = han.bit_features(a, b, shared, seed)
+    n_star = a + b - shared
     assert np.isclose(han.surviving_bits(han.fuse_bits(z, n, 'best')), min(n, n_star))
-    for how in ('linear', 'table'): assert han.surviving_bits(han.fuse_bits(z, n, how, seed)) <= min(n, n_star) + 1e-9
-    weights = np.random.default_rng(seed).integers(0, 2, (a + b, n)); code = (z @ weights % 2) @ (1 << np.arange(n))
+    for how in ('linear', 'table'):
+        assert han.surviving_bits(han.fuse_bits(z, n, how, seed)) <= min(n, n_star) + 1e-9
+    weights = np.random.default_rng(seed).integers(0, 2, (a + b, n))
+    code = (z @ weights % 2) @ (1 << np.arange(n))
     assert np.isclose(han.surviving_bits(code), han.rank2(z @ weights % 2)), 'a linear code keeps its rank'
 
 
@@ -143,34 +205,55 @@ def test_divergences(p, q):
 @relaxed
 @given(st.integers(0, 10**6), st.floats(0, 3))
 def test_couplings_have_the_marginals_they_are_given(seed, tight):
-    a, b = np.random.default_rng(seed).dirichlet(np.full(4, 5.), 2); t = han.random_coupling(a, b, tight, seed)
+    a, b = np.random.default_rng(seed).dirichlet(np.full(4, 5.0), 2)
+    t = han.random_coupling(a, b, tight, seed)
     assert np.allclose(t.sum(1), a, atol=1e-9) and np.allclose(t.sum(0), b, atol=2e-3) and (t > 0).all()
 
 
 # --- 07 pairs
 
-def act(seed, b=4, c=4, h=8, w=8): return torch.randn(b, c, h, w, generator=torch.Generator().manual_seed(seed))
 
-nan = act(0).clone(); nan[1, 2, 3, 4] = float('nan')
-BAD = {'empty dict': ({}, {'x': act(1)}), 'empty layer': ({'x': act(0, c=0)}, {'x': act(1)}), 'constant': ({'x': torch.ones(4, 2, 3, 3)}, {'x': act(1)}), 'nan': ({'x': act(1)}, {'x': nan}),
-       'one image': ({'x': act(0, b=1)}, {'y': act(1, b=1)}), 'batches across': ({'x': act(0, b=4)}, {'y': act(1, b=6)}), 'batches within': ({'x': act(0), 'z': act(0, b=2)}, {'y': act(1)}),
-       'tokens': ({'x': act(0).flatten(2)}, {'y': act(1)}), 'no dict': ([act(0)], {'y': act(1)}),
-       'constant on the coarse grid': ({'x': torch.tensor([[1., -1.], [-1., 1.]]).repeat(2, 1, 4, 4)}, {'y': act(1, b=2, h=4, w=4)})}
+def act(seed, b=4, c=4, h=8, w=8):
+    return torch.randn(b, c, h, w, generator=torch.Generator().manual_seed(seed))
+
+
+nan = act(0).clone()
+nan[1, 2, 3, 4] = float('nan')
+BAD = {
+    'empty dict': ({}, {'x': act(1)}),
+    'empty layer': ({'x': act(0, c=0)}, {'x': act(1)}),
+    'constant': ({'x': torch.ones(4, 2, 3, 3)}, {'x': act(1)}),
+    'nan': ({'x': act(1)}, {'x': nan}),
+    'one image': ({'x': act(0, b=1)}, {'y': act(1, b=1)}),
+    'batches across': ({'x': act(0, b=4)}, {'y': act(1, b=6)}),
+    'batches within': ({'x': act(0), 'z': act(0, b=2)}, {'y': act(1)}),
+    'tokens': ({'x': act(0).flatten(2)}, {'y': act(1)}),
+    'no dict': ([act(0)], {'y': act(1)}),
+    'constant on the coarse grid': (
+        {'x': torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 1, 4, 4)},
+        {'y': act(1, b=2, h=4, w=4)},
+    ),
+}
+
 
 @pytest.mark.parametrize('name', BAD)
 def test_bad_activations_get_one_sentence(name):
-    with pytest.raises(SnetError) as e: pairs.compare_layers(*BAD[name])
+    with pytest.raises(SnetError) as e:
+        pairs.compare_layers(*BAD[name])
     assert '\n' not in str(e.value) and re.search(r'[;:,] ', str(e.value))
 
 
 def test_a_choice_of_nothing_is_refused():
-    with pytest.raises(SnetError, match='4:1'): pairs.choose_pairs(pairs.compare_layers({'x': act(0)}, {'y': act(1)}))
-    with pytest.raises(SnetError, match='kl'): pairs.rank_pairs(pairs.compare_layers({'x': act(0)}, {'y': act(1)}), 'mutual')
-    with pytest.raises(SnetError): pairs.compare_layers({'x': act(0)}, {'y': act(1)}, summary='max')
+    with pytest.raises(SnetError, match='4:1'):
+        pairs.choose_pairs(pairs.compare_layers({'x': act(0)}, {'y': act(1)}))
+    with pytest.raises(SnetError, match='kl'):
+        pairs.rank_pairs(pairs.compare_layers({'x': act(0)}, {'y': act(1)}), 'mutual')
+    with pytest.raises(SnetError):
+        pairs.compare_layers({'x': act(0)}, {'y': act(1)}, summary='max')
 
 
 def test_keywords_matter():
-    x, y = {'x': act(0) + 3}, {'y': torch.relu(act(0)) + .5*act(2)}
+    x, y = {'x': act(0) + 3}, {'y': torch.relu(act(0)) + 0.5 * act(2)}
     base = pairs.compare_layers(x, y).iloc[0]
     assert pairs.compare_layers(x, y, bins=8).iloc[0].kl != base.kl
     assert pairs.compare_layers(x, y, mi_bins=3).iloc[0].mi != base.mi
@@ -179,18 +262,24 @@ def test_keywords_matter():
 
 
 @relaxed
-@given(st.integers(0, 10**6), st.floats(.1, 10), st.floats(-5, 5))
+@given(st.integers(0, 10**6), st.floats(0.1, 10), st.floats(-5, 5))
 def test_cka_and_mi_do_not_see_units(seed, scale, shift):
-    x, y = act(seed), act(seed)*.5 + act(seed + 1)
-    t, u = (pairs.compare_layers({'x': s}, {'y': y}).iloc[0] for s in (x, scale*x + shift))
-    assert np.isclose(t.cka, u.cka, atol=1e-3) and abs(t.mi - u.mi) < .05 and 0 <= t.cka <= 1 + 1e-6
+    x, y = act(seed), act(seed) * 0.5 + act(seed + 1)
+    t, u = (pairs.compare_layers({'x': s}, {'y': y}).iloc[0] for s in (x, scale * x + shift))
+    assert np.isclose(t.cka, u.cka, atol=1e-3) and abs(t.mi - u.mi) < 0.05 and 0 <= t.cka <= 1 + 1e-6
 
 
 def test_grids_and_odd_sizes():
     fine, coarse = act(0, h=12, w=8), None
     coarse = torch.nn.functional.adaptive_avg_pool2d(fine, (6, 4))
-    t = pairs.compare_layers({'fine': fine}, {'coarse': coarse, 'wide': act(1, c=1, h=5, w=13)}).set_index('b')
-    assert np.isclose(t.cka['coarse'], 1, atol=1e-5) and t.positions['coarse'] == 4*6*4 and t.positions['wide'] == 4*5*8
+    t = pairs.compare_layers({'fine': fine}, {'coarse': coarse, 'wide': act(1, c=1, h=5, w=13)}).set_index(
+        'b'
+    )
+    assert (
+        np.isclose(t.cka['coarse'], 1, atol=1e-5)
+        and t.positions['coarse'] == 4 * 6 * 4
+        and t.positions['wide'] == 4 * 5 * 8
+    )
     assert t[['kl', 'js', 'mi', 'mi_floor', 'cka']].notna().all(axis=None)
 
 
@@ -198,32 +287,60 @@ def test_grids_and_odd_sizes():
 @given(st.integers(1, 4), st.integers(1, 4), st.sampled_from(['kl', 'cka']), st.data())
 def test_choice_is_the_best_of_all_choices(n_a, n_b, by, data):
     ij = list(itertools.product(range(n_a), range(n_b)))
-    value = data.draw(st.lists(st.integers(0, 50), min_size=len(ij), max_size=len(ij))); ok = data.draw(st.lists(st.booleans(), min_size=len(ij), max_size=len(ij)))
+    value = data.draw(st.lists(st.integers(0, 50), min_size=len(ij), max_size=len(ij)))
+    ok = data.draw(st.lists(st.booleans(), min_size=len(ij), max_size=len(ij)))
     assume(any(ok))
-    t = pd.DataFrame([{'a': f'a{i}', 'b': f'b{j}', by: float(v), 'channels_a': 4 if o else 3, 'channels_b': 1, 'grid_a': (2, 2), 'grid_b': (2, 2)} for (i, j), v, o in zip(ij, value, ok)])
-    sign = -1 if by == 'cka' else 1; best = None
-    good = [(i, j, sign*v) for (i, j), v, o in zip(ij, value, ok) if o]
+    t = pd.DataFrame(
+        [
+            {
+                'a': f'a{i}',
+                'b': f'b{j}',
+                by: float(v),
+                'channels_a': 4 if o else 3,
+                'channels_b': 1,
+                'grid_a': (2, 2),
+                'grid_b': (2, 2),
+            }
+            for (i, j), v, o in zip(ij, value, ok)
+        ]
+    )
+    sign = -1 if by == 'cka' else 1
+    best = None
+    good = [(i, j, sign * v) for (i, j), v, o in zip(ij, value, ok) if o]
     for k in range(min(n_a, n_b), 0, -1):
-        totals = [sum(v for *_, v in c) for c in itertools.combinations(good, k) if len({i for i, *_ in c}) == len({j for _, j, _ in c}) == k]
-        if totals: best = k, min(totals); break
+        totals = [
+            sum(v for *_, v in c)
+            for c in itertools.combinations(good, k)
+            if len({i for i, *_ in c}) == len({j for _, j, _ in c}) == k
+        ]
+        if totals:
+            best = k, min(totals)
+            break
     got = pairs.choose_pairs(t, by)
-    assert (len(got), sign*got[by].sum()) == best and got.a.is_unique and got.b.is_unique
+    assert (len(got), sign * got[by].sum()) == best and got.a.is_unique and got.b.is_unique
 
 
 # --- the exercises, and the house
 
-def cells(page): return json.loads((ROOT/'nbs'/f'{page}.ipynb').read_text())['cells']
+
+def cells(page):
+    return json.loads((ROOT / 'nbs' / f'{page}.ipynb').read_text())['cells']
+
 
 def exercises(page):
     "(title, code cell, solution code) of every exercise of a page."
     found, title = [], None
     for c in cells(page):
         src = ''.join(c['source'])
-        if c['cell_type'] == 'markdown' and src.startswith('### Exercise'): title, code = src.splitlines()[0][4:], None
-        elif title and c['cell_type'] == 'code' and code is None: code = src
+        if c['cell_type'] == 'markdown' and src.startswith('### Exercise'):
+            title, code = src.splitlines()[0][4:], None
+        elif title and c['cell_type'] == 'code' and code is None:
+            code = src
         elif title and c['cell_type'] == 'markdown' and '<details>' in src:
-            found.append((title, code, re.search(r'```python\n(.*?)```', src, re.S)[1])); title = None
+            found.append((title, code, re.search(r'```python\n(.*?)```', src, re.S)[1]))
+            title = None
     return found
+
 
 def namespace(page):
     "What a reader has at the exercises, without running the lesson: the module, the page's imports and its helper functions."
@@ -231,20 +348,29 @@ def namespace(page):
     for c in cells(page):
         if c['cell_type'] == 'code' and '#| export' not in ''.join(c['source']):
             for node in ast.parse(''.join(c['source'])).body:
-                if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef)) and 'matplotlib' not in ast.dump(node): exec(compile(ast.Module([node], []), page, 'exec'), ns)
+                if isinstance(
+                    node, (ast.Import, ast.ImportFrom, ast.FunctionDef)
+                ) and 'matplotlib' not in ast.dump(node):
+                    exec(compile(ast.Module([node], []), page, 'exec'), ns)
     return ns
+
 
 CASES = [(page, *e) for page in PAGES for e in exercises(page)]
 
+
 @pytest.mark.parametrize('page,title,code,solution', CASES, ids=[f'{c[0][:2]} {c[1]}' for c in CASES])
 def test_exercise(page, title, code, solution, capsys):
-    ns = namespace(page); tree = ast.parse(code); last = tree.body.pop()
+    ns = namespace(page)
+    tree = ast.parse(code)
+    last = tree.body.pop()
     assert last.value.func.id == 'self_check', 'an exercise ends with its self-check'
     check, answer = (compile(ast.Expression(a), page, 'eval') for a in last.value.args)
     exec(compile(tree, page, 'exec'), ns)
     assert not E.self_check(eval(check, ns), eval(answer, ns))
     hint = capsys.readouterr().out
-    assert hint.startswith('not yet: ') and 'your code stopped' not in hint and len(hint) > 30, f'the stub must fail with a hint, not {hint!r}'
+    assert hint.startswith('not yet: ') and 'your code stopped' not in hint and len(hint) > 30, (
+        f'the stub must fail with a hint, not {hint!r}'
+    )
     exec(solution, ns)
     assert E.self_check(eval(check, ns), eval(answer, ns)), capsys.readouterr().out
 
@@ -252,10 +378,17 @@ def test_exercise(page, title, code, solution, capsys):
 @pytest.mark.parametrize('page', PAGES)
 def test_page_reads_like_a_course(page):
     text = '\n'.join(''.join(c['source']) for c in cells(page))
-    assert 3 <= len(exercises(page)) <= 5 and 'reading time' in text and 'prerequisites' in text and '## Recap' in text
+    assert (
+        3 <= len(exercises(page)) <= 5
+        and 'reading time' in text
+        and 'prerequisites' in text
+        and '## Recap' in text
+    )
 
 
 def test_theory_knows_no_model():
-    for f in (ROOT/'snetlib'/'theory').glob('*.py'):
+    for f in (ROOT / 'snetlib' / 'theory').glob('*.py'):
         imports = re.findall(r'^\s*(?:from|import) ([\w.]+)', f.read_text(), re.M)
-        assert not [m for m in imports if m.startswith(('snetlib.models', 'fastai', 'matplotlib', 'timm', 'monai'))], f.name
+        assert not [
+            m for m in imports if m.startswith(('snetlib.models', 'fastai', 'matplotlib', 'timm', 'monai'))
+        ], f.name

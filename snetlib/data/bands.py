@@ -10,96 +10,185 @@ __all__ = ['CUMULATIVE', 'DISJOINT', 'foreground_share', 'band_masks', 'find_obj
 import numpy as np
 import pandas as pd
 from scipy import ndimage
-
 from ..core import SnetError, choose
 
 # %% ../../nbs/3_data/04_bands.ipynb #25fb4549
-CUMULATIVE = {'ultra-small': .01, 'small': .10, 'all': None}                              # upper ends, exclusive (SoSegFormer, Table II)
-DISJOINT = {'< 1 %': (0, .01), '1–10 %': (.01, .10), '≥ 10 %': (.10, np.inf)}             # from, to (exclusive)
+CUMULATIVE = {
+    'ultra-small': 0.01,
+    'small': 0.10,
+    'all': None,
+}  # upper ends, exclusive (SoSegFormer, Table II)
+DISJOINT = {
+    '< 1 %': (0, 0.01),
+    '1–10 %': (0.01, 0.10),
+    '≥ 10 %': (0.10, np.inf),
+}  # from, to (exclusive)
+
 
 def foreground_share(
-    label: np.ndarray,   # classes or booleans, integers of any shape
+    label: np.ndarray,  # classes or booleans, integers of any shape
 ) -> float:
     "Share of pixels that are not background, 0 … 1."
-    return np.count_nonzero(label)/np.size(label)
+    return np.count_nonzero(label) / np.size(label)
+
 
 def band_masks(
-    shares,                    # shares of the image, 0 … 1, one for each image or object
-    cumulative: bool=True,     # the papers' bands, or disjoint ones
+    shares,  # shares of the image, 0 … 1, one for each image or object
+    cumulative: bool = True,  # the papers' bands, or disjoint ones
 ) -> dict:
     "Band name -> booleans. A share of 0 is no object: it is in no band but 'all' (or 'empty', if disjoint). Raises `SnetError` for shares outside 0 … 1."
     s = np.asarray(shares, float)
-    if s.size and not ((s >= 0) & (s <= 1)).all(): raise SnetError('A share of an image lies between 0 and 1; divide the area by the number of pixels.')
-    if cumulative: return {k: np.ones(s.shape, bool) if top is None else (s > 0) & (s < top) for k, top in CUMULATIVE.items()}
-    return {k: (s > 0) & (s >= lo) & (s < hi) for k, (lo, hi) in DISJOINT.items()} | {'empty': s == 0}
+    if s.size and not ((s >= 0) & (s <= 1)).all():
+        raise SnetError(
+            'A share of an image lies between 0 and 1; divide the area by the number of pixels.'
+        )
+    if cumulative:
+        return {
+            k: np.ones(s.shape, bool) if top is None else (s > 0) & (s < top)
+            for k, top in CUMULATIVE.items()
+        }
+    return {k: (s > 0) & (s >= lo) & (s < hi) for k, (lo, hi) in DISJOINT.items()} | {
+        'empty': s == 0
+    }
 
 # %% ../../nbs/3_data/04_bands.ipynb #8b2f6551
 def find_objects(
-    mask: np.ndarray,        # booleans of any dimension
-    touch: str='corner',     # 'corner': pixels that share a corner belong together; 'face': only an edge (in 3-D a face) counts
+    mask: np.ndarray,  # booleans of any dimension
+    touch: str = 'corner',  # 'corner': pixels that share a corner belong together; 'face': only an edge (in 3-D a face) counts
 ) -> np.ndarray:
     "Instance map of the connected components: 0 background, 1 … n."
     rank = 1 if choose(touch, ('corner', 'face'), 'touch') == 'face' else np.ndim(mask)
     return ndimage.label(mask, ndimage.generate_binary_structure(np.ndim(mask), rank))[0]
 
+
 def object_areas(
-    instances: np.ndarray,   # instance map, integers of any shape
+    instances: np.ndarray,  # instance map, integers of any shape
 ) -> pd.Series:
     "Pixels of each object, by its number; the background is left out. Raises `SnetError` for a map that is not of whole numbers ≥ 0."
     m = np.asarray(instances)
-    if m.dtype.kind not in 'iu' or (m.size and m.min() < 0): raise SnetError(f'An instance map holds whole numbers, 0 for background, not {m.dtype}; make one from a mask with find_objects.')
+    if m.dtype.kind not in 'iu' or (m.size and m.min() < 0):
+        raise SnetError(
+            f'An instance map holds whole numbers, 0 for background, not {m.dtype}; make one from a mask with find_objects.'
+        )
     ids, n = np.unique(m[m > 0], return_counts=True)
     return pd.Series(n, index=pd.Index(ids, name='object'), name='area', dtype=np.int64)
 
 # %% ../../nbs/3_data/04_bands.ipynb #ef6624a2
 def match_objects(
-    pred: np.ndarray,   # instance map
-    targ: np.ndarray,   # instance map, same shape
+    pred: np.ndarray,  # instance map
+    targ: np.ndarray,  # instance map, same shape
 ) -> dict:
     "True object -> (predicted object, shared pixels), one to one, best IoU first; those without any overlap are left out."
     both = (pred > 0) & (targ > 0)
-    pairs, inter = np.unique(np.stack([targ[both], pred[both]]).astype(np.int64), axis=1, return_counts=True)
+    pairs, inter = np.unique(
+        np.stack([targ[both], pred[both]]).astype(np.int64), axis=1, return_counts=True
+    )
     t, p = object_areas(targ), object_areas(pred)
-    iou = inter/(t.reindex(pairs[0]).to_numpy() + p.reindex(pairs[1]).to_numpy() - inter)
+    iou = inter / (t.reindex(pairs[0]).to_numpy() + p.reindex(pairs[1]).to_numpy() - inter)
     partner, taken = {}, set()
     for i in np.argsort(-iou, kind='stable'):
         k, j = (int(v) for v in pairs[:, i])
-        if k not in partner and j not in taken: partner[k] = (j, int(inter[i])); taken.add(j)
+        if k not in partner and j not in taken:
+            partner[k] = (j, int(inter[i]))
+            taken.add(j)
     return partner
 
 # %% ../../nbs/3_data/04_bands.ipynb #6517b641
 def score_objects(
-    pred: np.ndarray,          # booleans (components are taken) or an instance map
-    targ: np.ndarray,          # likewise, same shape
-    found: float=.5,           # the IoU from which a true object counts as found, > 0
-    touch: str='corner',       # how components are taken from booleans
+    pred: np.ndarray,  # booleans (components are taken) or an instance map
+    targ: np.ndarray,  # likewise, same shape
+    found: float = 0.5,  # the IoU from which a true object counts as found, > 0
+    touch: str = 'corner',  # how components are taken from booleans
 ) -> pd.DataFrame:
     "A row for each true object (kind 'true') and each predicted one that found none (kind 'extra'): area, share of the image, cover, iou, dice, found. Raises `SnetError` where shapes differ."
-    if np.shape(pred) != np.shape(targ): raise SnetError(f'Prediction and truth have shapes {np.shape(pred)} and {np.shape(targ)}; resample one onto the other first.')
-    if not 0 < found <= 1: raise SnetError(f'found={found} is not an IoU; give a number above 0 and at most 1.')
-    p, t = (find_objects(m, touch) if np.asarray(m).dtype == bool else np.asarray(m) for m in (pred, targ))
+    if np.shape(pred) != np.shape(targ):
+        raise SnetError(
+            f'Prediction and truth have shapes {np.shape(pred)} and {np.shape(targ)}; resample one onto the other first.'
+        )
+    if not 0 < found <= 1:
+        raise SnetError(f'found={found} is not an IoU; give a number above 0 and at most 1.')
+    p, t = (
+        find_objects(m, touch) if np.asarray(m).dtype == bool else np.asarray(m)
+        for m in (pred, targ)
+    )
     areas, pred_areas, partner = object_areas(t), object_areas(p), match_objects(p, t)
     rows, useful = [], set()
     for k, area in areas.items():
-        j, inter = partner.get(k, (None, 0)); other = pred_areas.get(j, 0); iou = inter/(area + other - inter)
-        if iou >= found: useful.add(j)
-        rows.append(dict(kind='true', object=k, area=area, share=area/t.size, cover=np.nan, iou=iou, dice=2*inter/(area + other), found=iou >= found))
-    rows += [dict(kind='extra', object=j, area=a, share=a/t.size, cover=np.nan, iou=0., dice=0., found=False) for j, a in pred_areas.items() if j not in useful]
-    table = pd.DataFrame(rows, columns=['kind', 'object', 'area', 'share', 'cover', 'iou', 'dice', 'found']).astype({'found': bool})
-    if len(areas): table.loc[:len(areas) - 1, 'cover'] = ndimage.mean(p > 0, t, areas.index)   # the part of it that any prediction covers
+        j, inter = partner.get(k, (None, 0))
+        other = pred_areas.get(j, 0)
+        iou = inter / (area + other - inter)
+        if iou >= found:
+            useful.add(j)
+        rows.append(
+            dict(
+                kind='true',
+                object=k,
+                area=area,
+                share=area / t.size,
+                cover=np.nan,
+                iou=iou,
+                dice=2 * inter / (area + other),
+                found=iou >= found,
+            )
+        )
+    rows += [
+        dict(
+            kind='extra',
+            object=j,
+            area=a,
+            share=a / t.size,
+            cover=np.nan,
+            iou=0.0,
+            dice=0.0,
+            found=False,
+        )
+        for j, a in pred_areas.items()
+        if j not in useful
+    ]
+    table = pd.DataFrame(
+        rows, columns=['kind', 'object', 'area', 'share', 'cover', 'iou', 'dice', 'found']
+    ).astype({'found': bool})
+    if len(areas):
+        table.loc[: len(areas) - 1, 'cover'] = ndimage.mean(
+            p > 0, t, areas.index
+        )  # the part of it that any prediction covers
     return table
 
 # %% ../../nbs/3_data/04_bands.ipynb #19bc042a
 def object_summary(
-    objects: pd.DataFrame,       # rows of `score_objects` of one or many images, concatenated
-    cumulative: bool=False,      # the papers' cumulative bands instead of disjoint ones
+    objects: pd.DataFrame,  # rows of `score_objects` of one or many images, concatenated
+    cumulative: bool = False,  # the papers' cumulative bands instead of disjoint ones
 ) -> pd.DataFrame:
     "Rows the bands of object size and 'all': objects, found, extra, recall, precision, f1, dice (missed ones are 0), dice_found, and the area of the smallest object found."
     bands = {k: m for k, m in band_masks(objects['share'], cumulative).items() if k != 'empty'}
-    return pd.DataFrame({k: _object_row(objects[m]) for k, m in (bands | {'all': np.ones(len(objects), bool)}).items()}).T.rename_axis('band').astype({'objects': int, 'found': int, 'extra': int})
+    return (
+        pd.DataFrame(
+            {
+                k: _object_row(objects[m])
+                for k, m in (bands | {'all': np.ones(len(objects), bool)}).items()
+            }
+        )
+        .T.rename_axis('band')
+        .astype({'objects': int, 'found': int, 'extra': int})
+    )
+
 
 def _object_row(o):
-    true = o[o['kind'] == 'true']; hit = true[true['found']]; extra = int((o['kind'] == 'extra').sum())
-    part = lambda a, b: a/b if b else np.nan
-    return dict(objects=len(true), found=len(hit), extra=extra, recall=part(len(hit), len(true)), precision=part(len(hit), len(hit) + extra), f1=part(2*len(hit), len(true) + len(hit) + extra),
-                dice=true['dice'].mean() if len(true) else np.nan, dice_found=hit['dice'].mean() if len(hit) else np.nan, smallest_found=hit['area'].min() if len(hit) else np.nan)
+    true = o[o['kind'] == 'true']
+    hit = true[true['found']]
+    extra = int((o['kind'] == 'extra').sum())
+
+    def part(a, b):
+        return a / b if b else np.nan
+
+    return dict(
+        objects=len(true),
+        found=len(hit),
+        extra=extra,
+        recall=part(len(hit), len(true)),
+        precision=part(len(hit), len(hit) + extra),
+        f1=part(2 * len(hit), len(true) + len(hit) + extra),
+        dice=true['dice'].mean() if len(true) else np.nan,
+        dice_found=hit['dice'].mean() if len(hit) else np.nan,
+        smallest_found=hit['area'].min() if len(hit) else np.nan,
+    )

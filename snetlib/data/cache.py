@@ -6,9 +6,14 @@
 __all__ = ['GrowingNpy', 'cache_key', 'cached_slices', 'open_cache', 'shaped']
 
 # %% ../../nbs/3_data/22_cache.ipynb #a72f4b23
-import hashlib, json, shutil, tempfile, time
+import hashlib
+import json
+import shutil
+import tempfile
+import time
 from functools import partial
 from pathlib import Path
+
 import numpy as np
 from ..core import SnetError, io_error
 from .slices import MixedSlices, Slices, case_slices
@@ -17,89 +22,161 @@ from .source import DataSet
 # %% ../../nbs/3_data/22_cache.ipynb #4b0761dd
 class GrowingNpy:
     "A .npy file to which rows are appended; memory holds one case at a time."
-    def __init__(self, path): self.file, self.n, self.row = open(path, 'wb'), 0, None
 
-    def append(self,
-        x: np.ndarray,   # (n, …); the same … and type every time
+    def __init__(self, path):
+        self.file, self.n, self.row = open(path, 'wb'), 0, None
+
+    def append(
+        self,
+        x: np.ndarray,  # (n, …); the same … and type every time
     ):
         "Write rows at the end. Raises `SnetError` if they differ in size or type from earlier ones."
-        if self.row is None: self.row = (x.shape[1:], x.dtype); self._header()
-        if (x.shape[1:], x.dtype) != self.row: raise SnetError(f'the cases have different sizes {self.row[0]} and {x.shape[1:]}; give size=(224, 224) or another one.')
-        self.file.write(np.ascontiguousarray(x).tobytes()); self.n += len(x)
+        if self.row is None:
+            self.row = (x.shape[1:], x.dtype)
+            self._header()
+        if (x.shape[1:], x.dtype) != self.row:
+            raise SnetError(
+                f'the cases have different sizes {self.row[0]} and {x.shape[1:]}; give size=(224, 224) or another one.'
+            )
+        self.file.write(np.ascontiguousarray(x).tobytes())
+        self.n += len(x)
 
     def _header(self):
-        self.file.seek(0); np.lib.format.write_array_header_1_0(self.file, dict(descr=np.lib.format.dtype_to_descr(self.row[1]), fortran_order=False, shape=(self.n, *self.row[0])))
+        self.file.seek(0)
+        np.lib.format.write_array_header_1_0(
+            self.file,
+            dict(
+                descr=np.lib.format.dtype_to_descr(self.row[1]),
+                fortran_order=False,
+                shape=(self.n, *self.row[0]),
+            ),
+        )
 
     def close(self):
         "Write the final header."
-        if self.row is not None: self._header()
+        if self.row is not None:
+            self._header()
         self.file.close()
 
 # %% ../../nbs/3_data/22_cache.ipynb #2dcb0bd2
 def cache_key(
-    ds: DataSet,   # description
-    items: list,   # which cases
-    size,          # (H, W) or None
-    resize: str,   # how
+    ds: DataSet,  # description
+    items: list,  # which cases
+    size,  # (H, W) or None
+    resize: str,  # how
 ) -> str:
     "A name for exactly these slices."
-    def age(f): s = f.stat(); return [str(f), s.st_size, s.st_mtime_ns]
-    key = hashlib.sha256(json.dumps([3, ds.name, ds.class_names, ds.intensity, size, resize]).encode())
-    for i in items: key.update(json.dumps([i.id, i.ready, i.part, *(age(f) for f in (i.image, i.label) if f is not None)]).encode())   # one by one: no text of all cases
+
+    def age(f):
+        s = f.stat()
+        return [str(f), s.st_size, s.st_mtime_ns]
+
+    key = hashlib.sha256(
+        json.dumps([3, ds.name, ds.class_names, ds.intensity, size, resize]).encode()
+    )
+    for i in items:
+        key.update(
+            json.dumps(
+                [i.id, i.ready, i.part, *(age(f) for f in (i.image, i.label) if f is not None)]
+            ).encode()
+        )  # one by one: no text of all cases
     return key.hexdigest()[:16]
 
-def _one(ds, size, resize, item): return case_slices(ds.load(item), ds.class_names, ds.scale(item), size, resize)
+
+def _one(ds, size, resize, item):
+    return case_slices(ds.load(item), ds.class_names, ds.scale(item), size, resize)
+
 
 def cached_slices(
-    ds: DataSet,             # description
-    items: list,             # which cases
-    folder,                  # where caches are kept
-    size=None,               # (H, W) or None
-    resize: str='bilinear',  # see `snetlib.data.slices.resize_images`
-    jobs: int=1,             # processes that read
+    ds: DataSet,  # description
+    items: list,  # which cases
+    folder,  # where caches are kept
+    size=None,  # (H, W) or None
+    resize: str = 'bilinear',  # see `snetlib.data.slices.resize_images`
+    jobs: int = 1,  # processes that read
 ) -> Slices:
     "The slices of these cases, mapped from disk; made on the first call. Without a size they may differ in it (`MixedSlices`). Raises `SnetError` for a broken case or a full disk."
-    folder = Path(folder)/f'{ds.name}-{cache_key(ds, items, size, resize)}'
-    if not (folder/'index.json').is_file(): _fill(ds, items, folder, size, resize, jobs)
+    folder = Path(folder) / f'{ds.name}-{cache_key(ds, items, size, resize)}'
+    if not (folder / 'index.json').is_file():
+        _fill(ds, items, folder, size, resize, jobs)
     return open_cache(folder)
 
+
 def open_cache(
-    folder: Path,   # one that `cached_slices` has filled
+    folder: Path,  # one that `cached_slices` has filled
 ) -> Slices:
     "Its slices, mapped from disk. Raises `SnetError` for a damaged cache."
     try:
-        index = json.loads((folder/'index.json').read_text())
-        maps = [np.load(folder/f'{k}.npy', mmap_mode='r', allow_pickle=False) for k in ('images', 'labels')]
+        index = json.loads((folder / 'index.json').read_text())
+        maps = [
+            np.load(folder / f'{k}.npy', mmap_mode='r', allow_pickle=False)
+            for k in ('images', 'labels')
+        ]
         maps = [shaped(m, [s[:2] if k else s for s in index['shapes']]) for k, m in enumerate(maps)]
-        slices = (MixedSlices if isinstance(maps[0], list) else Slices)(*maps, index['case_ids'], index['class_names']); slices.reopen = partial(open_cache, folder)
+        slices = (MixedSlices if isinstance(maps[0], list) else Slices)(
+            *maps, index['case_ids'], index['class_names']
+        )
+        slices.reopen = partial(open_cache, folder)
         return slices
-    except (OSError, ValueError, KeyError) as e: raise SnetError(f'the cache {folder} is damaged; delete that folder and run again.') from e
+    except (OSError, ValueError, KeyError) as e:
+        raise SnetError(f'the cache {folder} is damaged; delete that folder and run again.') from e
+
 
 def shaped(
-    flat: np.ndarray,   # all pixels of all images, one after the other
-    shapes: list,       # of each image
+    flat: np.ndarray,  # all pixels of all images, one after the other
+    shapes: list,  # of each image
 ):
     "One array if all shapes agree, else a list of views."
-    if all(s == shapes[0] for s in shapes): return flat.reshape(len(shapes), *shapes[0])
-    ends = np.cumsum([int(np.prod(s)) for s in shapes]); return [flat[e - int(np.prod(s)):e].reshape(s) for s, e in zip(shapes, ends)]
+    if all(s == shapes[0] for s in shapes):
+        return flat.reshape(len(shapes), *shapes[0])
+    ends = np.cumsum([int(np.prod(s)) for s in shapes])
+    return [flat[e - int(np.prod(s)) : e].reshape(s) for s, e in zip(shapes, ends)]
+
 
 def _fill(ds, items, folder, size, resize, jobs):
     from joblib import Parallel, delayed
-    for old in folder.parent.glob(f'{folder.name}.*.part.tmp'):   # left by a process that was killed; another that writes now must be left alone
-        if time.time() - max((f.stat().st_mtime for f in old.glob('*')), default=0) > 3600: shutil.rmtree(old, ignore_errors=True)
+
+    for old in folder.parent.glob(
+        f'{folder.name}.*.part.tmp'
+    ):  # left by a process that was killed; another that writes now must be left alone
+        if time.time() - max((f.stat().st_mtime for f in old.glob('*')), default=0) > 3600:
+            shutil.rmtree(old, ignore_errors=True)
     work = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True); work = Path(tempfile.mkdtemp('.part.tmp', f'{folder.name}.', folder.parent)); images, labels, ids, shapes = GrowingNpy(work/'images.npy'), GrowingNpy(work/'labels.npy'), [], []
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp('.part.tmp', f'{folder.name}.', folder.parent))
+        images, labels, ids, shapes = (
+            GrowingNpy(work / 'images.npy'),
+            GrowingNpy(work / 'labels.npy'),
+            [],
+            [],
+        )
         one = partial(_one, ds, size, resize)
-        done = map(one, items) if jobs == 1 else Parallel(jobs, return_as='generator', pre_dispatch='2*n_jobs')(delayed(one)(i) for i in items)
+        done = (
+            map(one, items)
+            if jobs == 1
+            else Parallel(jobs, return_as='generator', pre_dispatch='2*n_jobs')(
+                delayed(one)(i) for i in items
+            )
+        )
         try:
             for x, y, i in done:
-                ids += i; shapes += [a.shape for a in x]
-                images.append(x.reshape(-1)); labels.append(y.reshape(-1))      # pixel after pixel, for sizes may differ
-        finally: images.close(); labels.close()
-        (work/'index.json').write_text(json.dumps(dict(case_ids=ids, class_names=ds.class_names, shapes=shapes)))
-        try: work.rename(folder)
+                ids += i
+                shapes += [a.shape for a in x]
+                images.append(x.reshape(-1))
+                labels.append(y.reshape(-1))  # pixel after pixel, for sizes may differ
+        finally:
+            images.close()
+            labels.close()
+        (work / 'index.json').write_text(
+            json.dumps(dict(case_ids=ids, class_names=ds.class_names, shapes=shapes))
+        )
+        try:
+            work.rename(folder)
         except OSError:
-            if not (folder/'index.json').is_file(): raise   # otherwise another process was quicker, with the same slices
-    except OSError as e: raise io_error(e, folder) from e
-    finally: work is None or shutil.rmtree(work, ignore_errors=True)
+            if not (folder / 'index.json').is_file():
+                raise  # otherwise another process was quicker, with the same slices
+    except OSError as e:
+        raise io_error(e, folder) from e
+    finally:
+        work is None or shutil.rmtree(work, ignore_errors=True)

@@ -9,132 +9,314 @@ __all__ = ['check_one', 'check', 'check_text', 'sheet']
 import hashlib
 from functools import partial
 from pathlib import Path
+
 import numpy as np
 from ..core import SnetError, atomic_path
 from .bands import band_masks, find_objects, object_areas
-from .sets.catalogue import get_dataset
-from .slices import scale_intensity
 from .files import stem
-from .sets.folder import ENDINGS
 from .prepare import each_case, file_hash
-from .source import DataSet, Item, SLICE, files_in, read_index
+from .sets.catalogue import get_dataset
+from .sets.folder import ENDINGS
+from .slices import scale_intensity
+from .source import SLICE, DataSet, Item, files_in, read_index
 
 # %% ../../nbs/3_data/21_check.ipynb #19ff5f51
 def check_one(
-    ds: DataSet,   # description
-    item: Item,    # one case
+    ds: DataSet,  # description
+    item: Item,  # one case
 ) -> tuple:
     "(id, facts): size, voxels per class, shares of images and of objects, a hash of the image; or what is wrong with it."
     try:
         case = ds.load(item)
-        if case.label is None: return item.id, dict(kind='missing mask', what=f'{item.image} has no mask; add it or leave the case out.')
+        if case.label is None:
+            return item.id, dict(
+                kind='missing mask', what=f'{item.image} has no mask; add it or leave the case out.'
+            )
         scale_intensity(case.image[:1], ds.scale(item))
-    except SnetError as e: return item.id, dict(kind='mismatch' if 'mask of size' in str(e) or 'mm away' in str(e) else 'unexpected label' if 'label' in str(e) and 'labels' in str(e) or 'no class' in str(e) else 'unreadable', what=str(e))
-    y, n = case.label, len(ds.class_names); voxels = np.bincount(y.ravel(), minlength=256)
+    except SnetError as e:
+        return item.id, dict(
+            kind='mismatch'
+            if 'mask of size' in str(e) or 'mm away' in str(e)
+            else 'unexpected label'
+            if 'label' in str(e) and 'labels' in str(e) or 'no class' in str(e)
+            else 'unreadable',
+            what=str(e),
+        )
+    y, n = case.label, len(ds.class_names)
+    voxels = np.bincount(y.ravel(), minlength=256)
     odd = [int(v) for v in np.flatnonzero(voxels) if v >= n and v != 255]
-    if odd: return item.id, dict(kind='unexpected label', what=f'{item.label or item.image} holds the labels {odd[:5]}, but there are {n} classes; mend the mask or map them in dataset.json (255 means ignore).')
-    fore = (y > 0) & (y < 255); objects = []
+    if odd:
+        return item.id, dict(
+            kind='unexpected label',
+            what=f'{item.label or item.image} holds the labels {odd[:5]}, but there are {n} classes; mend the mask or map them in dataset.json (255 means ignore).',
+        )
+    fore = (y > 0) & (y < 255)
+    objects = []
     for k, s in enumerate(y):
-        maps = [case.instances[k]] if case.instances is not None else [find_objects(s == c) for c in range(1, n) if (s == c).any()]
-        objects += [a/s.size for m in maps for a in object_areas(m)]
-    return item.id, dict(shape=list(case.image.shape), voxels=voxels[:n].tolist(), ignored=int(voxels[255]), images=fore.reshape(len(y), -1).mean(1).tolist(), objects=objects,
-                         hash=hashlib.sha256(np.ascontiguousarray(case.image.astype(np.uint8) if ds.intensity['kind'] == 'uint8' else case.image)).hexdigest())
+        maps = (
+            [case.instances[k]]
+            if case.instances is not None
+            else [find_objects(s == c) for c in range(1, n) if (s == c).any()]
+        )
+        objects += [a / s.size for m in maps for a in object_areas(m)]
+    return item.id, dict(
+        shape=list(case.image.shape),
+        voxels=voxels[:n].tolist(),
+        ignored=int(voxels[255]),
+        images=fore.reshape(len(y), -1).mean(1).tolist(),
+        objects=objects,
+        hash=hashlib.sha256(
+            np.ascontiguousarray(
+                case.image.astype(np.uint8) if ds.intensity['kind'] == 'uint8' else case.image
+            )
+        ).hexdigest(),
+    )
 
 # %% ../../nbs/3_data/21_check.ipynb #a36a0e4b
 def check(
-    dataset: str,            # a name in the catalogue
-    root,                    # raw, prepared by us, or prepared by others
-    split: str|None=None,    # see `DataSet.parts`
-    val: int|None=None,      # see `DataSet.parts`
-    seed: int=0,             # see `DataSet.parts`
-    config=None,             # for 'folder': dict or path instead of the folder's dataset.json
-    jobs: int=1,             # processes
-    progress: bool=False,    # show a progress bar
+    dataset: str,  # a name in the catalogue
+    root,  # raw, prepared by us, or prepared by others
+    split: str | None = None,  # see `DataSet.parts`
+    val: int | None = None,  # see `DataSet.parts`
+    seed: int = 0,  # see `DataSet.parts`
+    config=None,  # for 'folder': dict or path instead of the folder's dataset.json
+    jobs: int = 1,  # processes
+    progress: bool = False,  # show a progress bar
 ) -> dict:
     "The report: 'ok', 'problems', 'notes', 'counts', 'classes', 'bands'. Raises `SnetError` only if there is nothing to check."
-    root = Path(root); ds = get_dataset(dataset, root, config); items = ds.items(root)
-    parts = ds.parts(items, split, val, seed); part_of = {i.id: p for p, its in parts.items() for i in its}
+    root = Path(root)
+    ds = get_dataset(dataset, root, config)
+    items = ds.items(root)
+    parts = ds.parts(items, split, val, seed)
+    part_of = {i.id: p for p, its in parts.items() for i in its}
     problems, notes, facts = _orphans(ds, root, items), [], {}
-    problems += _index_problems(root, items) if (root/'index.json').is_file() else []
-    for id, f in each_case(partial(check_one, ds), [(i,) for i in items], jobs, progress, f'checking {ds.name}'):
-        if 'kind' in f: problems.append(dict(kind=f['kind'], case=id, what=f['what']))
-        else: facts[id] = f
+    problems += _index_problems(root, items) if (root / 'index.json').is_file() else []
+    for id, f in each_case(
+        partial(check_one, ds), [(i,) for i in items], jobs, progress, f'checking {ds.name}'
+    ):
+        if 'kind' in f:
+            problems.append(dict(kind=f['kind'], case=id, what=f['what']))
+        else:
+            facts[id] = f
     _compare(facts, part_of, problems, notes)
     loose = [i.id for i in items if i.id not in part_of]
-    if loose: notes.append(dict(kind='in no part', case=loose[0], what=f'{len(loose)} cases are in no part of the split, e.g. {loose[0]}.'))
-    counts = dict(cases=len(items), readable=len(facts), slices=sum(f['shape'][0] for f in facts.values()), **{p: len(v) for p, v in parts.items()},
-                  **{f'{p}_slices': sum(facts[i.id]['shape'][0] for i in v if i.id in facts) for p, v in parts.items()})
-    used = split if split in ds.splits else next((n for n, s in ds.splits.items() if {i.unit for i in items} & {g for p in s.values() for g in p}), None)
-    for name, expected in ds.expect.items() if isinstance(next(iter(ds.expect.values()), 0), dict) else []:
-        if name in ds.splits and name != used: continue
+    if loose:
+        notes.append(
+            dict(
+                kind='in no part',
+                case=loose[0],
+                what=f'{len(loose)} cases are in no part of the split, e.g. {loose[0]}.',
+            )
+        )
+    counts = dict(
+        cases=len(items),
+        readable=len(facts),
+        slices=sum(f['shape'][0] for f in facts.values()),
+        **{p: len(v) for p, v in parts.items()},
+        **{
+            f'{p}_slices': sum(facts[i.id]['shape'][0] for i in v if i.id in facts)
+            for p, v in parts.items()
+        },
+    )
+    used = (
+        split
+        if split in ds.splits
+        else next(
+            (
+                n
+                for n, s in ds.splits.items()
+                if {i.unit for i in items} & {g for p in s.values() for g in p}
+            ),
+            None,
+        )
+    )
+    for name, expected in (
+        ds.expect.items() if isinstance(next(iter(ds.expect.values()), 0), dict) else []
+    ):
+        if name in ds.splits and name != used:
+            continue
         short = {k: (counts[k], n) for k, n in expected.items() if k in counts and counts[k] != n}
-        if short: notes.append(dict(kind='count', case='', what=f'the complete set ({name}) has ' + ', '.join(f'{n} {k} (here {c})' for k, (c, n) in short.items()) + '.'))
-    return dict(dataset=ds.name, root=str(root), ok=not problems, problems=sorted(problems, key=lambda p: (p['kind'], p['case'])), notes=notes, counts=counts, **_tables(ds, facts))
+        if short:
+            notes.append(
+                dict(
+                    kind='count',
+                    case='',
+                    what=f'the complete set ({name}) has '
+                    + ', '.join(f'{n} {k} (here {c})' for k, (c, n) in short.items())
+                    + '.',
+                )
+            )
+    return dict(
+        dataset=ds.name,
+        root=str(root),
+        ok=not problems,
+        problems=sorted(problems, key=lambda p: (p['kind'], p['case'])),
+        notes=notes,
+        counts=counts,
+        **_tables(ds, facts),
+    )
+
 
 def _orphans(ds, root, items):
     "Files that look like images or masks and belong to no case."
-    if ds.embedded or (root/'index.json').is_file(): return []
-    used = {f.resolve() for i in items for f in (i.image, i.label) if f is not None}; folders = {f.parent for f in used}
-    return [dict(kind='orphan', case=stem(f), what=f'{f} belongs to no case; name it as its partner, or take it away.') for f in files_in(root, ENDINGS + (('.xml',) if ds.name == 'monuseg' else ()), deep=True)
-            if f.resolve() not in used and f.parent.resolve() in folders and not SLICE.match(stem(f)) and not stem(f).endswith('_4d')]
+    if ds.embedded or (root / 'index.json').is_file():
+        return []
+    used = {f.resolve() for i in items for f in (i.image, i.label) if f is not None}
+    folders = {f.parent for f in used}
+    return [
+        dict(
+            kind='orphan',
+            case=stem(f),
+            what=f'{f} belongs to no case; name it as its partner, or take it away.',
+        )
+        for f in files_in(root, ENDINGS + (('.xml',) if ds.name == 'monuseg' else ()), deep=True)
+        if f.resolve() not in used
+        and f.parent.resolve() in folders
+        and not SLICE.match(stem(f))
+        and not stem(f).endswith('_4d')
+    ]
+
 
 def _index_problems(root, items):
     "Files of a prepared set that are gone or were changed since."
     out = []
     for id, c in read_index(root)['cases'].items():
-        gone = [f for f in c.get('files', ()) if not (root/f).is_file()]
-        if gone: out.append(dict(kind='missing file', case=id, what=f'{root/gone[0]} is missing; run snet prepare again.'))
-        elif 'sha256' in c and file_hash(root/f for f in c['files']) != c['sha256']: out.append(dict(kind='changed file', case=id, what=f'{root/c["file"]} is not what was prepared; run snet prepare again.'))
+        gone = [f for f in c.get('files', ()) if not (root / f).is_file()]
+        if gone:
+            out.append(
+                dict(
+                    kind='missing file',
+                    case=id,
+                    what=f'{root / gone[0]} is missing; run snet prepare again.',
+                )
+            )
+        elif 'sha256' in c and file_hash(root / f for f in c['files']) != c['sha256']:
+            out.append(
+                dict(
+                    kind='changed file',
+                    case=id,
+                    what=f'{root / c["file"]} is not what was prepared; run snet prepare again.',
+                )
+            )
     return out
+
 
 def _compare(facts, part_of, problems, notes):
     "Duplicates across parts are leakage, a problem; within a part and empty masks are noted."
     seen = {}
     for id in sorted(facts):
-        f = facts[id]; twin = seen.setdefault(f['hash'], id); parts = {part_of.get(i) for i in (id, twin)}
-        if twin != id and len(parts) > 1: problems.append(dict(kind='leakage', case=id, what=f'{id} ({part_of.get(id)}) and {twin} ({part_of.get(twin)}) are the same image; take one of them away.'))
-        elif twin != id: notes.append(dict(kind='duplicate', case=id, what=f'{id} and {twin} are the same image.'))
-        if not sum(f['voxels'][1:]): notes.append(dict(kind='empty mask', case=id, what=f'{id} shows no target at all; right for a negative example, wrong for a lost mask.'))
+        f = facts[id]
+        twin = seen.setdefault(f['hash'], id)
+        parts = {part_of.get(i) for i in (id, twin)}
+        if twin != id and len(parts) > 1:
+            problems.append(
+                dict(
+                    kind='leakage',
+                    case=id,
+                    what=f'{id} ({part_of.get(id)}) and {twin} ({part_of.get(twin)}) are the same image; take one of them away.',
+                )
+            )
+        elif twin != id:
+            notes.append(
+                dict(kind='duplicate', case=id, what=f'{id} and {twin} are the same image.')
+            )
+        if not sum(f['voxels'][1:]):
+            notes.append(
+                dict(
+                    kind='empty mask',
+                    case=id,
+                    what=f'{id} shows no target at all; right for a negative example, wrong for a lost mask.',
+                )
+            )
+
 
 def _tables(ds, facts):
     "Class frequencies and size bands."
     total = sum(sum(f['voxels']) + f['ignored'] for f in facts.values()) or 1
-    classes = {n: dict(share=sum(f['voxels'][k] for f in facts.values())/total, cases=sum(f['voxels'][k] > 0 for f in facts.values())) for k, n in enumerate(ds.class_names)}
+    classes = {
+        n: dict(
+            share=sum(f['voxels'][k] for f in facts.values()) / total,
+            cases=sum(f['voxels'][k] > 0 for f in facts.values()),
+        )
+        for k, n in enumerate(ds.class_names)
+    }
     shares = {w: [s for f in facts.values() for s in f[w]] for w in ('images', 'objects')}
-    return dict(classes=classes, bands={w: {b: int(m.sum()) for b, m in band_masks(np.clip(s, 0, 1), cumulative=False).items()} for w, s in shares.items()})
+    return dict(
+        classes=classes,
+        bands={
+            w: {b: int(m.sum()) for b, m in band_masks(np.clip(s, 0, 1), cumulative=False).items()}
+            for w, s in shares.items()
+        },
+    )
 
 # %% ../../nbs/3_data/21_check.ipynb #e39e3666
 def check_text(
-    report: dict,   # from `check`
+    report: dict,  # from `check`
 ) -> str:
     "The report as a table for people."
-    c, lines = report['counts'], [f"{report['dataset']} in {report['root']}: {'nothing wrong' if report['ok'] else str(len(report['problems'])) + ' problems'}"]
-    lines += ['', f"  cases    {c['cases']:6d}, readable {c['readable']}, slices {c['slices']}", '  parts    ' + ', '.join(f"{p} {c[p]} ({c[p + '_slices']} slices)" for p in ('train', 'valid', 'test'))]
-    lines += ['', f'  {"class":22s} {"voxels":>9s} {"cases":>6s}'] + [f"  {n[:22]:22s} {v['share']:9.3%} {v['cases']:6d}" for n, v in report['classes'].items()]
-    bands = list(report['bands']['images']); lines += ['', f'  {"share of the image":22s} ' + ' '.join(f'{b:>8s}' for b in bands)] + [f'  {w:22s} ' + ' '.join(f'{v[b]:8d}' for b in bands) for w, v in report['bands'].items()]
+    c, lines = (
+        report['counts'],
+        [
+            f"{report['dataset']} in {report['root']}: {'nothing wrong' if report['ok'] else str(len(report['problems'])) + ' problems'}"
+        ],
+    )
+    lines += [
+        '',
+        f"  cases    {c['cases']:6d}, readable {c['readable']}, slices {c['slices']}",
+        '  parts    '
+        + ', '.join(f"{p} {c[p]} ({c[p + '_slices']} slices)" for p in ('train', 'valid', 'test')),
+    ]
+    lines += ['', f'  {"class":22s} {"voxels":>9s} {"cases":>6s}'] + [
+        f"  {n[:22]:22s} {v['share']:9.3%} {v['cases']:6d}" for n, v in report['classes'].items()
+    ]
+    bands = list(report['bands']['images'])
+    lines += ['', f'  {"share of the image":22s} ' + ' '.join(f'{b:>8s}' for b in bands)] + [
+        f'  {w:22s} ' + ' '.join(f'{v[b]:8d}' for b in bands) for w, v in report['bands'].items()
+    ]
     for title in ('problems', 'notes'):
-        lines += (['', f'  {title}:'] + [f"  - {p['kind']}: {p['what']}" for p in report[title]]) if report[title] else []
+        lines += (
+            (['', f'  {title}:'] + [f"  - {p['kind']}: {p['what']}" for p in report[title]])
+            if report[title]
+            else []
+        )
     return '\n'.join(lines)
 
 # %% ../../nbs/3_data/21_check.ipynb #0b8f1335
 def sheet(
-    dataset: str,      # a name in the catalogue
-    root,              # its folder
-    path,              # where to write: .png
-    n: int=12,         # at most so many cases, evenly spread
-    config=None,       # see `check`
+    dataset: str,  # a name in the catalogue
+    root,  # its folder
+    path,  # where to write: .png
+    n: int = 12,  # at most so many cases, evenly spread
+    config=None,  # see `check`
 ):
     "Write a montage: of each case the slice with the largest target, the mask's outline drawn in. Broken cases are left out. Returns the figure."
     from snetlib.viz import figure_png, montage
-    root = Path(root); ds = get_dataset(dataset, root, config); items = ds.items(root); shown = []
+
+    root = Path(root)
+    ds = get_dataset(dataset, root, config)
+    items = ds.items(root)
+    shown = []
     for k in np.unique(np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int)):
-        try: case = ds.load(items[k]); z = int((case.label > 0).reshape(len(case.label), -1).sum(1).argmax()); x = scale_intensity(case.image, ds.scale(items[k]))[z]
-        except (SnetError, AttributeError): continue
-        y = np.where(case.label[z] == 255, 0, case.label[z]).astype(int); step = max(1, max(y.shape)//256)
-        if case.affine is not None: x, y = x[::-1, ::-1], y[::-1, ::-1]   # canonical axes grow to the right, front and top; a reader expects the front on top and the patient's right on the left
+        try:
+            case = ds.load(items[k])
+            z = int((case.label > 0).reshape(len(case.label), -1).sum(1).argmax())
+            x = scale_intensity(case.image, ds.scale(items[k]))[z]
+        except (SnetError, AttributeError):
+            continue
+        y = np.where(case.label[z] == 255, 0, case.label[z]).astype(int)
+        step = max(1, max(y.shape) // 256)
+        if case.affine is not None:
+            x, y = (
+                x[::-1, ::-1],
+                y[::-1, ::-1],
+            )  # canonical axes grow to the right, front and top; a reader expects the front on top and the patient's right on the left
         shown.append((x[::step, ::step], y[::step, ::step], case.id[:18]))
-    if not shown: raise SnetError(f'no case in {root} can be shown; see what snet check says.')
+    if not shown:
+        raise SnetError(f'no case in {root} can be shown; see what snet check says.')
     images, masks, titles = zip(*shown)
-    fig = montage(list(images), truths=list(masks), titles=list(titles), n=n, class_names=ds.class_names)
-    with atomic_path(path) as tmp: tmp.write_bytes(figure_png(fig))
+    fig = montage(
+        list(images), truths=list(masks), titles=list(titles), n=n, class_names=ds.class_names
+    )
+    with atomic_path(path) as tmp:
+        tmp.write_bytes(figure_png(fig))
     return fig

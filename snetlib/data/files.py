@@ -7,9 +7,14 @@ __all__ = ['PICTURES', 'Case', 'reading', 'check_room', 'read_nifti', 'to_slices
            'as_label', 'read_case', 'stem', 'write_mask', 'writing_h5']
 
 # %% ../../nbs/3_data/01_files.ipynb #54387a41
-import contextlib, gzip, io, logging, zipfile
+import contextlib
+import gzip
+import io
+import logging
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+
 import h5py
 import nibabel as nib
 import numpy as np
@@ -21,95 +26,160 @@ from ..core import SnetError, atomic_path
 @dataclass
 class Case:
     "One patient, volume or picture, slices first."
-    id: str                               # name, unique within its data set
-    image: np.ndarray                     # float32 (z, H, W) or (z, H, W, c); a picture has z = 1
-    label: np.ndarray | None = None       # uint8 (z, H, W), 0 = background, 255 = ignore; or None
-    spacing: tuple | None = None          # mm between (slices, rows, columns), None where unknown
-    affine: np.ndarray | None = None      # 4×4 of the canonical (RAS) array the slices came from, or None
-    instances: np.ndarray | None = None   # int32 (z, H, W), 0 = background, one number per object; or None
-    intensity: dict | None = None         # how its numbers become [0, 1] (see `scale_intensity`), where that is known of this case; None asks the data set
+
+    id: str  # name, unique within its data set
+    image: np.ndarray  # float32 (z, H, W) or (z, H, W, c); a picture has z = 1
+    label: np.ndarray | None = None  # uint8 (z, H, W), 0 = background, 255 = ignore; or None
+    spacing: tuple | None = None  # mm between (slices, rows, columns), None where unknown
+    affine: np.ndarray | None = (
+        None  # 4×4 of the canonical (RAS) array the slices came from, or None
+    )
+    instances: np.ndarray | None = (
+        None  # int32 (z, H, W), 0 = background, one number per object; or None
+    )
+    intensity: dict | None = (
+        None  # how its numbers become [0, 1] (see `scale_intensity`), where that is known of this case; None asks the data set
+    )
 
 # %% ../../nbs/3_data/01_files.ipynb #75fec69c
 @contextlib.contextmanager
 def reading(
-    path,   # the file about to be read
+    path,  # the file about to be read
 ):
     "Turn whatever goes wrong inside the block into a `SnetError` that names the file and the cure."
     path = Path(path)
     try:
-        if path.is_dir(): raise SnetError(f'{path} is a folder where a file is needed; name the file inside it.')
-        if not path.exists(): raise SnetError(f'{path} does not exist; check the spelling and that the disk is mounted.')
-        if path.stat().st_size == 0: raise SnetError(f'{path} is empty (0 bytes); copy or download it again.')
+        if path.is_dir():
+            raise SnetError(f'{path} is a folder where a file is needed; name the file inside it.')
+        if not path.exists():
+            raise SnetError(
+                f'{path} does not exist; check the spelling and that the disk is mounted.'
+            )
+        if path.stat().st_size == 0:
+            raise SnetError(f'{path} is empty (0 bytes); copy or download it again.')
         yield
-    except SnetError: raise
-    except PermissionError as e: raise SnetError(f'{path} may not be read; change its permissions or run as a user who may.') from e
+    except SnetError:
+        raise
+    except PermissionError as e:
+        raise SnetError(
+            f'{path} may not be read; change its permissions or run as a user who may.'
+        ) from e
     except Exception as e:
         why = (str(e).splitlines() or [''])[0][:120]
-        raise SnetError(f'{path} cannot be read ({type(e).__name__}: {why}); it is damaged or not what its name says: copy or download it again.') from e
+        raise SnetError(
+            f'{path} cannot be read ({type(e).__name__}: {why}); it is damaged or not what its name says: copy or download it again.'
+        ) from e
+
 
 def check_room(
-    nbytes: int,   # bytes that reading would need in memory
-    path,          # the file, for the message
-    stored: int|None=None,   # bytes on disk if compressed; deflate cannot pack more than 1032 : 1
+    nbytes: int,  # bytes that reading would need in memory
+    path,  # the file, for the message
+    stored: int
+    | None = None,  # bytes on disk if compressed; deflate cannot pack more than 1032 : 1
 ):
     "Raise `SnetError` before an absurd header makes us allocate what cannot be there."
-    if 0 <= nbytes < 1 << 20: return                         # a megabyte is always there
-    if nbytes < 0 or (stored is not None and nbytes > 1100*stored + 4096):
-        raise SnetError(f'{path} announces {nbytes/1e9:.3g} GB of data but holds {stored/1e6:.3g} MB; it is damaged or truncated: copy or download it again.')
+    if 0 <= nbytes < 1 << 20:
+        return  # a megabyte is always there
+    if nbytes < 0 or (stored is not None and nbytes > 1100 * stored + 4096):
+        raise SnetError(
+            f'{path} announces {nbytes / 1e9:.3g} GB of data but holds {stored / 1e6:.3g} MB; it is damaged or truncated: copy or download it again.'
+        )
     free = psutil.virtual_memory().available
-    if nbytes > free: raise SnetError(f'{path} needs {nbytes/1e9:.3g} GB of memory and {free/1e9:.3g} GB are free; crop or downsample it first, or use a larger machine.')
+    if nbytes > free:
+        raise SnetError(
+            f'{path} needs {nbytes / 1e9:.3g} GB of memory and {free / 1e9:.3g} GB are free; crop or downsample it first, or use a larger machine.'
+        )
 
 # %% ../../nbs/3_data/01_files.ipynb #3764386d
 def _unzip(path):
     "All bytes of a NIfTI, its check sum verified if it is compressed, never more than its header announces."
-    with open(path, 'rb') as h: packed = h.read(2) == b'\x1f\x8b'
+    with open(path, 'rb') as h:
+        packed = h.read(2) == b'\x1f\x8b'
     size = Path(path).stat().st_size
     with (gzip.open if packed else open)(path, 'rb') as h:
         head = h.read(544)
-        kind = nib.Nifti2Header if head[:4] in (b'\x1c\x02\0\0', b'\0\0\x02\x1c') else nib.Nifti1Header
-        if len(head) < (544 if kind is nib.Nifti2Header else 352): raise SnetError(f'{path} is too short to be a NIfTI file; copy or download it again.')
-        header = kind(head[:kind.template_dtype.itemsize], check=False)
-        if int(header['sizeof_hdr']) not in (348, 540): raise SnetError(f'{path} is no NIfTI file whatever its name says; convert it, e.g. with dcm2niix.')
-        header.check_fix(logger=logging.Logger('quiet', level=100), error_level=40)   # nibabel mends what it can; the rest raises
+        kind = (
+            nib.Nifti2Header if head[:4] in (b'\x1c\x02\0\0', b'\0\0\x02\x1c') else nib.Nifti1Header
+        )
+        if len(head) < (544 if kind is nib.Nifti2Header else 352):
+            raise SnetError(f'{path} is too short to be a NIfTI file; copy or download it again.')
+        header = kind(head[: kind.template_dtype.itemsize], check=False)
+        if int(header['sizeof_hdr']) not in (348, 540):
+            raise SnetError(
+                f'{path} is no NIfTI file whatever its name says; convert it, e.g. with dcm2niix.'
+            )
+        header.check_fix(
+            logger=logging.Logger('quiet', level=100), error_level=40
+        )  # nibabel mends what it can; the rest raises
         dtype, shape = header.get_data_dtype(), header.get_data_shape()
-        total = int(header.get_data_offset()) + int(np.prod([int(s) for s in shape], dtype=object))*dtype.itemsize
-        if total < 352 or min(shape, default=0) < 1: raise SnetError(f'{path} announces the size {shape}; its header is damaged: copy or download it again.')
-        check_room(total, path, size if packed else size/1100)
+        total = (
+            int(header.get_data_offset())
+            + int(np.prod([int(s) for s in shape], dtype=object)) * dtype.itemsize
+        )
+        if total < 352 or min(shape, default=0) < 1:
+            raise SnetError(
+                f'{path} announces the size {shape}; its header is damaged: copy or download it again.'
+            )
+        check_room(total, path, size if packed else size / 1100)
         body = head + h.read(max(0, total - len(head)))
-        if len(body) < total: raise SnetError(f'{path} is truncated: {len(body)} of {total} bytes are there; copy or download it again.')
-        rest = sum(len(c) for c in iter(lambda: h.read(1 << 20), b''))   # reading on to the end makes gzip compare its check sum
-        if rest > max(total, 1 << 20): raise SnetError(f'{path} goes on for {rest} bytes after its last voxel; it is damaged: copy or download it again.')
+        if len(body) < total:
+            raise SnetError(
+                f'{path} is truncated: {len(body)} of {total} bytes are there; copy or download it again.'
+            )
+        rest = sum(
+            len(c) for c in iter(lambda: h.read(1 << 20), b'')
+        )  # reading on to the end makes gzip compare its check sum
+        if rest > max(total, 1 << 20):
+            raise SnetError(
+                f'{path} goes on for {rest} bytes after its last voxel; it is damaged: copy or download it again.'
+            )
     return body, (nib.Nifti2Image if kind is nib.Nifti2Header else nib.Nifti1Image)
 
+
 def read_nifti(
-    path,   # .nii or .nii.gz
+    path,  # .nii or .nii.gz
 ) -> nib.Nifti1Image:
     "A checked 3-D image in memory; stray NaN and infinite voxels take the smallest finite value. Raises `SnetError` for anything that is not one readable volume."
     with reading(path):
         body, kind = _unzip(path)
         img = kind.from_bytes(body)
         if len(img.shape) != 3:
-            cure = 'split it into volumes first, e.g. with nibabel.four_to_three' if len(img.shape) > 3 else 'give the whole volume, or save the picture as PNG'
-            raise SnetError(f'{path} has {len(img.shape)} dimensions {img.shape} where 3 are needed; {cure}.')
-        if img.get_data_dtype().kind not in 'iufb': raise SnetError(f'{path} holds {img.get_data_dtype()} voxels; convert it to a plain scalar image first.')
-        if not np.isfinite(img.affine).all() or abs(np.linalg.det(img.affine[:3, :3])) < 1e-9: raise SnetError(f'{path} has an affine that maps voxels nowhere; repair its header, e.g. with nibabel.')
+            cure = (
+                'split it into volumes first, e.g. with nibabel.four_to_three'
+                if len(img.shape) > 3
+                else 'give the whole volume, or save the picture as PNG'
+            )
+            raise SnetError(
+                f'{path} has {len(img.shape)} dimensions {img.shape} where 3 are needed; {cure}.'
+            )
+        if img.get_data_dtype().kind not in 'iufb':
+            raise SnetError(
+                f'{path} holds {img.get_data_dtype()} voxels; convert it to a plain scalar image first.'
+            )
+        if not np.isfinite(img.affine).all() or abs(np.linalg.det(img.affine[:3, :3])) < 1e-9:
+            raise SnetError(
+                f'{path} has an affine that maps voxels nowhere; repair its header, e.g. with nibabel.'
+            )
         data = np.asarray(img.dataobj, dtype=np.float32)
         ok = np.isfinite(data)
-        if not ok.any(): raise SnetError(f'{path} holds no finite voxel (all NaN); export it again.')
-        if not ok.all(): data = np.where(ok, data, data[ok].min())
+        if not ok.any():
+            raise SnetError(f'{path} holds no finite voxel (all NaN); export it again.')
+        if not ok.all():
+            data = np.where(ok, data, data[ok].min())
         return kind(data, img.affine, img.header)
 
 # %% ../../nbs/3_data/01_files.ipynb #8f0f7b3e
 def to_slices(
-    volume: np.ndarray,   # (x, y, z), canonical
-    axis: int=2,          # slice along x (0), y (1) or z (2)
+    volume: np.ndarray,  # (x, y, z), canonical
+    axis: int = 2,  # slice along x (0), y (1) or z (2)
 ) -> np.ndarray:
     "Slices first: (z, y, x) for axis 2, (y, z, x) for 1, (x, z, y) for 0."
     return np.moveaxis(volume.transpose(2, 1, 0), 2 - axis, 0)
 
+
 def from_slices(
-    slices: np.ndarray,   # what `to_slices` gave
-    axis: int=2,          # the same axis
+    slices: np.ndarray,  # what `to_slices` gave
+    axis: int = 2,  # the same axis
 ) -> np.ndarray:
     "Back to (x, y, z)."
     return np.moveaxis(slices, 0, 2 - axis).transpose(2, 1, 0)
@@ -117,25 +187,41 @@ def from_slices(
 # %% ../../nbs/3_data/01_files.ipynb #be1cedfe
 PICTURES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
 
+
 def _pixels(im, mask):
     "Array of one picture: (H, W) or (H, W, 3)."
-    if im.mode in ('1', 'L', 'I', 'F') or im.mode.startswith('I;16'): return np.asarray(im)
-    if im.mode == 'LA': return np.asarray(im.getchannel('L'))
-    if im.mode == 'P' and mask: return np.asarray(im)
-    return np.asarray(im.convert('RGB'))   # RGBA drops alpha; CMYK, YCbCr and palettes become colours
+    if im.mode in ('1', 'L', 'I', 'F') or im.mode.startswith('I;16'):
+        return np.asarray(im)
+    if im.mode == 'LA':
+        return np.asarray(im.getchannel('L'))
+    if im.mode == 'P' and mask:
+        return np.asarray(im)
+    return np.asarray(
+        im.convert('RGB')
+    )  # RGBA drops alpha; CMYK, YCbCr and palettes become colours
+
 
 def read_picture(
-    path,              # png, jpg, tif (several pages of one size become slices), bmp
-    mask: bool=False,  # keep a palette's index instead of its colours
+    path,  # png, jpg, tif (several pages of one size become slices), bmp
+    mask: bool = False,  # keep a palette's index instead of its colours
 ) -> np.ndarray:
     "(z, H, W) or (z, H, W, 3) in the numbers stored. Raises `SnetError` for a damaged file."
     with reading(path):
         with Image.open(path) as im:
-            if im.format == 'PNG': im.verify()   # compares every chunk's check sum, which loading does not
+            if im.format == 'PNG':
+                im.verify()  # compares every chunk's check sum, which loading does not
         with Image.open(path) as im:
-            if np.prod(im.size) * 4 > 1100*Path(path).stat().st_size + 10**8: check_room(-1, path, Path(path).stat().st_size)
-            pages = [_pixels(p.copy(), mask) for p in ImageSequence.Iterator(im)] if im.format == 'TIFF' else [_pixels(im, mask)]
-        if len({p.shape for p in pages}) > 1: raise SnetError(f'{path} has pages of different sizes {sorted({p.shape for p in pages})}; save one of them as its own file.')
+            if np.prod(im.size) * 4 > 1100 * Path(path).stat().st_size + 10**8:
+                check_room(-1, path, Path(path).stat().st_size)
+            pages = (
+                [_pixels(p.copy(), mask) for p in ImageSequence.Iterator(im)]
+                if im.format == 'TIFF'
+                else [_pixels(im, mask)]
+            )
+        if len({p.shape for p in pages}) > 1:
+            raise SnetError(
+                f'{path} has pages of different sizes {sorted({p.shape for p in pages})}; save one of them as its own file.'
+            )
         return np.stack(pages)
 
 # %% ../../nbs/3_data/01_files.ipynb #0edeb516
@@ -144,147 +230,274 @@ def _npz(path):
     with zipfile.ZipFile(path) as z:
         for info in z.infolist():
             check_room(info.file_size, path, Path(path).stat().st_size)
-            raw = z.read(info)                                         # compares the check sum
-            h = io.BytesIO(raw); version = np.lib.format.read_magic(h)
-            shape, _, dtype = (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(h)
-            if dtype.hasobject: raise SnetError(f'{path} holds pickled objects, which could run code when opened; save plain arrays with np.savez_compressed.')
-            if len(raw) - h.tell() != int(np.prod(shape, dtype=object))*dtype.itemsize: raise SnetError(f'{path} is truncated or damaged; copy or download it again.')
-            h.seek(0); out[info.filename.removesuffix('.npy')] = np.lib.format.read_array(h, allow_pickle=False)
+            raw = z.read(info)  # compares the check sum
+            h = io.BytesIO(raw)
+            version = np.lib.format.read_magic(h)
+            shape, _, dtype = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )(h)
+            if dtype.hasobject:
+                raise SnetError(
+                    f'{path} holds pickled objects, which could run code when opened; save plain arrays with np.savez_compressed.'
+                )
+            if len(raw) - h.tell() != int(np.prod(shape, dtype=object)) * dtype.itemsize:
+                raise SnetError(f'{path} is truncated or damaged; copy or download it again.')
+            h.seek(0)
+            out[info.filename.removesuffix('.npy')] = np.lib.format.read_array(
+                h, allow_pickle=False
+            )
     return out
+
 
 def _h5(path):
     out = {}
     with h5py.File(path, 'r') as f:
         for k in f:
-            if not isinstance(f.get(k, getlink=True), h5py.HardLink): raise SnetError(f'{path} links {k!r} to somewhere else; copy the array into the file itself.')
+            if not isinstance(f.get(k, getlink=True), h5py.HardLink):
+                raise SnetError(
+                    f'{path} links {k!r} to somewhere else; copy the array into the file itself.'
+                )
             x = f[k]
-            if not isinstance(x, h5py.Dataset): continue
-            if x.is_virtual or x.external: raise SnetError(f'{path} keeps {k!r} in another file; copy the array into the file itself.')
+            if not isinstance(x, h5py.Dataset):
+                continue
+            if x.is_virtual or x.external:
+                raise SnetError(
+                    f'{path} keeps {k!r} in another file; copy the array into the file itself.'
+                )
             if x.dtype.kind in 'iufb':
-                check_room(x.size*x.dtype.itemsize, path, x.id.get_storage_size())
+                check_room(x.size * x.dtype.itemsize, path, x.id.get_storage_size())
                 out[k] = x[()]
         out |= {k: np.asarray(v) for k, v in f.attrs.items() if k in ('spacing', 'affine')}
     return out
 
+
 def read_arrays(
-    path,   # .npz, .h5 or .hdf5
+    path,  # .npz, .h5 or .hdf5
 ) -> dict:
     "Plain arrays of a file by name. Raises `SnetError` for pickles, links, truncated and damaged files."
     with reading(path):
         arrays = (_npz if Path(path).suffix == '.npz' else _h5)(path)
-        if not arrays: raise SnetError(f'{path} holds no plain array; it needs one named image (and one named label).')
+        if not arrays:
+            raise SnetError(
+                f'{path} holds no plain array; it needs one named image (and one named label).'
+            )
         return arrays
 
 # %% ../../nbs/3_data/01_files.ipynb #cb56a539
 def as_label(
-    x: np.ndarray,   # numbers of any dtype
-    path='mask',     # for the message
+    x: np.ndarray,  # numbers of any dtype
+    path='mask',  # for the message
 ) -> np.ndarray:
     "The same numbers as uint8. Raises `SnetError` for fractions, negative numbers and numbers above 255."
-    if x.dtype == np.uint8: return x
-    if x.dtype.kind == 'f' and not (np.isfinite(x).all() and (x == np.rint(x)).all()): raise SnetError(f'{path} holds fractions or NaN where class numbers belong; save the mask with nearest-neighbour values, as integers.')
-    if x.size and (x.min() < 0 or x.max() > 255): raise SnetError(f'{path} holds labels from {x.min():g} to {x.max():g} where 0 to 255 are allowed; if these number single objects, say "instances": true in dataset.json.')
+    if x.dtype == np.uint8:
+        return x
+    if x.dtype.kind == 'f' and not (np.isfinite(x).all() and (x == np.rint(x)).all()):
+        raise SnetError(
+            f'{path} holds fractions or NaN where class numbers belong; save the mask with nearest-neighbour values, as integers.'
+        )
+    if x.size and (x.min() < 0 or x.max() > 255):
+        raise SnetError(
+            f'{path} holds labels from {x.min():g} to {x.max():g} where 0 to 255 are allowed; if these number single objects, say "instances": true in dataset.json.'
+        )
     return x.astype(np.uint8)
+
 
 def _array(path, mask, axis):
     "(array, spacing, affine, the other arrays of the file) of any supported file, slices first."
-    path = Path(path); name = path.name.lower()
+    path = Path(path)
+    name = path.name.lower()
     if name.endswith(('.nii', '.nii.gz')):
-        img = nib.as_closest_canonical(read_nifti(path)); zooms = np.array(img.header.get_zooms()[:3], float)
-        order = {2: (2, 1, 0), 1: (1, 2, 0), 0: (0, 2, 1)}[axis]   # which of x, y, z each axis of the slices is
-        return to_slices(np.asarray(img.dataobj), axis), tuple(float(zooms[a]) for a in order), img.affine, {}
-    if name.endswith(PICTURES): return read_picture(path, mask), None, None, {}
+        img = nib.as_closest_canonical(read_nifti(path))
+        zooms = np.array(img.header.get_zooms()[:3], float)
+        order = {2: (2, 1, 0), 1: (1, 2, 0), 0: (0, 2, 1)}[
+            axis
+        ]  # which of x, y, z each axis of the slices is
+        return (
+            to_slices(np.asarray(img.dataobj), axis),
+            tuple(float(zooms[a]) for a in order),
+            img.affine,
+            {},
+        )
+    if name.endswith(PICTURES):
+        return read_picture(path, mask), None, None, {}
     if name.endswith(('.npz', '.h5', '.hdf5')):
-        a = read_arrays(path); key = 'label' if mask else 'image'
+        a = read_arrays(path)
+        key = 'label' if mask else 'image'
         plain = {k: v for k, v in a.items() if k not in ('spacing', 'affine')}
-        if not plain or (key not in plain and len(plain) > 1): raise SnetError(f'{path} holds {sorted(plain)} but no array {key!r}; rename the array that is meant.')
-        return plain.get(key, next(iter(plain.values()))), tuple(map(float, a['spacing'])) if 'spacing' in a else None, a.get('affine'), plain
-    raise SnetError(f'{path} is of no kind that can be read; use one of: .nii .nii.gz {" ".join(PICTURES)} .npz .h5.')
+        if not plain or (key not in plain and len(plain) > 1):
+            raise SnetError(
+                f'{path} holds {sorted(plain)} but no array {key!r}; rename the array that is meant.'
+            )
+        return (
+            plain.get(key, next(iter(plain.values()))),
+            tuple(map(float, a['spacing'])) if 'spacing' in a else None,
+            a.get('affine'),
+            plain,
+        )
+    raise SnetError(
+        f'{path} is of no kind that can be read; use one of: .nii .nii.gz {" ".join(PICTURES)} .npz .h5.'
+    )
+
 
 def read_case(
-    image_path,            # nii, nii.gz, png, jpg, tif, bmp, npz or h5
-    label_path=None,       # its mask in any of these; an npz or h5 may hold both
-    axis: int=2,           # volumes in NIfTI: slice along x (0), y (1) or z (2) of the patient
-    id: str|None=None,     # the case's name; the file's stem by default
-    mapping=None,          # (stored mask, path) -> uint8 classes; None takes the stored numbers as classes
+    image_path,  # nii, nii.gz, png, jpg, tif, bmp, npz or h5
+    label_path=None,  # its mask in any of these; an npz or h5 may hold both
+    axis: int = 2,  # volumes in NIfTI: slice along x (0), y (1) or z (2) of the patient
+    id: str | None = None,  # the case's name; the file's stem by default
+    mapping=None,  # (stored mask, path) -> uint8 classes; None takes the stored numbers as classes
 ) -> Case:
     "Read an image and, if there is one, its mask. Raises `SnetError` for anything damaged and for a mask of another size or place."
-    image, spacing, affine, more = _array(image_path, False, axis); label, where, objects = more.get('label'), None, more.get('instances')
-    if label_path is not None: label, _, where, _ = _array(label_path, True, axis)
-    colours = affine is None and image.ndim == 3 and image.shape[-1] in (3, 4) and (label is None or label.ndim == 2)
-    if image.ndim == 2 or colours: image = image[None]
-    if image.ndim not in (3, 4) or 0 in image.shape: raise SnetError(f'{image_path} has the shape {image.shape}; (H, W), (z, H, W) or (z, H, W, channels) is needed.')
+    image, spacing, affine, more = _array(image_path, False, axis)
+    label, where, objects = more.get('label'), None, more.get('instances')
+    if label_path is not None:
+        label, _, where, _ = _array(label_path, True, axis)
+    colours = (
+        affine is None
+        and image.ndim == 3
+        and image.shape[-1] in (3, 4)
+        and (label is None or label.ndim == 2)
+    )
+    if image.ndim == 2 or colours:
+        image = image[None]
+    if image.ndim not in (3, 4) or 0 in image.shape:
+        raise SnetError(
+            f'{image_path} has the shape {image.shape}; (H, W), (z, H, W) or (z, H, W, channels) is needed.'
+        )
     image = image.astype(np.float32)
-    if not np.isfinite(image).any(): raise SnetError(f'{image_path} holds no finite number (all NaN); export it again.')
-    if label is not None: label = _fitting(label, image, affine, where, image_path, label_path or image_path, mapping or as_label)
-    if objects is not None and (label is None or objects.reshape(-1, *objects.shape[-2:]).shape != label.shape): objects = None
-    return Case(id or stem(image_path), image, label, spacing, affine, None if objects is None else objects.reshape(label.shape))
+    if not np.isfinite(image).any():
+        raise SnetError(f'{image_path} holds no finite number (all NaN); export it again.')
+    if label is not None:
+        label = _fitting(
+            label, image, affine, where, image_path, label_path or image_path, mapping or as_label
+        )
+    if objects is not None and (
+        label is None or objects.reshape(-1, *objects.shape[-2:]).shape != label.shape
+    ):
+        objects = None
+    return Case(
+        id or stem(image_path),
+        image,
+        label,
+        spacing,
+        affine,
+        None if objects is None else objects.reshape(label.shape),
+    )
+
 
 def _fitting(label, image, affine, where, image_path, label_path, mapping):
     "The mask as (z, H, W) classes, once it is known to lie on the image's grid."
-    if label.ndim == 2: label = label[None]
-    if label.shape[:3] != image.shape[:3]: raise SnetError(f'{label_path} has a mask of size {label.shape[:3]} for an image of size {image.shape[:3]} in {image_path}; find the mask that belongs to it, or resize it with nearest-neighbour values.')
-    if label.ndim == 4 and (label == label[..., :1]).all(): label = label[..., 0]   # grey saved as colour
-    if affine is not None and where is not None: _same_place(affine, where, image.shape, image_path, label_path)
+    if label.ndim == 2:
+        label = label[None]
+    if label.shape[:3] != image.shape[:3]:
+        raise SnetError(
+            f'{label_path} has a mask of size {label.shape[:3]} for an image of size {image.shape[:3]} in {image_path}; find the mask that belongs to it, or resize it with nearest-neighbour values.'
+        )
+    if label.ndim == 4 and (label == label[..., :1]).all():
+        label = label[..., 0]  # grey saved as colour
+    if affine is not None and where is not None:
+        _same_place(affine, where, image.shape, image_path, label_path)
     label = mapping(label, label_path)
-    if label.ndim != 3: raise SnetError(f'{label_path} is a mask in colours; say in dataset.json which colour is which class: "colours": {{"#ff0000": 1}}.')
+    if label.ndim != 3:
+        raise SnetError(
+            f'{label_path} is a mask in colours; say in dataset.json which colour is which class: "colours": {{"#ff0000": 1}}.'
+        )
     return label
 
+
 def stem(
-    path,   # a file
+    path,  # a file
 ) -> str:
     "File name without .nii.gz, .npy.h5 or any other of our endings."
     name = Path(path).name
     for end in ('.nii.gz', '.nii', '.npy.h5', '.npz', '.h5', '.hdf5', *PICTURES):
-        if name.lower().endswith(end): return name[:-len(end)]
+        if name.lower().endswith(end):
+            return name[: -len(end)]
     return name
+
 
 def _same_place(a, b, shape, image_path, label_path):
     "Two canonical affines must agree to half a voxel at every corner of the volume."
-    n = max(shape[:3]); corners = np.array([[i, j, k, 1] for i in (0, n) for j in (0, n) for k in (0, n)]).T
-    gap = np.abs((a - b) @ corners).max(); voxel = np.sqrt((a[:3, :3]**2).sum(0)).min()
-    if gap > voxel/2: raise SnetError(f'{label_path} lies up to {gap:.1f} mm away from {image_path}; it was drawn on another image, or its header was lost: resample it onto the image.')
+    n = max(shape[:3])
+    corners = np.array([[i, j, k, 1] for i in (0, n) for j in (0, n) for k in (0, n)]).T
+    gap = np.abs((a - b) @ corners).max()
+    voxel = np.sqrt((a[:3, :3] ** 2).sum(0)).min()
+    if gap > voxel / 2:
+        raise SnetError(
+            f'{label_path} lies up to {gap:.1f} mm away from {image_path}; it was drawn on another image, or its header was lost: resample it onto the image.'
+        )
 
 # %% ../../nbs/3_data/01_files.ipynb #446e6134
 def write_mask(
-    mask: np.ndarray,   # (z, H, W) integers 0–255, slices as `read_case` made them
-    like,               # the input: its path, or a nibabel image
-    path,               # where to write: .nii or .nii.gz; .png for a picture
-    axis: int=2,        # the axis the slices were taken along
+    mask: np.ndarray,  # (z, H, W) integers 0–255, slices as `read_case` made them
+    like,  # the input: its path, or a nibabel image
+    path,  # where to write: .nii or .nii.gz; .png for a picture
+    axis: int = 2,  # the axis the slices were taken along
 ) -> Path:
     "Write a mask on the input's own voxel grid: same affine, same orientation, same header geometry. Raises `SnetError` if the sizes do not fit."
     path, mask = Path(path), as_label(np.asarray(mask))
-    if path.suffix.lower() == '.png': return _write_png(mask, like, path)
-    if not path.name.lower().endswith(('.nii', '.nii.gz')): raise SnetError(f'{path} should end in .nii.gz, .nii or .png; choose one of these.')
+    if path.suffix.lower() == '.png':
+        return _write_png(mask, like, path)
+    if not path.name.lower().endswith(('.nii', '.nii.gz')):
+        raise SnetError(f'{path} should end in .nii.gz, .nii or .png; choose one of these.')
     if not isinstance(like, nib.spatialimages.SpatialImage):
-        with reading(like): like = nib.load(like)
-    there = nib.io_orientation(like.affine)                              # stored axes → canonical
+        with reading(like):
+            like = nib.load(like)
+    there = nib.io_orientation(like.affine)  # stored axes → canonical
     back = nib.orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], there)
     voxels = nib.apply_orientation(from_slices(mask, axis), back)
-    if voxels.shape != like.shape: raise SnetError(f'a mask of size {mask.shape} does not fit the image of size {like.shape} it is to be written for; predict at full size first.')
-    with atomic_path(path) as tmp: nib.save(type(like)(np.ascontiguousarray(voxels), like.affine, _geometry(like.header)), tmp)
+    if voxels.shape != like.shape:
+        raise SnetError(
+            f'a mask of size {mask.shape} does not fit the image of size {like.shape} it is to be written for; predict at full size first.'
+        )
+    with atomic_path(path) as tmp:
+        nib.save(type(like)(np.ascontiguousarray(voxels), like.affine, _geometry(like.header)), tmp)
     return path
+
 
 def _geometry(header):
     "A header with the input's geometry and nothing else of it: no names, no comments, no patient."
     new = type(header)()
-    for k in ('dim', 'pixdim', 'qform_code', 'sform_code', 'quatern_b', 'quatern_c', 'quatern_d', 'qoffset_x', 'qoffset_y', 'qoffset_z',
-              'srow_x', 'srow_y', 'srow_z', 'xyzt_units', 'dim_info'): new[k] = header[k]
+    for k in (
+        'dim',
+        'pixdim',
+        'qform_code',
+        'sform_code',
+        'quatern_b',
+        'quatern_c',
+        'quatern_d',
+        'qoffset_x',
+        'qoffset_y',
+        'qoffset_z',
+        'srow_x',
+        'srow_y',
+        'srow_z',
+        'xyzt_units',
+        'dim_info',
+    ):
+        new[k] = header[k]
     new.set_data_dtype(np.uint8)
     return new
 
+
 def _write_png(mask, like, path):
-    if mask.ndim != 3 or mask.shape[0] != 1: raise SnetError(f'a PNG holds one slice and the mask has the shape {mask.shape}; write it as .nii.gz.')
-    with atomic_path(path) as tmp: Image.fromarray(mask[0]).save(tmp, format='PNG')
+    if mask.ndim != 3 or mask.shape[0] != 1:
+        raise SnetError(
+            f'a PNG holds one slice and the mask has the shape {mask.shape}; write it as .nii.gz.'
+        )
+    with atomic_path(path) as tmp:
+        Image.fromarray(mask[0]).save(tmp, format='PNG')
     return path
 
 # %% ../../nbs/3_data/01_files.ipynb #6e96cb1b
 @contextlib.contextmanager
 def writing_h5(
-    path,   # .h5 to write
+    path,  # .h5 to write
 ):
     "Yield an open `h5py.File` that stands at `path`, whole, once the block has ended. Raises `SnetError` on a full disk."
     packed = io.BytesIO()
     with atomic_path(path) as tmp:
-        with h5py.File(packed, 'w') as f: yield f
+        with h5py.File(packed, 'w') as f:
+            yield f
         tmp.write_bytes(packed.getbuffer())

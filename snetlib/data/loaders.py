@@ -7,6 +7,7 @@ __all__ = ['SliceDL', 'augmented', 'slice_dls', 'check_sizes', 'find_cases', 'lo
 
 # %% ../../nbs/3_data/24_loaders.ipynb #f33a7550
 from functools import partial
+
 import numpy as np
 import torch
 from fastai.data.core import DataLoaders
@@ -19,123 +20,204 @@ from .slices import MixedSlices, Slices, case_slices
 # %% ../../nbs/3_data/24_loaders.ipynb #b106a12c
 class SliceDL(DataLoader):
     "fastai's `DataLoader` that gathers a batch at once and shuffles by torch's global generator and the run's seed; of images that differ in size, random windows."
+
     def __init__(self, dataset=None, seed=0, window=None, **kw):
-        super().__init__(dataset, **kw); self.seed, self.window, self.draw = seed, window, 0
+        super().__init__(dataset, **kw)
+        self.seed, self.window, self.draw = seed, window, 0
 
     def shuffle_fn(self, idxs):
         "A permutation that depends on torch's generator at this moment and on the run's seed, and on nothing else."
         self.draw = int(torch.randint(2**31, ()))
         return np.random.default_rng([self.seed, self.draw]).permutation(len(idxs)).tolist()
 
-    def create_item(self, s): return s                           # an item is its index …
-    def create_batch(self, b):                                   # … until the batch is gathered at once
-        if self.window is None: return self.dataset.batch(b)
-        return self.dataset.batch(b, self.window, [np.random.default_rng([self.seed, self.draw, i]).random(2) for i in b])   # by image, not by worker
-    def retain(self, res, b): return res
-    def new(self, dataset=None, cls=None, **kw): return super().new(dataset, cls, **(dict(seed=self.seed, window=self.window) | kw))
+    def create_item(self, s):
+        return s  # an item is its index …
+
+    def create_batch(self, b):  # … until the batch is gathered at once
+        if self.window is None:
+            return self.dataset.batch(b)
+        return self.dataset.batch(
+            b, self.window, [np.random.default_rng([self.seed, self.draw, i]).random(2) for i in b]
+        )  # by image, not by worker
+
+    def retain(self, res, b):
+        return res
+
+    def new(self, dataset=None, cls=None, **kw):
+        return super().new(dataset, cls, **(dict(seed=self.seed, window=self.window) | kw))
 
 # %% ../../nbs/3_data/24_loaders.ipynb #f04ab95c
 def augmented(
-    batch,    # (images, masks)
-    change,   # `snetlib.data.transforms.Augment`
+    batch,  # (images, masks)
+    change,  # `snetlib.data.transforms.Augment`
 ):
     "A batch, augmented: a function with a name, since processes that read are handed a copy of the loader."
     return change(*batch)
 
+
 def slice_dls(
-    train: Slices,             # shuffled and augmented
-    valid: Slices,             # in order, unchanged
-    bs: int=12,                # slices in a batch
-    augment=None,              # recipe of `snetlib.data.transforms.Augment`: a dict or a name; None changes nothing
-    seed: int=0,               # of the run; goes into the order together with `seed_everything(seed, epoch)`
-    num_workers: int=0,        # processes that read; 0 reads in the main one. The batches do not depend on it
-    device=None,               # where batches go; None takes CUDA if there is one, else the CPU
-    drop_last: bool=True,      # leave out the last, smaller training batch of an epoch
-    ignore_index: int=0,       # label of mask pixels that augmentation brings in from outside the image; 255 with a loss that ignores it
+    train: Slices,  # shuffled and augmented
+    valid: Slices,  # in order, unchanged
+    bs: int = 12,  # slices in a batch
+    augment=None,  # recipe of `snetlib.data.transforms.Augment`: a dict or a name; None changes nothing
+    seed: int = 0,  # of the run; goes into the order together with `seed_everything(seed, epoch)`
+    num_workers: int = 0,  # processes that read; 0 reads in the main one. The batches do not depend on it
+    device=None,  # where batches go; None takes CUDA if there is one, else the CPU
+    drop_last: bool = True,  # leave out the last, smaller training batch of an epoch
+    ignore_index: int = 0,  # label of mask pixels that augmentation brings in from outside the image; 255 with a loss that ignores it
 ) -> DataLoaders:
     "fastai `DataLoaders` with c_in, n_out and class_names. Raises `SnetError` if there is no whole batch, train and valid do not fit together, or an image does not fill the crop."
-    if bs < 1: raise SnetError(f'a batch of {bs} is none; choose bs of 1 or more.')
-    if not len(train) or not len(valid): raise SnetError(f'there are {len(train)} training and {len(valid)} validation slices; both are needed, check the split.')
-    if drop_last and bs > len(train): raise SnetError(f'bs={bs} is larger than the {len(train)} training slices, so no batch would be left; choose bs of {len(train)} or less, or drop_last=False.')
-    if train.c_in != valid.c_in or train.class_names != valid.class_names: raise SnetError(f'train has {train.c_in} channels and classes {train.class_names}, valid {valid.c_in} and {valid.class_names}; load both from one data set.')
+    if bs < 1:
+        raise SnetError(f'a batch of {bs} is none; choose bs of 1 or more.')
+    if not len(train) or not len(valid):
+        raise SnetError(
+            f'there are {len(train)} training and {len(valid)} validation slices; both are needed, check the split.'
+        )
+    if drop_last and bs > len(train):
+        raise SnetError(
+            f'bs={bs} is larger than the {len(train)} training slices, so no batch would be left; choose bs of {len(train)} or less, or drop_last=False.'
+        )
+    if train.c_in != valid.c_in or train.class_names != valid.class_names:
+        raise SnetError(
+            f'train has {train.c_in} channels and classes {train.class_names}, valid {valid.c_in} and {valid.class_names}; load both from one data set.'
+        )
     kw, crop = {}, None
     if augment is not None:
         from snetlib.data.transforms import Augment
-        change = Augment(augment, ignore_index=ignore_index); kw['after_batch'] = partial(augmented, change=change); crop = change.recipe['crop']
+
+        change = Augment(augment, ignore_index=ignore_index)
+        kw['after_batch'] = partial(augmented, change=change)
+        crop = change.recipe['crop']
     check_sizes(train, valid, crop, ignore_index)
-    if isinstance(train, MixedSlices): kw['window'] = crop
+    if isinstance(train, MixedSlices):
+        kw['window'] = crop
     device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     pin = device.type == 'cuda'
-    dls = DataLoaders(SliceDL(train, seed=seed, bs=bs, shuffle=True, drop_last=drop_last, num_workers=num_workers, pin_memory=pin, **kw),
-                      SliceDL(valid, seed=seed, bs=1 if isinstance(valid, MixedSlices) else bs, num_workers=num_workers, pin_memory=pin), device=device)
+    dls = DataLoaders(
+        SliceDL(
+            train,
+            seed=seed,
+            bs=bs,
+            shuffle=True,
+            drop_last=drop_last,
+            num_workers=num_workers,
+            pin_memory=pin,
+            **kw,
+        ),
+        SliceDL(
+            valid,
+            seed=seed,
+            bs=1 if isinstance(valid, MixedSlices) else bs,
+            num_workers=num_workers,
+            pin_memory=pin,
+        ),
+        device=device,
+    )
     dls.c_in, dls.n_out, dls.class_names = train.c_in, train.n_out, train.class_names
     return dls
 
+
 def check_sizes(
-    train: Slices,       # to train on
-    valid: Slices,       # to validate on
-    crop,                # (height, width) of the augmentation's window, or None
-    ignore_index: int,   # label of what comes from outside an image
+    train: Slices,  # to train on
+    valid: Slices,  # to validate on
+    crop,  # (height, width) of the augmentation's window, or None
+    ignore_index: int,  # label of what comes from outside an image
 ):
     "Raises `SnetError` where images of several sizes have no window to be cut to, or an image smaller than the window would be filled up with false background."
-    sizes = sorted({tuple(l.shape) for s in (train, valid) for l in s.labels}) if isinstance(train, MixedSlices) or isinstance(valid, MixedSlices) else [train.labels.shape[1:]]
+    sizes = (
+        sorted({tuple(l.shape) for s in (train, valid) for l in s.labels})
+        if isinstance(train, MixedSlices) or isinstance(valid, MixedSlices)
+        else [train.labels.shape[1:]]
+    )
     if len(sizes) > 1 and (crop is None or ignore_index != 255):
-        raise SnetError(f'the images have {len(sizes)} different sizes, from {sizes[0]} to {sizes[-1]}; resize them (size=224), or cut windows out of them (an augmentation with crop=512, and ignore_index=255).')
-    small = [] if crop is None or ignore_index == 255 else [i for i, l in zip(train.case_ids, train.labels) if l.shape[0] < crop[0] or l.shape[1] < crop[1]]
-    if small: raise SnetError(f'{len(small)} of {len(train)} training images are smaller than the crop of {crop[0]}×{crop[1]}, the first is {small[0]}; take a smaller crop, resize to more (size), or set ignore_index=255, so that what is added around them does not count.')
+        raise SnetError(
+            f'the images have {len(sizes)} different sizes, from {sizes[0]} to {sizes[-1]}; resize them (size=224), or cut windows out of them (an augmentation with crop=512, and ignore_index=255).'
+        )
+    small = (
+        []
+        if crop is None or ignore_index == 255
+        else [
+            i
+            for i, l in zip(train.case_ids, train.labels)
+            if l.shape[0] < crop[0] or l.shape[1] < crop[1]
+        ]
+    )
+    if small:
+        raise SnetError(
+            f'{len(small)} of {len(train)} training images are smaller than the crop of {crop[0]}×{crop[1]}, the first is {small[0]}; take a smaller crop, resize to more (size), or set ignore_index=255, so that what is added around them does not count.'
+        )
 
 # %% ../../nbs/3_data/24_loaders.ipynb #1285a725
 def find_cases(
-    dataset: str,            # a name in DATASETS or FOLDERS
-    root=None,               # its folder, raw or prepared; not needed for 'mni' and 'phantom'
-    part: str='test',        # 'train', 'valid', 'test' or 'all'
-    split: str|None=None,    # a published list by name, 'layout', 'seeded', or a file; see `DataSet.parts`
-    val: int|None=None,      # training groups held out where the split has no validation part
-    seed: int=0,             # of the held-out groups and of 'seeded'
-    config=None,             # for 'folder': see `get_dataset`
+    dataset: str,  # a name in DATASETS or FOLDERS
+    root=None,  # its folder, raw or prepared; not needed for 'mni' and 'phantom'
+    part: str = 'test',  # 'train', 'valid', 'test' or 'all'
+    split: str
+    | None = None,  # a published list by name, 'layout', 'seeded', or a file; see `DataSet.parts`
+    val: int | None = None,  # training groups held out where the split has no validation part
+    seed: int = 0,  # of the held-out groups and of 'seeded'
+    config=None,  # for 'folder': see `get_dataset`
 ) -> tuple:
     "(description, [Item]): the cases of a part, none of them read yet; `description.load(item)` reads one. Raises `SnetError` for an unknown name or an empty part."
-    ds = get_dataset(dataset, root, config); choose(part, ('train', 'valid', 'test', 'all'), 'part')
-    items = ds.items(root); chosen = items if part == 'all' else ds.parts(items, split, val, seed)[part]
-    if not chosen: raise SnetError(f'the part {part!r} of {ds.name} is empty here ({len(items)} cases in all); choose another split, or part="all".')
+    ds = get_dataset(dataset, root, config)
+    choose(part, ('train', 'valid', 'test', 'all'), 'part')
+    items = ds.items(root)
+    chosen = items if part == 'all' else ds.parts(items, split, val, seed)[part]
+    if not chosen:
+        raise SnetError(
+            f'the part {part!r} of {ds.name} is empty here ({len(items)} cases in all); choose another split, or part="all".'
+        )
     return ds, chosen
 
+
 def load_cases(
-    dataset: str,            # a name in DATASETS or FOLDERS
-    root=None,               # its folder, raw or prepared; not needed for 'mni' and 'phantom'
-    part: str='test',        # 'train', 'valid', 'test' or 'all'
-    split: str|None=None,    # see `find_cases`
-    val: int|None=None,      # see `find_cases`
-    seed: int=0,             # see `find_cases`
-    config=None,             # see `find_cases`
+    dataset: str,  # a name in DATASETS or FOLDERS
+    root=None,  # its folder, raw or prepared; not needed for 'mni' and 'phantom'
+    part: str = 'test',  # 'train', 'valid', 'test' or 'all'
+    split: str | None = None,  # see `find_cases`
+    val: int | None = None,  # see `find_cases`
+    seed: int = 0,  # see `find_cases`
+    config=None,  # see `find_cases`
 ):
     "Whole cases one after the other, read when they are asked for: for testing. Raises `SnetError` for an unknown name or an empty part."
     ds, items = find_cases(dataset, root, part, split, val, seed, config)
-    for item in items: yield ds.load(item)
+    for item in items:
+        yield ds.load(item)
+
 
 def load_slices(
-    dataset: str,            # a name in DATASETS or FOLDERS
-    root=None,               # its folder, raw or prepared; not needed for 'mni' and 'phantom'
-    part: str='train',       # 'train', 'valid', 'test' or 'all'
-    size=None,               # (H, W) or one number for both; None keeps the size, `MixedSlices` where there are several
-    resize: str='bilinear',  # or 'published'
-    split: str|None=None,    # see `find_cases`
-    val: int|None=None,      # see `find_cases`
-    seed: int=0,             # see `find_cases`
-    config=None,             # see `find_cases`
-    cache=None,              # a folder: slices are kept there as .npy and mapped, so that memory stays flat and the next time no file is unpacked; None keeps them in memory
-    jobs: int=1,             # processes that fill the cache
+    dataset: str,  # a name in DATASETS or FOLDERS
+    root=None,  # its folder, raw or prepared; not needed for 'mni' and 'phantom'
+    part: str = 'train',  # 'train', 'valid', 'test' or 'all'
+    size=None,  # (H, W) or one number for both; None keeps the size, `MixedSlices` where there are several
+    resize: str = 'bilinear',  # or 'published'
+    split: str | None = None,  # see `find_cases`
+    val: int | None = None,  # see `find_cases`
+    seed: int = 0,  # see `find_cases`
+    config=None,  # see `find_cases`
+    cache=None,  # a folder: slices are kept there as .npy and mapped, so that memory stays flat and the next time no file is unpacked; None keeps them in memory
+    jobs: int = 1,  # processes that fill the cache
 ) -> Slices:
     "All slices of a part, scaled and resized. Raises `SnetError` for an unknown name, a missing folder, an empty part or a broken file."
     by_slice = split == 'frames' and part != 'all'
-    ds, items = find_cases(dataset, root, 'all' if by_slice else part, None if by_slice else split, val, seed, config)
+    ds, items = find_cases(
+        dataset, root, 'all' if by_slice else part, None if by_slice else split, val, seed, config
+    )
     size = (size, size) if isinstance(size, int) else size
-    if cache is not None: found = cached_slices(ds, items, cache, size, resize, jobs)
-    else: found = Slices.stack((case_slices(ds.load(i), ds.class_names, ds.scale(i), size, resize) for i in items), ds.class_names, mixed=size is None)
+    if cache is not None:
+        found = cached_slices(ds, items, cache, size, resize, jobs)
+    else:
+        found = Slices.stack(
+            (case_slices(ds.load(i), ds.class_names, ds.scale(i), size, resize) for i in items),
+            ds.class_names,
+            mixed=size is None,
+        )
     return found.select(_frames(found, part, seed)) if by_slice else found
+
 
 def _frames(slices, part, seed):
     "Indices of a frame-wise 80/20 split (SoSegFormer's): slices with a target, shuffled. It leaks: neighbours land on both sides, and 'valid' is the test part."
     idx = [i for i, l in enumerate(slices.labels) if ((l > 0) & (l < 255)).any()]
-    idx = np.random.default_rng(seed).permutation(idx); cut = round(.8*len(idx))
+    idx = np.random.default_rng(seed).permutation(idx)
+    cut = round(0.8 * len(idx))
     return sorted((idx[:cut] if part == 'train' else idx[cut:]).tolist())

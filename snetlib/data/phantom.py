@@ -12,49 +12,56 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
-
 from ..core import SnetError, atomic_path, choose
 
 # %% ../../nbs/3_data/00_phantom.ipynb #b8c349cc
 def ball_cover(
-    shape: tuple,        # of the array, 2-D or 3-D
-    centre: tuple,       # in pixels
-    radius: float,       # in pixels
+    shape: tuple,  # of the array, 2-D or 3-D
+    centre: tuple,  # in pixels
+    radius: float,  # in pixels
 ) -> np.ndarray:
     "Share of each pixel or voxel that lies within a disc or ball (partial volume), float32 in [0, 1]."
     axes = np.ogrid[tuple(slice(s) for s in shape)]
-    distance = np.sqrt(sum((a - c)**2 for a, c in zip(axes, centre)))
-    return np.clip(radius + .5 - distance, 0, 1).astype(np.float32)
+    distance = np.sqrt(sum((a - c) ** 2 for a, c in zip(axes, centre)))
+    return np.clip(radius + 0.5 - distance, 0, 1).astype(np.float32)
 
 # %% ../../nbs/3_data/00_phantom.ipynb #2e994184
 def place_balls(
-    rng: np.random.Generator,   # where the draws come from
-    shape: tuple,               # of the array
-    n: int,                     # how many
-    radius: float | tuple,      # in pixels, or (smallest, largest), drawn evenly in the logarithm
+    rng: np.random.Generator,  # where the draws come from
+    shape: tuple,  # of the array
+    n: int,  # how many
+    radius: float | tuple,  # in pixels, or (smallest, largest), drawn evenly in the logarithm
 ) -> list:
     "`n` balls that do not touch each other or the border, largest first: [(centre, radius)]. Raises `SnetError` if they do not fit."
     lo, hi = (radius, radius) if np.isscalar(radius) else radius
-    if not 0 < lo <= hi: raise SnetError(f'A phantom cannot have radius={radius}; give a positive number or (smallest, largest) in pixels.')
+    if not 0 < lo <= hi:
+        raise SnetError(
+            f'A phantom cannot have radius={radius}; give a positive number or (smallest, largest) in pixels.'
+        )
     radii, placed = sorted(np.exp(rng.uniform(math.log(lo), math.log(hi), n)), reverse=True), []
     for r in radii:
         low, high = np.full(len(shape), r + 1.5), np.array(shape) - r - 2.5
         for _ in range(500 if (high > low).all() else 0):
             c = rng.uniform(low, high)
-            if all(np.linalg.norm(c - c2) > r + r2 + 2 for c2, r2 in placed): placed.append((tuple(c), float(r))); break
-        else: raise SnetError(f'{n} targets of radius {lo:g}–{hi:g} do not fit into {tuple(shape)} without touching; ask for fewer, smaller, or a larger image.')
+            if all(np.linalg.norm(c - c2) > r + r2 + 2 for c2, r2 in placed):
+                placed.append((tuple(c), float(r)))
+                break
+        else:
+            raise SnetError(
+                f'{n} targets of radius {lo:g}–{hi:g} do not fit into {tuple(shape)} without touching; ask for fewer, smaller, or a larger image.'
+            )
     return placed
 
 # %% ../../nbs/3_data/00_phantom.ipynb #dd2ca332
 def balls(
-    seed: int,                        # the same seed, the same phantom
-    shape: tuple,                     # (H, W) or (z, H, W)
-    n: int=4,                         # number of targets
-    radius: float | tuple=(3, 12),    # in pixels, or (smallest, largest)
-    contrast: float=.4,               # brightness of the brightest class above the background; negative for dark targets
-    noise: float=.05,                 # standard deviation
-    texture: float=.05,               # standard deviation of the uneven background
-    classes: int=1,                   # targets take the labels 1 … classes in turn, largest first
+    seed: int,  # the same seed, the same phantom
+    shape: tuple,  # (H, W) or (z, H, W)
+    n: int = 4,  # number of targets
+    radius: float | tuple = (3, 12),  # in pixels, or (smallest, largest)
+    contrast: float = 0.4,  # brightness of the brightest class above the background; negative for dark targets
+    noise: float = 0.05,  # standard deviation
+    texture: float = 0.05,  # standard deviation of the uneven background
+    classes: int = 1,  # targets take the labels 1 … classes in turn, largest first
 ) -> tuple:
     "Image float32 in [0, 1] and label uint8 of `n` discs or balls. Raises `SnetError` if they do not fit."
     rng = np.random.default_rng(seed)
@@ -62,176 +69,336 @@ def balls(
     for i, (centre, r) in enumerate(place_balls(rng, shape, n, radius)):
         box = tuple(slice(max(int(c - r) - 2, 0), int(c + r) + 4) for c in centre)
         cover = ball_cover(label[box].shape, [c - b.start for c, b in zip(centre, box)], r)
-        label[box][cover >= .5] = 1 + i % classes; lift[box] += cover*contrast*(1 + i % classes)/classes
-    knots = rng.standard_normal((5,)*len(shape)).astype(np.float32)
+        label[box][cover >= 0.5] = 1 + i % classes
+        lift[box] += cover * contrast * (1 + i % classes) / classes
+    knots = rng.standard_normal((5,) * len(shape)).astype(np.float32)
     ground = ndimage.zoom(knots, np.divide(shape, 5), order=1, mode='nearest', grid_mode=True)
-    image = .3 + texture*ground/max(ground.std(), 1e-6) + lift + noise*rng.standard_normal(shape, dtype=np.float32)
+    image = (
+        0.3
+        + texture * ground / max(ground.std(), 1e-6)
+        + lift
+        + noise * rng.standard_normal(shape, dtype=np.float32)
+    )
     return image.clip(0, 1).astype(np.float32), label
 
+
 def disks(
-    seed: int,                        # the same seed, the same phantom
-    size: int | tuple=128,            # side, or (H, W)
-    n: int=4,                         # number of discs
-    radius: float | tuple=(3, 16),    # in pixels, or (smallest, largest)
-    contrast: float=.4,               # brightness above the background
-    **kw,                             # noise, texture, classes: see `balls`
+    seed: int,  # the same seed, the same phantom
+    size: int | tuple = 128,  # side, or (H, W)
+    n: int = 4,  # number of discs
+    radius: float | tuple = (3, 16),  # in pixels, or (smallest, largest)
+    contrast: float = 0.4,  # brightness above the background
+    **kw,  # noise, texture, classes: see `balls`
 ) -> tuple:
     "A 2-D phantom: image float32 (H, W) in [0, 1], label uint8 (H, W). Raises `SnetError` if the discs do not fit."
-    return balls(seed, (size, size) if isinstance(size, int) else tuple(size), n, radius, contrast, **kw)
+    return balls(
+        seed, (size, size) if isinstance(size, int) else tuple(size), n, radius, contrast, **kw
+    )
+
 
 def phantom3d(
-    seed: int,                        # the same seed, the same phantom
-    shape: tuple=(32, 96, 96),        # (z, H, W)
-    n: int=4,                         # number of balls
-    radius: float | tuple=(3, 12),    # in voxels, or (smallest, largest)
-    contrast: float=.4,               # brightness above the background
-    **kw,                             # noise, texture, classes: see `balls`
+    seed: int,  # the same seed, the same phantom
+    shape: tuple = (32, 96, 96),  # (z, H, W)
+    n: int = 4,  # number of balls
+    radius: float | tuple = (3, 12),  # in voxels, or (smallest, largest)
+    contrast: float = 0.4,  # brightness above the background
+    **kw,  # noise, texture, classes: see `balls`
 ) -> tuple:
     "A 3-D phantom: image float32 (z, H, W) in [0, 1], label uint8 (z, H, W). Raises `SnetError` if the balls do not fit."
     return balls(seed, tuple(shape), n, radius, contrast, **kw)
 
 # %% ../../nbs/3_data/00_phantom.ipynb #4486420c
-ORGANS = ('background', 'aorta', 'gallbladder', 'left kidney', 'right kidney', 'liver', 'pancreas', 'spleen', 'stomach')   # Synapse's 8 organs; the position is the label
-HU = dict(air=-1000, lung=-850, fat=-100, muscle=50, bone=500, marrow=220, cava=140, bowel=35, gas=-800, table=-200,
-          aorta=250, gallbladder=8, **{'left kidney': 180, 'right kidney': 180}, liver=110, pancreas=90, spleen=125, stomach=40)
-VIEW = (240., 400., 400.)   # mm covered by the volume (z, y, x): from the pelvis' edge to the lungs' base
-FILL = (1.22, 1.13)          # how much the body is enlarged about the middle (y, x), so that it fills the view
-BTCV = {1: 8, 2: 4, 3: 3, 4: 2, 5: 6, 6: 11, 7: 1, 8: 7}    # our label -> the raw data set's label
+ORGANS = (
+    'background',
+    'aorta',
+    'gallbladder',
+    'left kidney',
+    'right kidney',
+    'liver',
+    'pancreas',
+    'spleen',
+    'stomach',
+)  # Synapse's 8 organs; the position is the label
+HU = dict(
+    air=-1000,
+    lung=-850,
+    fat=-100,
+    muscle=50,
+    bone=500,
+    marrow=220,
+    cava=140,
+    bowel=35,
+    gas=-800,
+    table=-200,
+    aorta=250,
+    gallbladder=8,
+    **{'left kidney': 180, 'right kidney': 180},
+    liver=110,
+    pancreas=90,
+    spleen=125,
+    stomach=40,
+)
+VIEW = (
+    240.0,
+    400.0,
+    400.0,
+)  # mm covered by the volume (z, y, x): from the pelvis' edge to the lungs' base
+FILL = (
+    1.22,
+    1.13,
+)  # how much the body is enlarged about the middle (y, x), so that it fills the view
+BTCV = {1: 8, 2: 4, 3: 3, 4: 2, 5: 6, 6: 11, 7: 1, 8: 7}  # our label -> the raw data set's label
 
 # %% ../../nbs/3_data/00_phantom.ipynb #cea847dc
 #               centre x    y    z      radii x    y     z    turned°  leaning (x, y per z)
 SHAPES = [
-    ('liver',       (.305, .47, .70), (.207, .217, .35),  -12, (0, 0)),
-    ('liver',       (.455, .36, .78), (.165, .085, .20),   14, (0, 0)),
-    ('stomach',     (.640, .39, .72), (.120, .105, .22),   30, (.10, 0)),
-    ('spleen',      (.765, .56, .74), (.062, .125, .20),  -28, (0, 0)),
-    ('pancreas',    (.440, .50, .46), (.055, .034, .085),   0, (0, 0)),
-    ('pancreas',    (.520, .475, .52), (.075, .026, .055), -10, (0, 0)),
-    ('pancreas',    (.620, .50, .57), (.085, .028, .065),  12, (0, 0)),
-    ('gallbladder', (.385, .37, .43), (.030, .046, .11),   35, (-.05, .1)),
-    ('right kidney', (.360, .635, .40), (.052, .062, .25), -25, (.06, -.05)),
-    ('left kidney', (.655, .630, .47), (.052, .062, .25),  25, (-.06, -.05)),
-    ('aorta',       (.530, .585, .50), (.025, .025, 9.),    0, (.02, .03)),
+    ('liver', (0.305, 0.47, 0.70), (0.207, 0.217, 0.35), -12, (0, 0)),
+    ('liver', (0.455, 0.36, 0.78), (0.165, 0.085, 0.20), 14, (0, 0)),
+    ('stomach', (0.640, 0.39, 0.72), (0.120, 0.105, 0.22), 30, (0.10, 0)),
+    ('spleen', (0.765, 0.56, 0.74), (0.062, 0.125, 0.20), -28, (0, 0)),
+    ('pancreas', (0.440, 0.50, 0.46), (0.055, 0.034, 0.085), 0, (0, 0)),
+    ('pancreas', (0.520, 0.475, 0.52), (0.075, 0.026, 0.055), -10, (0, 0)),
+    ('pancreas', (0.620, 0.50, 0.57), (0.085, 0.028, 0.065), 12, (0, 0)),
+    ('gallbladder', (0.385, 0.37, 0.43), (0.030, 0.046, 0.11), 35, (-0.05, 0.1)),
+    ('right kidney', (0.360, 0.635, 0.40), (0.052, 0.062, 0.25), -25, (0.06, -0.05)),
+    ('left kidney', (0.655, 0.630, 0.47), (0.052, 0.062, 0.25), 25, (-0.06, -0.05)),
+    ('aorta', (0.530, 0.585, 0.50), (0.025, 0.025, 9.0), 0, (0.02, 0.03)),
 ]
 
+
 def ellipsoid(
-    axes: tuple,          # open coordinate grids (z, y, x), shares of the field of view
-    centre: tuple,        # (x, y, z)
-    radii: tuple,         # (x, y, z)
-    turned: float=0.,     # degrees in the slice
-    lean: tuple=(0., 0.), # shift of the axis in x and y per unit of z
-    wobble: tuple=(),     # (amplitude, phases …): bends the coordinates, so that no organ is a perfect ellipsoid
+    axes: tuple,  # open coordinate grids (z, y, x), shares of the field of view
+    centre: tuple,  # (x, y, z)
+    radii: tuple,  # (x, y, z)
+    turned: float = 0.0,  # degrees in the slice
+    lean: tuple = (0.0, 0.0),  # shift of the axis in x and y per unit of z
+    wobble: tuple = (),  # (amplitude, phases …): bends the coordinates, so that no organ is a perfect ellipsoid
 ) -> tuple:
     "A box of slices and, in it, the squared radius (1 on the surface): (box, float32 array)."
-    (cx, cy, cz), (rx, ry, rz), reach = centre, radii, 1.25*max(radii[:2]) + .02
-    lo, hi = (cz - 1.2*rz, cy - reach - abs(lean[1])*min(rz, 1), cx - reach - abs(lean[0])*min(rz, 1)), (cz + 1.2*rz, cy + reach + abs(lean[1])*min(rz, 1), cx + reach + abs(lean[0])*min(rz, 1))
+    (cx, cy, cz), (rx, ry, rz), reach = centre, radii, 1.25 * max(radii[:2]) + 0.02
+    lo, hi = (
+        (
+            cz - 1.2 * rz,
+            cy - reach - abs(lean[1]) * min(rz, 1),
+            cx - reach - abs(lean[0]) * min(rz, 1),
+        ),
+        (
+            cz + 1.2 * rz,
+            cy + reach + abs(lean[1]) * min(rz, 1),
+            cx + reach + abs(lean[0]) * min(rz, 1),
+        ),
+    )
     box = tuple(slice(*np.searchsorted(a.ravel(), [l, h])) for a, l, h in zip(axes, lo, hi))
     z, y, x = axes[0][box[0]], axes[1][:, box[1]], axes[2][:, :, box[2]]
-    dz, dy, dx = z - cz, y - cy - lean[1]*(z - cz), x - cx - lean[0]*(z - cz)
-    if len(wobble): a, p = wobble[0], wobble[1:]; dx, dy = dx + a*np.sin(28*y + 9*z + p[0]) + .5*a*np.sin(61*y + p[1]), dy + a*np.sin(25*x - 11*z + p[2]) + .5*a*np.sin(57*x + p[3])
+    dz, dy, dx = z - cz, y - cy - lean[1] * (z - cz), x - cx - lean[0] * (z - cz)
+    if len(wobble):
+        a, p = wobble[0], wobble[1:]
+        dx, dy = (
+            dx + a * np.sin(28 * y + 9 * z + p[0]) + 0.5 * a * np.sin(61 * y + p[1]),
+            dy + a * np.sin(25 * x - 11 * z + p[2]) + 0.5 * a * np.sin(57 * x + p[3]),
+        )
     c, s = math.cos(math.radians(turned)), math.sin(math.radians(turned))
-    return box, ((c*dx + s*dy)/rx)**2 + ((c*dy - s*dx)/ry)**2 + (dz/rz)**2
+    return box, ((c * dx + s * dy) / rx) ** 2 + ((c * dy - s * dx) / ry) ** 2 + (dz / rz) ** 2
 
 # %% ../../nbs/3_data/00_phantom.ipynb #b5060238
 def torso(
-    rng: np.random.Generator,   # where the draws come from
-    axes: tuple,                # open coordinate grids (z, y, x)
+    rng: np.random.Generator,  # where the draws come from
+    axes: tuple,  # open coordinate grids (z, y, x)
 ) -> tuple:
     "Hounsfield units of a trunk without its organs, and the mask of the cavity inside the muscles: (float32, bool)."
-    z, y, x = axes; size = rng.uniform(.96, 1.04)
-    around = np.sqrt(((x - .5)/(.43*size))**2 + ((y - .5)/(.30*size))**2) + .01*np.cos(4*np.arctan2(y - .5, x - .5)) + 0*z
+    z, y, x = axes
+    size = rng.uniform(0.96, 1.04)
+    around = (
+        np.sqrt(((x - 0.5) / (0.43 * size)) ** 2 + ((y - 0.5) / (0.30 * size)) ** 2)
+        + 0.01 * np.cos(4 * np.arctan2(y - 0.5, x - 0.5))
+        + 0 * z
+    )
     hu = np.full(around.shape, HU['air'], np.float32)
-    hu[:, :, :][np.broadcast_to(np.abs(y - .84 - .12*(x - .5)**2) < .008, hu.shape) & (np.abs(x - .5) < .42)] = HU['table']
-    for inside, what in ((1., 'fat'), (.90, 'muscle'), (.81, 'fat')): hu[around < inside] = HU[what]
-    cavity = around < .80
-    angle, phase = np.arctan2(y - .5, x - .5), rng.uniform(0, 6)
-    ribs = (np.abs(around - .84) < .022) & (np.cos(9*angle + 22*z + phase) > .62) & (z > .35) & (np.abs(angle + np.pi/2) > .6)
+    hu[:, :, :][
+        np.broadcast_to(np.abs(y - 0.84 - 0.12 * (x - 0.5) ** 2) < 0.008, hu.shape)
+        & (np.abs(x - 0.5) < 0.42)
+    ] = HU['table']
+    for inside, what in ((1.0, 'fat'), (0.90, 'muscle'), (0.81, 'fat')):
+        hu[around < inside] = HU[what]
+    cavity = around < 0.80
+    angle, phase = np.arctan2(y - 0.5, x - 0.5), rng.uniform(0, 6)
+    ribs = (
+        (np.abs(around - 0.84) < 0.022)
+        & (np.cos(9 * angle + 22 * z + phase) > 0.62)
+        & (z > 0.35)
+        & (np.abs(angle + np.pi / 2) > 0.6)
+    )
     hu[ribs] = HU['bone']
+
     def put(what, centre, radii, *a, only=None, wobble=()):
-        box, r2 = ellipsoid(axes, centre, radii, *a, wobble=wobble); m = r2 <= 1
+        box, r2 = ellipsoid(axes, centre, radii, *a, wobble=wobble)
+        m = r2 <= 1
         hu[box][m if only is None else m & only[box]] = HU[what]
+
     for side in (-1, 1):
-        put('lung', (.5 + .19*side, .48, 1.12), (.17, .2, .30 if side > 0 else .22), only=cavity)
-        put('muscle', (.5 + .085*side, .655, .35), (.045, .05, .5)); put('muscle', (.5 + .075*side, .745, .5), (.06, .045, 9.))
-    put('bone', (.5, .68, .5), (.062, .050, 9.)); put('marrow', (.5, .68, .5), (.054, .042, 9.))
-    for k in range(8): box, r2 = ellipsoid(axes, (.5, .68, (k + .5)/8), (.06, .048, .008)); hu[box][r2 <= 1] = 90        # discs between the vertebrae
-    put('bone', (.5, .79, .5), (.012, .04, 9.)); put('bone', (.5, .735, .5), (.034, .026, 9.)); put('muscle', (.5, .735, .5), (.024, .018, 9.))
-    put('cava', (.455, .60, .5), (.030, .024, 9.), only=cavity)
-    for _ in range(44):                                                     # loops of bowel in the lower half, some with gas
-        centre = (rng.uniform(.24, .76), rng.uniform(.29, .54), rng.uniform(-.02, .34)); r = rng.uniform(.022, .042)
-        put('bowel', centre, (r*1.3, r, r*2), rng.uniform(-60, 60), only=cavity, wobble=(.006, *rng.uniform(0, 6, 4)))
-        if rng.random() < .4: put('gas', (centre[0], centre[1] - .3*r, centre[2]), (r*.8, r*.5, r), only=cavity)
+        put(
+            'lung',
+            (0.5 + 0.19 * side, 0.48, 1.12),
+            (0.17, 0.2, 0.30 if side > 0 else 0.22),
+            only=cavity,
+        )
+        put('muscle', (0.5 + 0.085 * side, 0.655, 0.35), (0.045, 0.05, 0.5))
+        put('muscle', (0.5 + 0.075 * side, 0.745, 0.5), (0.06, 0.045, 9.0))
+    put('bone', (0.5, 0.68, 0.5), (0.062, 0.050, 9.0))
+    put('marrow', (0.5, 0.68, 0.5), (0.054, 0.042, 9.0))
+    for k in range(8):
+        box, r2 = ellipsoid(axes, (0.5, 0.68, (k + 0.5) / 8), (0.06, 0.048, 0.008))
+        hu[box][r2 <= 1] = 90  # discs between the vertebrae
+    put('bone', (0.5, 0.79, 0.5), (0.012, 0.04, 9.0))
+    put('bone', (0.5, 0.735, 0.5), (0.034, 0.026, 9.0))
+    put('muscle', (0.5, 0.735, 0.5), (0.024, 0.018, 9.0))
+    put('cava', (0.455, 0.60, 0.5), (0.030, 0.024, 9.0), only=cavity)
+    for _ in range(44):  # loops of bowel in the lower half, some with gas
+        centre = (rng.uniform(0.24, 0.76), rng.uniform(0.29, 0.54), rng.uniform(-0.02, 0.34))
+        r = rng.uniform(0.022, 0.042)
+        put(
+            'bowel',
+            centre,
+            (r * 1.3, r, r * 2),
+            rng.uniform(-60, 60),
+            only=cavity,
+            wobble=(0.006, *rng.uniform(0, 6, 4)),
+        )
+        if rng.random() < 0.4:
+            put(
+                'gas',
+                (centre[0], centre[1] - 0.3 * r, centre[2]),
+                (r * 0.8, r * 0.5, r),
+                only=cavity,
+            )
     return hu, cavity
 
 # %% ../../nbs/3_data/00_phantom.ipynb #26a5b4b0
 def add_organs(
-    rng: np.random.Generator,   # where the draws come from
-    axes: tuple,                # open coordinate grids (z, y, x)
-    hu: np.ndarray,             # from `torso`; changed in place
-    cavity: np.ndarray,         # from `torso`
+    rng: np.random.Generator,  # where the draws come from
+    axes: tuple,  # open coordinate grids (z, y, x)
+    hu: np.ndarray,  # from `torso`; changed in place
+    cavity: np.ndarray,  # from `torso`
 ) -> np.ndarray:
     "Draw the eight organs into `hu`; returns their labels, uint8."
     label = np.zeros(hu.shape, np.uint8)
-    own = {o: (rng.uniform(-.012, .012, 3)*(1, 1, 1.5), rng.uniform(.9, 1.1, 3), rng.uniform(0, 6, 4)) for o in ORGANS[1:]}
+    own = {
+        o: (
+            rng.uniform(-0.012, 0.012, 3) * (1, 1, 1.5),
+            rng.uniform(0.9, 1.1, 3),
+            rng.uniform(0, 6, 4),
+        )
+        for o in ORGANS[1:]
+    }
     for organ, centre, radii, turned, lean in SHAPES:
-        move, grow, phases = own[organ]; centre = np.add(centre, move)
-        box, r2 = ellipsoid(axes, centre, np.multiply(radii, grow), turned, lean, (.002 if organ == 'aorta' else .009*min(1, radii[0]/.08), *phases))
+        move, grow, phases = own[organ]
+        centre = np.add(centre, move)
+        box, r2 = ellipsoid(
+            axes,
+            centre,
+            np.multiply(radii, grow),
+            turned,
+            lean,
+            (0.002 if organ == 'aorta' else 0.009 * min(1, radii[0] / 0.08), *phases),
+        )
         m = (r2 <= 1) & cavity[box]
-        label[box][m] = ORGANS.index(organ); hu[box][m] = HU[organ]
-        if 'kidney' in organ: hu[box][m & (r2 < .2)] = 70
-        if organ == 'stomach': hu[box][m & (axes[1][:, box[1]] < centre[1] - .35*radii[1]) & (r2 < .85)] = HU['gas']
+        label[box][m] = ORGANS.index(organ)
+        hu[box][m] = HU[organ]
+        if 'kidney' in organ:
+            hu[box][m & (r2 < 0.2)] = 70
+        if organ == 'stomach':
+            hu[box][m & (axes[1][:, box[1]] < centre[1] - 0.35 * radii[1]) & (r2 < 0.85)] = HU[
+                'gas'
+            ]
     return label
 
 # %% ../../nbs/3_data/00_phantom.ipynb #337bc62d
 def abdomen_ct(
-    seed: int=0,                  # the same seed, the same patient
-    shape: tuple=(32, 128, 128),  # (z, H, W); the field of view is VIEW whatever the shape, so (80, 512, 512) has 3 × 0.78 × 0.78 mm
-    noise: float=12.,             # standard deviation in HU
-    blur: float=.6,               # standard deviation of the in-slice blur, in pixels
+    seed: int = 0,  # the same seed, the same patient
+    shape: tuple = (
+        32,
+        128,
+        128,
+    ),  # (z, H, W); the field of view is VIEW whatever the shape, so (80, 512, 512) has 3 × 0.78 × 0.78 mm
+    noise: float = 12.0,  # standard deviation in HU
+    blur: float = 0.6,  # standard deviation of the in-slice blur, in pixels
 ) -> tuple:
     "An abdominal CT-like volume: (hu int16 (z, H, W), label uint8 with ORGANS' labels, spacing (z, y, x) in mm). Slices go upwards, rows front to back, columns from the patient's right to his left."
-    if len(shape) != 3 or min(shape[1:]) < 32 or shape[0] < 1: raise SnetError(f'A phantom abdomen cannot have the shape {tuple(shape)}; give (slices, H, W) with H and W of at least 32.')
+    if len(shape) != 3 or min(shape[1:]) < 32 or shape[0] < 1:
+        raise SnetError(
+            f'A phantom abdomen cannot have the shape {tuple(shape)}; give (slices, H, W) with H and W of at least 32.'
+        )
     rng = np.random.default_rng(seed)
-    axes = np.ogrid[tuple(slice(n) for n in shape)]; axes = tuple((((a + .5)/n - .5)/f + .5).astype(np.float32) for a, n, f in zip(axes, shape, (1., *FILL)))
+    axes = np.ogrid[tuple(slice(n) for n in shape)]
+    axes = tuple(
+        (((a + 0.5) / n - 0.5) / f + 0.5).astype(np.float32)
+        for a, n, f in zip(axes, shape, (1.0, *FILL))
+    )
     hu, cavity = torso(rng, axes)
     label = add_organs(rng, axes, hu, cavity)
-    grain = ndimage.gaussian_filter(np.pad([[1.]], 12), blur, truncate=3)    # the blur lowers the noise by this filter's norm: raise it before
-    hu += rng.standard_normal(shape, dtype=np.float32)*np.float32(noise/np.sqrt((grain**2).sum()))
-    for axis in (1, 2): hu = ndimage.gaussian_filter1d(hu, blur, axis=axis, output=np.float32, truncate=3) if blur else hu
-    return np.rint(hu).clip(-1024, 3071).astype(np.int16), label, tuple(v/n for v, n in zip(VIEW, shape))
+    grain = ndimage.gaussian_filter(
+        np.pad([[1.0]], 12), blur, truncate=3
+    )  # the blur lowers the noise by this filter's norm: raise it before
+    hu += rng.standard_normal(shape, dtype=np.float32) * np.float32(
+        noise / np.sqrt((grain**2).sum())
+    )
+    for axis in (1, 2):
+        hu = (
+            ndimage.gaussian_filter1d(hu, blur, axis=axis, output=np.float32, truncate=3)
+            if blur
+            else hu
+        )
+    return (
+        np.rint(hu).clip(-1024, 3071).astype(np.int16),
+        label,
+        tuple(v / n for v, n in zip(VIEW, shape)),
+    )
 
 # %% ../../nbs/3_data/00_phantom.ipynb #9bf27586
 def ct_affine(
-    shape: tuple,        # (z, H, W) of the volume
-    spacing: tuple,      # (z, y, x) in mm
-    tilt: float=0.,      # gantry tilt in degrees: an oblique affine
+    shape: tuple,  # (z, H, W) of the volume
+    spacing: tuple,  # (z, y, x) in mm
+    tilt: float = 0.0,  # gantry tilt in degrees: an oblique affine
 ) -> np.ndarray:
     "4×4 affine from voxel (column, row, slice) to NIfTI's patient space, with a CT's two sign flips and the origin in the middle of the volume."
     (sz, sy, sx), a = spacing, math.radians(tilt)
     turn = np.array([[1, 0, 0], [0, math.cos(a), -math.sin(a)], [0, math.sin(a), math.cos(a)]])
-    A = np.eye(4); A[:3, :3] = turn @ np.diag([-sx, -sy, sz])
-    A[:3, 3] = -A[:3, :3] @ ((np.array(shape[::-1]) - 1)/2)
+    A = np.eye(4)
+    A[:3, :3] = turn @ np.diag([-sx, -sy, sz])
+    A[:3, 3] = -A[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2)
     return A
 
 # %% ../../nbs/3_data/00_phantom.ipynb #715cb229
 def write_nifti_pair(
-    folder,                   # where to; made if missing
-    id: str,                  # the case's name, e.g. '0001'
-    image: np.ndarray,        # (z, H, W), int16 or float32
-    label: np.ndarray,        # (z, H, W), uint8
-    spacing: tuple,           # (z, y, x) in mm
-    layout: str='folder',     # 'folder' (images/ID.nii.gz, masks/ID.nii.gz) or 'synapse' (img/imgID.nii.gz, label/labelID.nii.gz, the raw set's label numbers)
-    tilt: float=0.,           # gantry tilt in degrees
+    folder,  # where to; made if missing
+    id: str,  # the case's name, e.g. '0001'
+    image: np.ndarray,  # (z, H, W), int16 or float32
+    label: np.ndarray,  # (z, H, W), uint8
+    spacing: tuple,  # (z, y, x) in mm
+    layout: str = 'folder',  # 'folder' (images/ID.nii.gz, masks/ID.nii.gz) or 'synapse' (img/imgID.nii.gz, label/labelID.nii.gz, the raw set's label numbers)
+    tilt: float = 0.0,  # gantry tilt in degrees
 ) -> tuple:
     "Write image and label as compressed NIfTI with a CT's affine: (image path, label path). Raises `SnetError` if the two differ in shape or cannot be written."
     import nibabel as nib
-    if image.shape != label.shape or image.ndim != 3: raise SnetError(f'Image {image.shape} and label {label.shape} of case {id} must have one shape (z, H, W).')
+
+    if image.shape != label.shape or image.ndim != 3:
+        raise SnetError(
+            f'Image {image.shape} and label {label.shape} of case {id} must have one shape (z, H, W).'
+        )
     if choose(layout, ('folder', 'synapse'), 'layout') == 'synapse':
         label = np.array([BTCV.get(k, 0) for k in range(256)], np.uint8)[label]
-        paths = Path(folder)/'img'/f'img{id}.nii.gz', Path(folder)/'label'/f'label{id}.nii.gz'
-    else: paths = Path(folder)/'images'/f'{id}.nii.gz', Path(folder)/'masks'/f'{id}.nii.gz'
+        paths = (
+            Path(folder) / 'img' / f'img{id}.nii.gz',
+            Path(folder) / 'label' / f'label{id}.nii.gz',
+        )
+    else:
+        paths = Path(folder) / 'images' / f'{id}.nii.gz', Path(folder) / 'masks' / f'{id}.nii.gz'
     for path, array in zip(paths, (image, label)):
-        nii = nib.Nifti1Image(np.ascontiguousarray(array.transpose(2, 1, 0)), ct_affine(array.shape, spacing, tilt))
-        nii.header.set_xyzt_units('mm', 'sec'); nii.header['descrip'] = b'synthetic phantom'
-        with atomic_path(path) as tmp: nib.save(nii, tmp)
+        nii = nib.Nifti1Image(
+            np.ascontiguousarray(array.transpose(2, 1, 0)), ct_affine(array.shape, spacing, tilt)
+        )
+        nii.header.set_xyzt_units('mm', 'sec')
+        nii.header['descrip'] = b'synthetic phantom'
+        with atomic_path(path) as tmp:
+            nib.save(nii, tmp)
     return paths

@@ -6,159 +6,286 @@
 __all__ = ['write_case', 'file_hash', 'prepare_one', 'prepare', 'remove_leftovers', 'each_case']
 
 # %% ../../nbs/3_data/20_prepare.ipynb #494f251d
-import hashlib, json, os, time
+import hashlib
+import json
+import os
+import time
 from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
-
 from ..core import SnetError, atomic_path, provenance
-from .sets.catalogue import get_dataset
 from .files import Case, stem, writing_h5
+from .sets.catalogue import get_dataset
 from .slices import scale_intensity
 from .source import DataSet, Item, read_index, write_split
 
 # %% ../../nbs/3_data/20_prepare.ipynb #48985442
 def write_case(
-    case: Case,          # scaled, or uint8
-    item: Item,          # where it came from
-    part: str,           # 'train', 'valid' or 'test'
-    out: Path,           # the prepared folder
+    case: Case,  # scaled, or uint8
+    item: Item,  # where it came from
+    part: str,  # 'train', 'valid' or 'test'
+    out: Path,  # the prepared folder
 ) -> list:
     "Write cases/ID.h5 with image, label and, where there are any, instances, spacing and affine."
-    path = out/'cases'/f'{case.id}.h5'
+    path = out / 'cases' / f'{case.id}.h5'
     with writing_h5(path) as f:
         for k, x in (('image', case.image), ('label', case.label), ('instances', case.instances)):
-            if x is not None: f.create_dataset(k, data=x, compression='gzip', compression_opts=1, shuffle=True)
+            if x is not None:
+                f.create_dataset(k, data=x, compression='gzip', compression_opts=1, shuffle=True)
         for k, v in (('spacing', case.spacing), ('affine', case.affine)):
-            if v is not None: f.attrs[k] = v
+            if v is not None:
+                f.attrs[k] = v
     return [path]
 
+
 def file_hash(
-    paths,   # files, in order
+    paths,  # files, in order
 ) -> str:
     "SHA-256 over the content of some files."
     h = hashlib.sha256()
     for p in paths:
         with open(p, 'rb') as f:
-            for block in iter(lambda: f.read(1 << 20), b''): h.update(block)
+            for block in iter(lambda: f.read(1 << 20), b''):
+                h.update(block)
     return h.hexdigest()
 
+
 def _source(item):
-    return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in (item.image, item.label) if f is not None]
+    return [
+        [f.name, f.stat().st_size, f.stat().st_mtime_ns]
+        for f in (item.image, item.label)
+        if f is not None
+    ]
+
 
 def prepare_one(
-    ds: DataSet,   # description
-    out: Path,     # the prepared folder
-    item: Item,    # one case
-    part: str,     # its part
+    ds: DataSet,  # description
+    out: Path,  # the prepared folder
+    item: Item,  # one case
+    part: str,  # its part
 ) -> tuple:
     "(id, record): what the index says about the case, or {'failed': sentence}; a full disk is {'fatal': sentence}."
     try:
         case = ds.load(item)
-        if case.label is None: raise SnetError(f'{item.image} has no mask; add it or leave the case out.')
+        if case.label is None:
+            raise SnetError(f'{item.image} has no mask; add it or leave the case out.')
         odd = sorted(set(np.unique(case.label).tolist()) - {*range(len(ds.class_names)), 255})
-        if odd: raise SnetError(f'{item.label or item.image} holds the labels {odd[:5]}, but there are {len(ds.class_names)} classes; mend the mask (255 means ignore).')
-        scale = ds.scale(item); x = scale_intensity(case.image, scale)
-        case = replace(case, image=np.rint(x*255).astype(np.uint8) if scale['kind'] == 'uint8' else x)
+        if odd:
+            raise SnetError(
+                f'{item.label or item.image} holds the labels {odd[:5]}, but there are {len(ds.class_names)} classes; mend the mask (255 means ignore).'
+            )
+        scale = ds.scale(item)
+        x = scale_intensity(case.image, scale)
+        case = replace(
+            case, image=np.rint(x * 255).astype(np.uint8) if scale['kind'] == 'uint8' else x
+        )
         files = (ds.write_ready or write_case)(case, item, part, out)
-        return item.id, dict(file=str(files[0].relative_to(out)), files=[str(f.relative_to(out)) for f in files], part=part, group=item.group, shape=list(case.image.shape),
-                             spacing=case.spacing and list(case.spacing), sha256=file_hash(files), source=_source(item))
-    except SnetError as e: return item.id, {'fatal' if isinstance(e.__cause__, OSError) and str(out) in str(e) else 'failed': str(e)}
-    except OSError as e: return item.id, {'failed': f'{item.image} cannot be read ({e.strerror}); copy it again.'}
+        return item.id, dict(
+            file=str(files[0].relative_to(out)),
+            files=[str(f.relative_to(out)) for f in files],
+            part=part,
+            group=item.group,
+            shape=list(case.image.shape),
+            spacing=case.spacing and list(case.spacing),
+            sha256=file_hash(files),
+            source=_source(item),
+        )
+    except SnetError as e:
+        return item.id, {
+            'fatal' if isinstance(e.__cause__, OSError) and str(out) in str(e) else 'failed': str(e)
+        }
+    except OSError as e:
+        return item.id, {'failed': f'{item.image} cannot be read ({e.strerror}); copy it again.'}
 
 # %% ../../nbs/3_data/20_prepare.ipynb #877d2d5e
 def prepare(
-    dataset: str,            # a name in the catalogue
-    raw,                     # the data set as it came
-    out,                     # folder to write; may hold an interrupted run of the same settings
-    split: str|None=None,    # see `DataSet.parts`
-    val: int|None=None,      # training groups held out where the split has no validation part
-    seed: int=0,             # of held-out groups and seeded splits
-    config=None,             # for 'folder': dict or path instead of the folder's dataset.json
-    jobs: int=1,             # processes
-    progress: bool=False,    # show a progress bar
+    dataset: str,  # a name in the catalogue
+    raw,  # the data set as it came
+    out,  # folder to write; may hold an interrupted run of the same settings
+    split: str | None = None,  # see `DataSet.parts`
+    val: int | None = None,  # training groups held out where the split has no validation part
+    seed: int = 0,  # of held-out groups and seeded splits
+    config=None,  # for 'folder': dict or path instead of the folder's dataset.json
+    jobs: int = 1,  # processes
+    progress: bool = False,  # show a progress bar
 ) -> dict:
     "Prepare a data set: {'written': ids, 'skipped': ids, 'failed': {id: sentence}, 'unlisted': ids, 'parts': counts}. Raises `SnetError` if nothing can be done at all."
     raw, out = Path(raw), Path(out)
-    if out.resolve() == raw.resolve(): raise SnetError(f'--out must not be the raw folder {raw} itself; choose another one.')
-    ds = get_dataset(dataset, raw, config); items = ds.items(raw)
-    parts = ds.parts(items, split, val, seed); part_of = {i.id: p for p, its in parts.items() for i in its}
-    settings = dict(dataset=ds.name, class_names=list(ds.class_names), intensity=ds.intensity, split=split, val=val, seed=seed)
-    index = _old_index(out, settings); unlisted = [i.id for i in items if i.id not in part_of]
+    if out.resolve() == raw.resolve():
+        raise SnetError(f'--out must not be the raw folder {raw} itself; choose another one.')
+    ds = get_dataset(dataset, raw, config)
+    items = ds.items(raw)
+    parts = ds.parts(items, split, val, seed)
+    part_of = {i.id: p for p, its in parts.items() for i in its}
+    settings = dict(
+        dataset=ds.name,
+        class_names=list(ds.class_names),
+        intensity=ds.intensity,
+        split=split,
+        val=val,
+        seed=seed,
+    )
+    index = _old_index(out, settings)
+    unlisted = [i.id for i in items if i.id not in part_of]
     todo, skipped = [], []
     for i in items:
-        if i.id in part_of: (skipped if _verified(index['cases'].get(i.id), i, part_of[i.id], out) else todo).append(i)
-    index['cases'] = {i.id: index['cases'][i.id] for i in skipped}; failed, fatal, last = {}, [], time.monotonic()
+        if i.id in part_of:
+            (
+                skipped if _verified(index['cases'].get(i.id), i, part_of[i.id], out) else todo
+            ).append(i)
+    index['cases'] = {i.id: index['cases'][i.id] for i in skipped}
+    failed, fatal, last = {}, [], time.monotonic()
     remove_leftovers(out)
     try:
-        for id, record in each_case(partial(prepare_one, ds, out), [(i, part_of[i.id]) for i in todo], jobs, progress, f'preparing {ds.name}', fatal):
-            if 'fatal' in record: fatal.append(record['fatal'])
-            elif 'failed' in record: failed[id] = record['failed']
-            else: index['cases'][id] = record
-            if time.monotonic() - last > 5: _write_index(out, index); last = time.monotonic()
+        for id, record in each_case(
+            partial(prepare_one, ds, out),
+            [(i, part_of[i.id]) for i in todo],
+            jobs,
+            progress,
+            f'preparing {ds.name}',
+            fatal,
+        ):
+            if 'fatal' in record:
+                fatal.append(record['fatal'])
+            elif 'failed' in record:
+                failed[id] = record['failed']
+            else:
+                index['cases'][id] = record
+            if time.monotonic() - last > 5:
+                _write_index(out, index)
+                last = time.monotonic()
     finally:
-        if index['cases']: _write_index(out, index)
-    if fatal: raise SnetError(fatal[0])
-    if not index['cases']: raise SnetError(f'none of the {len(todo)} cases could be prepared; the first: {next(iter(failed.values()), "no case is in the split")}')
+        if index['cases']:
+            _write_index(out, index)
+    if fatal:
+        raise SnetError(fatal[0])
+    if not index['cases']:
+        raise SnetError(
+            f'none of the {len(todo)} cases could be prepared; the first: {next(iter(failed.values()), "no case is in the split")}'
+        )
     _write_lists(ds, index, out, split, seed)
-    return dict(written=sorted(set(index['cases']) - {i.id for i in skipped}), skipped=[i.id for i in skipped], failed=failed, unlisted=unlisted,
-                parts={p: sum(c['part'] == p for c in index['cases'].values()) for p in ('train', 'valid', 'test')})
+    return dict(
+        written=sorted(set(index['cases']) - {i.id for i in skipped}),
+        skipped=[i.id for i in skipped],
+        failed=failed,
+        unlisted=unlisted,
+        parts={
+            p: sum(c['part'] == p for c in index['cases'].values())
+            for p in ('train', 'valid', 'test')
+        },
+    )
+
 
 def remove_leftovers(
-    out: Path,   # a prepared folder
+    out: Path,  # a prepared folder
 ):
     "Remove the hidden unfinished files of processes that have been killed (see `atomic_path`); those of a living process stay."
+
     def lives(pid):
-        try: os.kill(pid, 0); return True
-        except ProcessLookupError: return False
-        except PermissionError: return True
+        try:
+            os.kill(pid, 0)
+            return True
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+
     for f in out.rglob('.*.part.*'):
         pid = f.name.split('.')[1]
-        if pid.isdigit() and not lives(int(pid)): f.unlink(missing_ok=True)
+        if pid.isdigit() and not lives(int(pid)):
+            f.unlink(missing_ok=True)
+
 
 def each_case(
-    fn,               # what to do with a case
-    cases: list,      # arguments of `fn`, a tuple a case
-    jobs: int,        # processes
-    progress: bool,   # show a bar
-    what: str,        # its title
-    fatal: list=(),   # filled by the caller while it reads the results: what makes it pointless to go on
+    fn,  # what to do with a case
+    cases: list,  # arguments of `fn`, a tuple a case
+    jobs: int,  # processes
+    progress: bool,  # show a bar
+    what: str,  # its title
+    fatal: list = (),  # filled by the caller while it reads the results: what makes it pointless to go on
 ):
     "The results as they come, in any order; no case is begun once something is `fatal`."
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
+
     begun = takewhile(lambda a: not fatal, cases)
-    done = (fn(*a) for a in begun) if jobs == 1 else Parallel(jobs, return_as='generator_unordered', pre_dispatch='2*n_jobs')(delayed(fn)(*a) for a in begun)
+    done = (
+        (fn(*a) for a in begun)
+        if jobs == 1
+        else Parallel(jobs, return_as='generator_unordered', pre_dispatch='2*n_jobs')(
+            delayed(fn)(*a) for a in begun
+        )
+    )
     yield from tqdm(done, what, len(cases), disable=not progress, leave=False)
 
+
 def _old_index(out, settings):
-    if not (out/'index.json').is_file(): return {**settings, 'cases': {}, 'provenance': provenance()}
-    old = read_index(out); now = json.loads(json.dumps(settings))
+    if not (out / 'index.json').is_file():
+        return {**settings, 'cases': {}, 'provenance': provenance()}
+    old = read_index(out)
+    now = json.loads(json.dumps(settings))
     other = [k for k, v in now.items() if old.get(k) != v]
-    if other: raise SnetError(f'{out} holds a set prepared with another {other[0]} ({old.get(other[0])!r} instead of {now[other[0]]!r}); choose another --out, or delete that folder.')
+    if other:
+        raise SnetError(
+            f'{out} holds a set prepared with another {other[0]} ({old.get(other[0])!r} instead of {now[other[0]]!r}); choose another --out, or delete that folder.'
+        )
     return old
+
 
 def _verified(record, item, part, out):
     "Whether a case is there already, complete and from the same source."
-    try: return bool(record) and record['part'] == part and record['source'] == json.loads(json.dumps(_source(item))) and file_hash(out/f for f in record['files']) == record['sha256']
-    except (OSError, KeyError, TypeError): return False
+    try:
+        return (
+            bool(record)
+            and record['part'] == part
+            and record['source'] == json.loads(json.dumps(_source(item)))
+            and file_hash(out / f for f in record['files']) == record['sha256']
+        )
+    except (OSError, KeyError, TypeError):
+        return False
+
 
 def _write_index(out, index):
     "One case a line, written as it comes: the text of all cases is never in memory."
-    text = partial(json.dumps, ensure_ascii=False); rest = {k: v for k, v in index.items() if k != 'cases'}
-    with atomic_path(out/'index.json') as tmp, open(tmp, 'w', encoding='utf-8') as f:
-        f.write(text(rest)[:-1] + ', "cases": {'); f.writelines(f'{"," if n else ""}\n{text(i)}: {text(c)}' for n, (i, c) in enumerate(index['cases'].items())); f.write('\n}}\n')
+    text = partial(json.dumps, ensure_ascii=False)
+    rest = {k: v for k, v in index.items() if k != 'cases'}
+    with atomic_path(out / 'index.json') as tmp, open(tmp, 'w', encoding='utf-8') as f:
+        f.write(text(rest)[:-1] + ', "cases": {')
+        f.writelines(
+            f'{"," if n else ""}\n{text(i)}: {text(c)}'
+            for n, (i, c) in enumerate(index['cases'].items())
+        )
+        f.write('\n}}\n')
+
 
 def _write_lists(ds, index, out, split, seed):
     "The split as our text file, and as the lists that other projects' loaders read."
-    by = {p: sorted(i for i, c in index['cases'].items() if c['part'] == p) for p in ('train', 'valid', 'test')}
-    source = ds.sources.get(split or next(iter(ds.sources), ''), f'{ds.title}: split {split or "by default"}, seed {seed}, written by snet prepare.')
+    by = {
+        p: sorted(i for i, c in index['cases'].items() if c['part'] == p)
+        for p in ('train', 'valid', 'test')
+    }
+    source = ds.sources.get(
+        split or next(iter(ds.sources), ''),
+        f'{ds.title}: split {split or "by default"}, seed {seed}, written by snet prepare.',
+    )
     texts = {'splits/cases.txt': write_split(by, source)}
-    lines = lambda ids: ''.join(f'{i}\n' for i in ids); cut = lambda i: [stem(f) for f in index['cases'][i]['files'] if '_slice' in f]
-    if ds.name == 'synapse': texts |= {'lists/lists_Synapse/train.txt': lines(s for i in by['train'] for s in cut(i)), 'lists/lists_Synapse/test_vol.txt': lines(by['test'])}
-    if ds.name == 'acdc': texts |= {'train_slices.list': lines(s for i in by['train'] for s in cut(i)), 'train.list': lines(by['train']), 'val.list': lines(by['valid']), 'test.list': lines(by['test'])}
+    lines = lambda ids: ''.join(f'{i}\n' for i in ids)
+    cut = lambda i: [stem(f) for f in index['cases'][i]['files'] if '_slice' in f]
+    if ds.name == 'synapse':
+        texts |= {
+            'lists/lists_Synapse/train.txt': lines(s for i in by['train'] for s in cut(i)),
+            'lists/lists_Synapse/test_vol.txt': lines(by['test']),
+        }
+    if ds.name == 'acdc':
+        texts |= {
+            'train_slices.list': lines(s for i in by['train'] for s in cut(i)),
+            'train.list': lines(by['train']),
+            'val.list': lines(by['valid']),
+            'test.list': lines(by['test']),
+        }
     for name, text in texts.items():
-        with atomic_path(out/name) as tmp: tmp.write_text(text, encoding='utf-8')
+        with atomic_path(out / name) as tmp:
+            tmp.write_text(text, encoding='utf-8')

@@ -7,6 +7,7 @@ __all__ = ['scale_intensity', 'resize_images', 'resize_labels', 'Slices', 'case_
 
 # %% ../../nbs/3_data/02_slices.ipynb #dataslices2
 from collections import Counter
+
 import numpy as np
 import torch
 from scipy import ndimage
@@ -15,173 +16,279 @@ from .files import Case
 
 # %% ../../nbs/3_data/02_slices.ipynb #fe653f98
 def scale_intensity(
-    x: np.ndarray,   # one volume, any shape
-    how: dict,       # {'kind': 'window', 'lo': -125, 'hi': 275}, {'kind': 'percentile', 'lo': 0.5, 'hi': 99.5}, {'kind': 'uint8'} or {'kind': 'none'}
+    x: np.ndarray,  # one volume, any shape
+    how: dict,  # {'kind': 'window', 'lo': -125, 'hi': 275}, {'kind': 'percentile', 'lo': 0.5, 'hi': 99.5}, {'kind': 'uint8'} or {'kind': 'none'}
 ) -> np.ndarray:
     "float32 in [0, 1]; what is not finite counts as the smallest value. A constant volume becomes 0. Raises `SnetError` where the numbers do not fit the kind."
     kind = choose(how['kind'], ('window', 'percentile', 'uint8', 'none'), 'intensity scale')
-    x = np.asarray(x, np.float32); ok = np.isfinite(x)
-    if not ok.all(): x = np.where(ok, x, x[ok].min() if ok.any() else np.float32(0))
-    lo, hi = {'window': lambda: (how['lo'], how['hi']), 'percentile': lambda: np.percentile(x, (how['lo'], how['hi'])),
-              'uint8': lambda: (0, 255), 'none': lambda: (0, 1)}[kind]()
-    if kind in ('uint8', 'none') and x.size and (x.min() < lo - .01*hi or x.max() > 1.01*hi):
-        raise SnetError(f'the image holds values from {x.min():g} to {x.max():g} where {lo} to {hi} were announced; use {{"kind": "percentile", "lo": 0.5, "hi": 99.5}} or give a window.')
-    if not hi > lo: return np.zeros_like(x)
-    y = x - np.float32(lo); y /= np.float32(hi - lo)
+    x = np.asarray(x, np.float32)
+    ok = np.isfinite(x)
+    if not ok.all():
+        x = np.where(ok, x, x[ok].min() if ok.any() else np.float32(0))
+    lo, hi = {
+        'window': lambda: (how['lo'], how['hi']),
+        'percentile': lambda: np.percentile(x, (how['lo'], how['hi'])),
+        'uint8': lambda: (0, 255),
+        'none': lambda: (0, 1),
+    }[kind]()
+    if kind in ('uint8', 'none') and x.size and (x.min() < lo - 0.01 * hi or x.max() > 1.01 * hi):
+        raise SnetError(
+            f'the image holds values from {x.min():g} to {x.max():g} where {lo} to {hi} were announced; use {{"kind": "percentile", "lo": 0.5, "hi": 99.5}} or give a window.'
+        )
+    if not hi > lo:
+        return np.zeros_like(x)
+    y = x - np.float32(lo)
+    y /= np.float32(hi - lo)
     return np.clip(y, 0, 1, out=y)
 
 # %% ../../nbs/3_data/02_slices.ipynb #4ddd102a
 def resize_images(
-    x: np.ndarray,        # (n, H, W) or (n, H, W, c), float
-    size: tuple,          # (H, W) wanted
-    how: str='bilinear',  # 'bilinear' (antialiased) or 'published' (spline of order 3, may overshoot)
+    x: np.ndarray,  # (n, H, W) or (n, H, W, c), float
+    size: tuple,  # (H, W) wanted
+    how: str = 'bilinear',  # 'bilinear' (antialiased) or 'published' (spline of order 3, may overshoot)
 ) -> np.ndarray:
     "Images of one size as float32. Returns `x` itself if the size is right already."
-    if x.shape[1:3] == tuple(size): return np.asarray(x, np.float32)
+    if x.shape[1:3] == tuple(size):
+        return np.asarray(x, np.float32)
     if choose(how, ('bilinear', 'published'), 'way to resize') == 'published':
-        factor = (size[0]/x.shape[1], size[1]/x.shape[2]) + (1,)*(x.ndim - 3)
+        factor = (size[0] / x.shape[1], size[1] / x.shape[2]) + (1,) * (x.ndim - 3)
         return np.stack([ndimage.zoom(s, factor, order=3) for s in np.asarray(x, np.float32)])
     t = torch.from_numpy(np.ascontiguousarray(x, np.float32))
     t = t.movedim(-1, 1) if x.ndim == 4 else t[:, None]
     t = torch.nn.functional.interpolate(t, tuple(size), mode='bilinear', antialias=True)
     return (t.movedim(1, -1) if x.ndim == 4 else t[:, 0]).numpy()
 
+
 def resize_labels(
-    y: np.ndarray,        # (n, H, W) integers
-    size: tuple,          # (H, W) wanted
-    how: str='bilinear',  # what the images were resized with: the grids agree
+    y: np.ndarray,  # (n, H, W) integers
+    size: tuple,  # (H, W) wanted
+    how: str = 'bilinear',  # what the images were resized with: the grids agree
 ) -> np.ndarray:
     "Masks of one size; every value existed before. Returns `y` itself if the size is right already."
-    if y.shape[1:] == tuple(size): return y
+    if y.shape[1:] == tuple(size):
+        return y
     if choose(how, ('bilinear', 'published'), 'way to resize') == 'published':
-        return np.stack([ndimage.zoom(s, (size[0]/y.shape[1], size[1]/y.shape[2]), order=0) for s in y])
-    rows, cols = (((np.arange(n) + .5)*m/n).astype(int) for n, m in zip(size, y.shape[1:]))   # pixel centres, as in the bilinear grid
+        return np.stack(
+            [ndimage.zoom(s, (size[0] / y.shape[1], size[1] / y.shape[2]), order=0) for s in y]
+        )
+    rows, cols = (
+        ((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(size, y.shape[1:])
+    )  # pixel centres, as in the bilinear grid
     return y[:, rows][:, :, cols]
 
 # %% ../../nbs/3_data/02_slices.ipynb #74d20f7b
 class Slices:
     "A map-style data set of 2-D slices of one size, in memory or memory-mapped."
-    def __init__(self,
-        images,              # (n, H, W) or (n, H, W, c): uint8, or float in [0, 1]
-        labels,              # (n, H, W) uint8
-        case_ids,            # n strings: which case each slice is from
-        class_names,         # names of the classes, [0] is 'background'
+
+    def __init__(
+        self,
+        images,  # (n, H, W) or (n, H, W, c): uint8, or float in [0, 1]
+        labels,  # (n, H, W) uint8
+        case_ids,  # n strings: which case each slice is from
+        class_names,  # names of the classes, [0] is 'background'
     ):
-        if not len(images) == len(labels) == len(case_ids) or images.shape[:3] != labels.shape: raise SnetError(f'{images.shape} images, {labels.shape} labels and {len(case_ids)} case ids do not fit; give one label and one id per image.')
-        self.images, self.labels, self.case_ids, self.class_names = images, labels, list(case_ids), tuple(class_names)
+        if not len(images) == len(labels) == len(case_ids) or images.shape[:3] != labels.shape:
+            raise SnetError(
+                f'{images.shape} images, {labels.shape} labels and {len(case_ids)} case ids do not fit; give one label and one id per image.'
+            )
+        self.images, self.labels, self.case_ids, self.class_names = (
+            images,
+            labels,
+            list(case_ids),
+            tuple(class_names),
+        )
 
-    reopen = None   # a call that opens these slices again, if they lie in files
-    def __reduce_ex__(self, protocol): return (self.reopen, ()) if self.reopen else super().__reduce_ex__(protocol)   # a process that reads is handed the name of a file, not its bytes
+    reopen = None  # a call that opens these slices again, if they lie in files
+
+    def __reduce_ex__(self, protocol):
+        return (
+            (self.reopen, ()) if self.reopen else super().__reduce_ex__(protocol)
+        )  # a process that reads is handed the name of a file, not its bytes
 
     @property
-    def c_in(self) -> int: return 1 if self.images.ndim == 3 else self.images.shape[-1]
-    @property
-    def n_out(self) -> int: return len(self.class_names)
-    def __len__(self): return len(self.images)
+    def c_in(self) -> int:
+        return 1 if self.images.ndim == 3 else self.images.shape[-1]
 
-    def batch(self,
-        idx,   # indices of slices
+    @property
+    def n_out(self) -> int:
+        return len(self.class_names)
+
+    def __len__(self):
+        return len(self.images)
+
+    def batch(
+        self,
+        idx,  # indices of slices
     ) -> tuple:
         "(x float32 (b, c, H, W), y int64 (b, H, W)) of several slices at once."
-        idx = list(idx); x = torch.from_numpy(np.asarray(self.images[idx])); y = torch.from_numpy(np.asarray(self.labels[idx])).long()   # a list of indices copies out of the map
-        x = x.float()/255 if x.dtype == torch.uint8 else x.float()
+        idx = list(idx)
+        x = torch.from_numpy(np.asarray(self.images[idx]))
+        y = torch.from_numpy(
+            np.asarray(self.labels[idx])
+        ).long()  # a list of indices copies out of the map
+        x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
         return (x.movedim(-1, 1).contiguous() if x.ndim == 4 else x[:, None]), y
 
-    def __getitem__(self, i): x, y = self.batch([i]); return x[0], y[0]
+    def __getitem__(self, i):
+        x, y = self.batch([i])
+        return x[0], y[0]
 
     def places(self, keep) -> list:
         "Indices of the slices that `select` keeps."
-        keep = list(keep); names = set(k for k in keep if isinstance(k, str))
-        return [i for i, c in enumerate(self.case_ids) if c in names] if names else [int(k) for k in keep]
+        keep = list(keep)
+        names = set(k for k in keep if isinstance(k, str))
+        return (
+            [i for i, c in enumerate(self.case_ids) if c in names]
+            if names
+            else [int(k) for k in keep]
+        )
 
-    def select(self,
-        keep,   # case ids to keep, or a list of indices
+    def select(
+        self,
+        keep,  # case ids to keep, or a list of indices
     ) -> 'Slices':
         "The slices of some cases, or those at some indices."
         idx = self.places(keep)
-        return Slices(self.images[idx], self.labels[idx], [self.case_ids[i] for i in idx], self.class_names)
+        return Slices(
+            self.images[idx], self.labels[idx], [self.case_ids[i] for i in idx], self.class_names
+        )
 
     @classmethod
-    def from_cases(cls,
-        cases,                    # `Case`s with labels, any iterable
-        class_names,              # names of the classes, [0] is 'background'
-        intensity: dict,          # see `scale_intensity`; with kind 'uint8' the slices stay 8-bit, a quarter of the memory
-        size: tuple|None=None,    # (H, W); None needs all cases to have one size
-        resize: str='bilinear',   # or 'published', see `resize_images`
+    def from_cases(
+        cls,
+        cases,  # `Case`s with labels, any iterable
+        class_names,  # names of the classes, [0] is 'background'
+        intensity: dict,  # see `scale_intensity`; with kind 'uint8' the slices stay 8-bit, a quarter of the memory
+        size: tuple | None = None,  # (H, W); None needs all cases to have one size
+        resize: str = 'bilinear',  # or 'published', see `resize_images`
     ) -> 'Slices':
         "Scale every case, resize, and stack. Raises `SnetError` if sizes differ and none is given, or a label has no name."
-        return cls.stack([case_slices(c, class_names, intensity, size, resize) for c in cases], class_names)
+        return cls.stack(
+            [case_slices(c, class_names, intensity, size, resize) for c in cases], class_names
+        )
 
     @classmethod
-    def stack(cls,
-        parts,             # what `case_slices` gave for each case
-        class_names,       # names of the classes
-        mixed: bool=False, # let sizes differ: then `MixedSlices`
+    def stack(
+        cls,
+        parts,  # what `case_slices` gave for each case
+        class_names,  # names of the classes
+        mixed: bool = False,  # let sizes differ: then `MixedSlices`
     ) -> 'Slices':
         "All slices of several cases. Raises `SnetError` if there are none or their sizes differ and may not."
         parts = list(parts)
-        if not parts: raise SnetError('there is no case to make slices from; check the folder and the split.')
+        if not parts:
+            raise SnetError('there is no case to make slices from; check the folder and the split.')
         shapes, ids = Counter(x.shape[1:] for x, _, _ in parts), [i for p in parts for i in p[2]]
-        if len(shapes) == 1: return cls(*(np.concatenate([p[i] for p in parts]) for i in (0, 1)), ids, class_names)
-        if not mixed: raise SnetError(f'the cases have different sizes {sorted(shapes)[:4]}; give size=(224, 224) or another one.')
+        if len(shapes) == 1:
+            return cls(*(np.concatenate([p[i] for p in parts]) for i in (0, 1)), ids, class_names)
+        if not mixed:
+            raise SnetError(
+                f'the cases have different sizes {sorted(shapes)[:4]}; give size=(224, 224) or another one.'
+            )
         return MixedSlices(*([a for p in parts for a in p[i]] for i in (0, 1)), ids, class_names)
 
+
 def case_slices(
-    case: Case,              # with a label
-    class_names,             # [0] is 'background'
-    intensity: dict,         # see `scale_intensity`
-    size: tuple|None=None,   # (H, W) or None
-    resize: str='bilinear',  # see `resize_images`
+    case: Case,  # with a label
+    class_names,  # [0] is 'background'
+    intensity: dict,  # see `scale_intensity`
+    size: tuple | None = None,  # (H, W) or None
+    resize: str = 'bilinear',  # see `resize_images`
 ) -> tuple:
     "(images, labels, ids) of one case, ready to be stacked. Raises `SnetError` for a case without a label or with labels that have no name."
-    if case.label is None: raise SnetError(f'{case.id} has no mask, so nothing can be learnt from it; add the mask or leave the case out.')
-    odd = sorted(set(np.flatnonzero(np.bincount(case.label.ravel())).tolist()) - {*range(len(class_names)), 255})
-    if odd: raise SnetError(f'{case.id} holds the labels {odd[:5]}, but there are {len(class_names)} classes {tuple(class_names)}; map them in dataset.json or mend the mask (255 means ignore).')
-    x = scale_intensity(case.image, intensity); y = case.label
-    if size is not None: x, y = resize_images(x, size, resize), resize_labels(y, size, resize)
-    return (np.rint(np.clip(x, 0, 1)*255).astype(np.uint8) if intensity['kind'] == 'uint8' else x), y, [case.id]*len(x)
+    if case.label is None:
+        raise SnetError(
+            f'{case.id} has no mask, so nothing can be learnt from it; add the mask or leave the case out.'
+        )
+    odd = sorted(
+        set(np.flatnonzero(np.bincount(case.label.ravel())).tolist())
+        - {*range(len(class_names)), 255}
+    )
+    if odd:
+        raise SnetError(
+            f'{case.id} holds the labels {odd[:5]}, but there are {len(class_names)} classes {tuple(class_names)}; map them in dataset.json or mend the mask (255 means ignore).'
+        )
+    x = scale_intensity(case.image, intensity)
+    y = case.label
+    if size is not None:
+        x, y = resize_images(x, size, resize), resize_labels(y, size, resize)
+    return (
+        (np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8) if intensity['kind'] == 'uint8' else x),
+        y,
+        [case.id] * len(x),
+    )
 
 # %% ../../nbs/3_data/02_slices.ipynb #5d558bb9
 def cut_window(
-    a: np.ndarray,   # (H, W) or (H, W, c)
-    size: tuple,     # (height, width) of the window
-    corner: tuple,   # where it lies: (row, column) as shares of the room there is, 0 to 1
-    fill: int,       # around a smaller image
+    a: np.ndarray,  # (H, W) or (H, W, c)
+    size: tuple,  # (height, width) of the window
+    corner: tuple,  # where it lies: (row, column) as shares of the room there is, 0 to 1
+    fill: int,  # around a smaller image
 ) -> np.ndarray:
     "A window of an image, padded evenly where the image is smaller."
-    room = [max(n - m, 0) for n, m in zip(a.shape, size)]; y, x = (min(int(c*(r + 1)), r) for c, r in zip(corner, room))
-    part = a[y:y + size[0], x:x + size[1]]; out = np.full((*size, *a.shape[2:]), fill, a.dtype)
-    top, left = (size[0] - part.shape[0])//2, (size[1] - part.shape[1])//2
-    out[top:top + part.shape[0], left:left + part.shape[1]] = part
+    room = [max(n - m, 0) for n, m in zip(a.shape, size)]
+    y, x = (min(int(c * (r + 1)), r) for c, r in zip(corner, room))
+    part = a[y : y + size[0], x : x + size[1]]
+    out = np.full((*size, *a.shape[2:]), fill, a.dtype)
+    top, left = (size[0] - part.shape[0]) // 2, (size[1] - part.shape[1]) // 2
+    out[top : top + part.shape[0], left : left + part.shape[1]] = part
     return out
+
 
 class MixedSlices(Slices):
     "A map-style data set of 2-D slices of several sizes; a batch is a window of each."
-    def __init__(self,
-        images: list,        # n arrays (H, W) or (H, W, c): uint8, or float in [0, 1]; perhaps memory-mapped
-        labels: list,        # n arrays (H, W), uint8
-        case_ids,            # n strings
-        class_names,         # names of the classes, [0] is 'background'
+
+    def __init__(
+        self,
+        images: list,  # n arrays (H, W) or (H, W, c): uint8, or float in [0, 1]; perhaps memory-mapped
+        labels: list,  # n arrays (H, W), uint8
+        case_ids,  # n strings
+        class_names,  # names of the classes, [0] is 'background'
     ):
-        if not len(images) == len(labels) == len(case_ids) or any(a.shape[:2] != b.shape for a, b in zip(images, labels)): raise SnetError(f'{len(images)} images, {len(labels)} labels and {len(case_ids)} case ids do not fit; give one label of the same size and one id per image.')
-        self.images, self.labels, self.case_ids, self.class_names = images, labels, list(case_ids), tuple(class_names)
+        if not len(images) == len(labels) == len(case_ids) or any(
+            a.shape[:2] != b.shape for a, b in zip(images, labels)
+        ):
+            raise SnetError(
+                f'{len(images)} images, {len(labels)} labels and {len(case_ids)} case ids do not fit; give one label of the same size and one id per image.'
+            )
+        self.images, self.labels, self.case_ids, self.class_names = (
+            images,
+            labels,
+            list(case_ids),
+            tuple(class_names),
+        )
 
     @property
-    def c_in(self) -> int: return 1 if self.images[0].ndim == 2 else self.images[0].shape[-1]
+    def c_in(self) -> int:
+        return 1 if self.images[0].ndim == 2 else self.images[0].shape[-1]
 
-    def batch(self,
-        idx,           # indices of slices
-        window=None,   # (height, width); None: the whole images, padded to the largest of this batch
+    def batch(
+        self,
+        idx,  # indices of slices
+        window=None,  # (height, width); None: the whole images, padded to the largest of this batch
         corners=None,  # (row, column) of each window, see `cut_window`; None: in the middle
     ) -> tuple:
         "(x float32 (b, c, h, w), y int64 (b, h, w)) of a window of each slice; pixels outside an image are 0 and labelled 255."
-        idx = list(idx); window = window or tuple(max(self.labels[i].shape[d] for i in idx) for d in (0, 1)); corners = [(.5, .5)]*len(idx) if corners is None else corners
-        cut = lambda of, fill: np.stack([cut_window(of[i], window, c, fill) for i, c in zip(idx, corners)])
-        return Slices(cut(self.images, 0), cut(self.labels, 255), [''] * len(idx), self.class_names).batch(range(len(idx)))
+        idx = list(idx)
+        window = window or tuple(max(self.labels[i].shape[d] for i in idx) for d in (0, 1))
+        corners = [(0.5, 0.5)] * len(idx) if corners is None else corners
 
-    def select(self,
-        keep,   # case ids to keep, or a list of indices
+        def cut(of, fill):
+            return np.stack([cut_window(of[i], window, c, fill) for i, c in zip(idx, corners)])
+
+        return Slices(
+            cut(self.images, 0), cut(self.labels, 255), [''] * len(idx), self.class_names
+        ).batch(range(len(idx)))
+
+    def select(
+        self,
+        keep,  # case ids to keep, or a list of indices
     ) -> 'MixedSlices':
         "The slices of some cases, or those at some indices."
         idx = self.places(keep)
-        return MixedSlices([self.images[i] for i in idx], [self.labels[i] for i in idx], [self.case_ids[i] for i in idx], self.class_names)
+        return MixedSlices(
+            [self.images[i] for i in idx],
+            [self.labels[i] for i in idx],
+            [self.case_ids[i] for i in idx],
+            self.class_names,
+        )

@@ -7,13 +7,14 @@ __all__ = ['SLICE', 'Item', 'files_in', 'inside', 'draw_groups', 'hold_out', 'wr
            'read_volume', 'DataSet', 'read_index', 'index_items']
 
 # %% ../../nbs/3_data/03_source.ipynb #1ae24087
-import glob, json, re
+import glob
+import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-
 from ..core import SnetError, choose
 from .files import Case, read_case, stem
 
@@ -21,182 +22,304 @@ from .files import Case, read_case, stem
 @dataclass(frozen=True, slots=True)
 class Item:
     "One case on disk, not read yet."
-    id: str                       # unique within the data set, also a safe file name
-    image: Path | None = None     # None for data made by code
-    label: Path | None = None     # None if the image file holds it too
-    group: str = ''               # patient, centre or sequence; '' means the case itself
-    part: str | None = None       # 'train', 'valid' or 'test' where the layout itself says so
-    ready: bool = False           # True if labels and intensities are already mapped (a prepared set)
-    frame: int = 0                # ACDC: which frame of the beat; 0 elsewhere
+
+    id: str  # unique within the data set, also a safe file name
+    image: Path | None = None  # None for data made by code
+    label: Path | None = None  # None if the image file holds it too
+    group: str = ''  # patient, centre or sequence; '' means the case itself
+    part: str | None = None  # 'train', 'valid' or 'test' where the layout itself says so
+    ready: bool = False  # True if labels and intensities are already mapped (a prepared set)
+    frame: int = 0  # ACDC: which frame of the beat; 0 elsewhere
 
     @property
-    def unit(self) -> str: return self.group or self.id
+    def unit(self) -> str:
+        return self.group or self.id
 
 # %% ../../nbs/3_data/03_source.ipynb #5c27c8b2
 def files_in(
-    folder,             # where to look; a link to the folder itself is fine
-    endings: tuple,     # e.g. ('.nii.gz', '.nii'), lower case
-    deep: bool=False,   # look into subfolders too
+    folder,  # where to look; a link to the folder itself is fine
+    endings: tuple,  # e.g. ('.nii.gz', '.nii'), lower case
+    deep: bool = False,  # look into subfolders too
 ) -> list:
     "Sorted files with one of these endings. Raises `SnetError` if the folder is missing."
     folder = Path(folder)
-    if not folder.is_dir(): raise SnetError(f'{folder} is not a folder; give the folder the data set was unpacked into.')
+    if not folder.is_dir():
+        raise SnetError(
+            f'{folder} is not a folder; give the folder the data set was unpacked into.'
+        )
     found = (folder.rglob if deep else folder.glob)('*')
-    return sorted(f for f in found if f.name.lower().endswith(endings) and not f.name.startswith('.') and (f.is_file() or f.is_symlink()))
+    return sorted(
+        f
+        for f in found
+        if f.name.lower().endswith(endings)
+        and not f.name.startswith('.')
+        and (f.is_file() or f.is_symlink())
+    )
+
 
 def inside(
-    path,    # a file of the data set
-    root,    # the data set's folder
+    path,  # a file of the data set
+    root,  # the data set's folder
 ) -> Path:
     "`path` if it really lies in `root`. Raises `SnetError` for a link that leads outside."
     real = Path(path).resolve()
-    if not real.is_relative_to(Path(root).resolve()): raise SnetError(f'{path} is a link that leads outside {root}; copy the file into the folder, or give the folder it really lies in.')
+    if not real.is_relative_to(Path(root).resolve()):
+        raise SnetError(
+            f'{path} is a link that leads outside {root}; copy the file into the folder, or give the folder it really lies in.'
+        )
     return Path(path)
 
 # %% ../../nbs/3_data/03_source.ipynb #885ec504
 def draw_groups(
-    groups,            # names, any iterable
-    share: tuple,      # e.g. (0.7, 0.1, 0.2) for train, valid, test; the rest after rounding goes to train
-    seed: int=0,       # the same seed and names, the same split
+    groups,  # names, any iterable
+    share: tuple,  # e.g. (0.7, 0.1, 0.2) for train, valid, test; the rest after rounding goes to train
+    seed: int = 0,  # the same seed and names, the same split
 ) -> dict:
     "A seeded split of groups: {'train': names, 'valid': names, 'test': names}. Each part with a share gets at least one group if there are enough."
-    names = sorted(set(groups)); names = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
-    n = [max(round(s*len(names)), 1 if s and len(names) >= 3 else 0) for s in share[1:]]
-    return dict(valid=sorted(names[:n[0]]), test=sorted(names[n[0]:sum(n)]), train=sorted(names[sum(n):]))
+    names = sorted(set(groups))
+    names = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    n = [max(round(s * len(names)), 1 if s and len(names) >= 3 else 0) for s in share[1:]]
+    return dict(
+        valid=sorted(names[: n[0]]),
+        test=sorted(names[n[0] : sum(n)]),
+        train=sorted(names[sum(n) :]),
+    )
+
 
 def hold_out(
-    split: dict,      # {'train': …, 'test': …}, groups
-    val: int,         # how many training groups to keep for choosing the checkpoint
-    seed: int=0,      # which ones
+    split: dict,  # {'train': …, 'test': …}, groups
+    val: int,  # how many training groups to keep for choosing the checkpoint
+    seed: int = 0,  # which ones
 ) -> dict:
     "The same split with `val` groups moved from train to valid. Raises `SnetError` if training would be left with none."
     train = sorted(split['train'])
-    if val >= len(train): raise SnetError(f'holding out {val} of {len(train)} training groups leaves none to train on; choose a smaller val.')
+    if val >= len(train):
+        raise SnetError(
+            f'holding out {val} of {len(train)} training groups leaves none to train on; choose a smaller val.'
+        )
     held = {train[i] for i in np.random.default_rng(seed).permutation(len(train))[:val]}
-    return {**split, 'train': [g for g in train if g not in held], 'valid': sorted({*split.get('valid', ()), *held})}
+    return {
+        **split,
+        'train': [g for g in train if g not in held],
+        'valid': sorted({*split.get('valid', ()), *held}),
+    }
 
 # %% ../../nbs/3_data/03_source.ipynb #5bda9cb5
 def write_split(
-    split: dict,    # {part: ids}
-    source: str,    # where it comes from, one or more lines
+    split: dict,  # {part: ids}
+    source: str,  # where it comes from, one or more lines
 ) -> str:
     "The text of a split file."
-    return ''.join(f'# {line}\n' for line in source.splitlines()) + ''.join(f'\n[{p}]\n' + ''.join(f'{i}\n' for i in ids) for p, ids in split.items())
+    return ''.join(f'# {line}\n' for line in source.splitlines()) + ''.join(
+        f'\n[{p}]\n' + ''.join(f'{i}\n' for i in ids) for p, ids in split.items()
+    )
+
 
 def read_split(
-    path,    # a file as `write_split` makes it
+    path,  # a file as `write_split` makes it
 ) -> dict:
     "{part: ids}. Raises `SnetError` for a file with ids before any heading, or one id in two parts."
     split, part = {}, None
-    try: lines = Path(path).read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as e: raise SnetError(f'{path} cannot be read as a split; it should be text with [train], [valid] and [test] headings and one id a line.') from e
+    try:
+        lines = Path(path).read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise SnetError(
+            f'{path} cannot be read as a split; it should be text with [train], [valid] and [test] headings and one id a line.'
+        ) from e
     for line in map(str.strip, lines):
-        if line.startswith('[') and line.endswith(']'): part = choose(line[1:-1], ('train', 'valid', 'test'), 'part'); split.setdefault(part, [])
+        if line.startswith('[') and line.endswith(']'):
+            part = choose(line[1:-1], ('train', 'valid', 'test'), 'part')
+            split.setdefault(part, [])
         elif line and not line.startswith('#'):
-            if part is None: raise SnetError(f'{path} lists {line!r} before any heading; put [train], [valid] or [test] above it.')
-            if any(line in ids for ids in split.values()): raise SnetError(f'{path} lists {line!r} twice; a case may be in one part only.')
+            if part is None:
+                raise SnetError(
+                    f'{path} lists {line!r} before any heading; put [train], [valid] or [test] above it.'
+                )
+            if any(line in ids for ids in split.values()):
+                raise SnetError(f'{path} lists {line!r} twice; a case may be in one part only.')
             split[part].append(line)
     return split
 
 # %% ../../nbs/3_data/03_source.ipynb #69346a12
-SLICE = re.compile(r'^(?P<case>.+?)_slice_?(?P<n>\d+)$')   # ACDC writes _slice_1, TransUNet _slice001
+SLICE = re.compile(
+    r'^(?P<case>.+?)_slice_?(?P<n>\d+)$'
+)  # ACDC writes _slice_1, TransUNet _slice001
+
 
 def slice_files(
-    files,   # paths of which some are slices
+    files,  # paths of which some are slices
 ) -> dict:
     "{case: its slice files in order} of those that are slices."
     cases = {}
     for f in files:
-        if m := SLICE.match(stem(f)): cases.setdefault(m['case'], []).append((int(m['n']), f))
+        if m := SLICE.match(stem(f)):
+            cases.setdefault(m['case'], []).append((int(m['n']), f))
     return {c: [f for _, f in sorted(fs)] for c, fs in cases.items()}
 
+
 def read_volume(
-    image,        # a volume, or its first slice
-    label=None,   # its mask, where that is another file
+    image,  # a volume, or its first slice
+    label=None,  # its mask, where that is another file
 ) -> Case:
     "A case from one file, or from all its slices. Raises `SnetError` if a slice is missing or of another size."
     m = SLICE.match(stem(image))
-    if not m: return read_case(image, label)
-    files = slice_files(sorted(Path(image).parent.glob(f'{glob.escape(m["case"])}_slice*')))[m['case']]
+    if not m:
+        return read_case(image, label)
+    files = slice_files(sorted(Path(image).parent.glob(f'{glob.escape(m["case"])}_slice*')))[
+        m['case']
+    ]
     numbers = [int(SLICE.match(stem(f))['n']) for f in files]
     gone = sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers))
-    if gone: raise SnetError(f'{m["case"]} lacks the slices {gone[:5]} in {Path(image).parent}; copy or prepare them again.')
+    if gone:
+        raise SnetError(
+            f'{m["case"]} lacks the slices {gone[:5]} in {Path(image).parent}; copy or prepare them again.'
+        )
     slices = [read_case(f) for f in files]
-    if len({s.image.shape for s in slices}) > 1 or any(s.label is None for s in slices): raise SnetError(f'the slices of {m["case"]} in {Path(image).parent} differ in size or lack labels; prepare them again.')
-    return replace(slices[0], id=m['case'], image=np.concatenate([s.image for s in slices]), label=np.concatenate([s.label for s in slices]))
+    if len({s.image.shape for s in slices}) > 1 or any(s.label is None for s in slices):
+        raise SnetError(
+            f'the slices of {m["case"]} in {Path(image).parent} differ in size or lack labels; prepare them again.'
+        )
+    return replace(
+        slices[0],
+        id=m['case'],
+        image=np.concatenate([s.image for s in slices]),
+        label=np.concatenate([s.label for s in slices]),
+    )
 
 # %% ../../nbs/3_data/03_source.ipynb #68b1ea82
 @dataclass(frozen=True)
 class DataSet:
     "Everything snetlib knows about one data set."
-    name: str                              # as typed on the command line
-    title: str                             # one line for people
-    class_names: tuple                     # [0] is 'background'
-    intensity: dict                        # see `snetlib.data.slices.scale_intensity`
-    licence: str                           # short name and what it allows
-    where: str                             # how to get it
-    layout: str                            # the raw layout, for people
-    find: Callable                         # root -> [Item], raw or prepared by others
-    read: Callable = None                  # Item -> Case with mapped labels; None for plain `read_case`
-    write_ready: Callable | None = None    # (case, item, part, out) -> files in the layout other projects read; None writes cases/ID.h5
-    write_phantom: Callable | None = None  # (root, n, seed): a made-up data set in the raw layout
-    splits: dict = field(default_factory=dict)   # name -> {'train': groups, …}, published lists
-    sources: dict = field(default_factory=dict)  # name -> where the list comes from
-    share: tuple = (.7, .1, .2)            # of groups for a seeded draw
-    val: int = 0                           # training groups held out for validation where the split has none
-    expect: dict = field(default_factory=dict)   # part or kind -> count after preparing the complete set
-    embedded: bool = False                 # True if it needs no folder
 
-    def items(self,
-        root=None,   # the data set's folder: raw, prepared by `prepare`, or prepared by others
+    name: str  # as typed on the command line
+    title: str  # one line for people
+    class_names: tuple  # [0] is 'background'
+    intensity: dict  # see `snetlib.data.slices.scale_intensity`
+    licence: str  # short name and what it allows
+    where: str  # how to get it
+    layout: str  # the raw layout, for people
+    find: Callable  # root -> [Item], raw or prepared by others
+    read: Callable = None  # Item -> Case with mapped labels; None for plain `read_case`
+    write_ready: Callable | None = (
+        None  # (case, item, part, out) -> files in the layout other projects read; None writes cases/ID.h5
+    )
+    write_phantom: Callable | None = None  # (root, n, seed): a made-up data set in the raw layout
+    splits: dict = field(default_factory=dict)  # name -> {'train': groups, …}, published lists
+    sources: dict = field(default_factory=dict)  # name -> where the list comes from
+    share: tuple = (0.7, 0.1, 0.2)  # of groups for a seeded draw
+    val: int = 0  # training groups held out for validation where the split has none
+    expect: dict = field(
+        default_factory=dict
+    )  # part or kind -> count after preparing the complete set
+    embedded: bool = False  # True if it needs no folder
+
+    def items(
+        self,
+        root=None,  # the data set's folder: raw, prepared by `prepare`, or prepared by others
     ) -> list:
         "All cases found. Raises `SnetError` if there are none, or if no folder is given where one is needed."
-        if root is None and not self.embedded: raise SnetError(f'{self.name} needs its folder: get it ({self.where}) and give root=FOLDER.')
-        found = index_items(root) if root is not None and (Path(root)/'index.json').is_file() else self.find(Path(root) if root is not None else None)
-        if not found: raise SnetError(f'{root} holds nothing of {self.name}; expected: {self.layout}.')
+        if root is None and not self.embedded:
+            raise SnetError(
+                f'{self.name} needs its folder: get it ({self.where}) and give root=FOLDER.'
+            )
+        found = (
+            index_items(root)
+            if root is not None and (Path(root) / 'index.json').is_file()
+            else self.find(Path(root) if root is not None else None)
+        )
+        if not found:
+            raise SnetError(f'{root} holds nothing of {self.name}; expected: {self.layout}.')
         return found
 
     def load(self, item: Item) -> Case:
         "One case with its labels mapped and the rule for its intensities."
-        case = read_volume(item.image, item.label) if item.ready or self.read is None else self.read(item)
+        case = (
+            read_volume(item.image, item.label)
+            if item.ready or self.read is None
+            else self.read(item)
+        )
         return replace(case, id=item.id, intensity=self.scale(item) if item.ready else None)
 
     def scale(self, item: Item) -> dict:
         "How this case's numbers become [0, 1]: a prepared one holds them already."
-        return self.intensity if not item.ready or self.intensity['kind'] == 'uint8' else {'kind': 'none'}
+        return (
+            self.intensity
+            if not item.ready or self.intensity['kind'] == 'uint8'
+            else {'kind': 'none'}
+        )
 
-    def parts(self,
-        items: list,             # from `items`
-        split: str|None=None,    # a published list's name, 'layout', 'seeded', or a file; None takes the first of these that knows a case
-        val: int|None=None,      # training groups held out where the split has no validation part (a quarter of them at most)
-        seed: int=0,             # of the held-out groups and of 'seeded'
+    def parts(
+        self,
+        items: list,  # from `items`
+        split: str
+        | None = None,  # a published list's name, 'layout', 'seeded', or a file; None takes the first of these that knows a case
+        val: int
+        | None = None,  # training groups held out where the split has no validation part (a quarter of them at most)
+        seed: int = 0,  # of the held-out groups and of 'seeded'
     ) -> dict:
         "{'train': items, 'valid': items, 'test': items}. Raises `SnetError` for an unknown split."
-        if split == 'frames': raise SnetError('the split "frames" cuts through cases; use it with load_slices, or choose "seeded" for whole cases.')
+        if split == 'frames':
+            raise SnetError(
+                'the split "frames" cuts through cases; use it with load_slices, or choose "seeded" for whole cases.'
+            )
         laid, units = any(i.part for i in items), {i.unit for i in items}
         names = [*self.splits, *(['layout'] if laid else []), 'seeded']
-        known = [n for n, s in self.splits.items() if units & {g for ids in s.values() for g in ids}]
-        if not split: split = 'layout' if laid and all(i.ready for i in items) else (known + names[len(self.splits):])[0]   # a prepared set says itself
-        if split == 'layout' and laid: groups = {p: sorted({f'{i.part}/{i.unit}' for i in items if i.part == p}) for p in ('train', 'valid', 'test')}; key = lambda i: f'{i.part}/{i.unit}'
+        known = [
+            n for n, s in self.splits.items() if units & {g for ids in s.values() for g in ids}
+        ]
+        if not split:
+            split = (
+                'layout'
+                if laid and all(i.ready for i in items)
+                else (known + names[len(self.splits) :])[0]
+            )  # a prepared set says itself
+        if split == 'layout' and laid:
+            groups = {
+                p: sorted({f'{i.part}/{i.unit}' for i in items if i.part == p})
+                for p in ('train', 'valid', 'test')
+            }
+            key = lambda i: f'{i.part}/{i.unit}'
         else:
-            key = lambda i: i.unit
-            groups = draw_groups(units, self.share, seed) if split == 'seeded' else read_split(split) if Path(split).is_file() else self.splits[choose(split, names, f'split of {self.name}')]
-        groups = {p: [g for g in groups.get(p, ()) if g in set(map(key, items))] for p in ('train', 'valid', 'test')}
+
+            def key(i):
+                return i.unit
+
+            groups = (
+                draw_groups(units, self.share, seed)
+                if split == 'seeded'
+                else read_split(split)
+                if Path(split).is_file()
+                else self.splits[choose(split, names, f'split of {self.name}')]
+            )
+        groups = {
+            p: [g for g in groups.get(p, ()) if g in set(map(key, items))]
+            for p in ('train', 'valid', 'test')
+        }
         val = self.val if val is None else val
-        if not groups['valid'] and val and len(groups['train']) > 1: groups = hold_out(groups, min(val, max(1, len(groups['train'])//4)), seed)
+        if not groups['valid'] and val and len(groups['train']) > 1:
+            groups = hold_out(groups, min(val, max(1, len(groups['train']) // 4)), seed)
         return {p: [i for i in items if key(i) in set(groups[p])] for p in groups}
 
 # %% ../../nbs/3_data/03_source.ipynb #1bdc013f
 def read_index(
-    root,   # folder with an index.json
+    root,  # folder with an index.json
 ) -> dict:
     "The index of a prepared set. Raises `SnetError` if it is damaged or leads outside the folder."
-    path = Path(root)/'index.json'
-    try: index = json.loads(path.read_text(encoding='utf-8')); cases = index['cases']; dict(cases); index['dataset']
-    except (OSError, ValueError, KeyError, TypeError) as e: raise SnetError(f'{path} is not a readable index; run snet prepare again.') from e
+    path = Path(root) / 'index.json'
+    try:
+        index = json.loads(path.read_text(encoding='utf-8'))
+        cases = index['cases']
+        dict(cases)
+        index['dataset']
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise SnetError(f'{path} is not a readable index; run snet prepare again.') from e
     return index
+
 
 def index_items(root) -> list:
     "The items of a prepared set, whose labels are mapped already."
     root = Path(root)
-    return [Item(id, inside(root/c['file'], root), None, c.get('group', ''), c.get('part'), True) for id, c in read_index(root)['cases'].items()]
+    return [
+        Item(id, inside(root / c['file'], root), None, c.get('group', ''), c.get('part'), True)
+        for id, c in read_index(root)['cases'].items()
+    ]

@@ -12,13 +12,12 @@ import math
 import torch
 from kornia.filters import gaussian_blur2d
 from kornia.geometry.transform import get_affine_matrix2d
+from ..core import SnetError, choose
 from torch import nn
 from torch.nn import functional as F
 
-from ..core import SnetError, choose
-
 # %% ../../nbs/3_data/23_transforms.ipynb #336e4abe
-KEYS = dict(                                   # every name that a recipe may use, with its meaning; 0 or None is off
+KEYS = dict(  # every name that a recipe may use, with its meaning; 0 or None is off
     hflip='probability of a mirror image, left for right',
     vflip='probability of a mirror image, top for bottom',
     rot90='probability of a turn by 90°, 180° or 270° (only 180° where the image is not square)',
@@ -37,145 +36,226 @@ KEYS = dict(                                   # every name that a recipe may us
 )
 PROBABILITIES = ('hflip', 'vflip', 'rot90', 'warp_p', 'intensity_p')
 
+
 def check_recipe(
-    recipe: dict | str,   # names of KEYS to numbers, or a name in RECIPES
+    recipe: dict | str,  # names of KEYS to numbers, or a name in RECIPES
 ) -> dict:
     "The recipe with every key of KEYS filled in. Raises `SnetError` for an unknown key (listing the keys), a negative number or a probability above 1."
-    if isinstance(recipe, str): recipe = RECIPES[choose(recipe, RECIPES, 'augmentation recipe')]
-    full = {k: 1. if k in ('warp_p', 'intensity_p') else 0. for k in KEYS}
+    if isinstance(recipe, str):
+        recipe = RECIPES[choose(recipe, RECIPES, 'augmentation recipe')]
+    full = {k: 1.0 if k in ('warp_p', 'intensity_p') else 0.0 for k in KEYS}
     for k, v in (recipe or {}).items():
         full[choose(k, KEYS, 'augmentation key')] = v
-        top = 1 if k in PROBABILITIES else .08 if k == 'distort' else math.inf
-        if k != 'crop' and not 0 <= float(v or 0) <= top: raise SnetError(f'The augmentation {k}={v} is out of range; give a number from 0 to {top}: {KEYS[k]}.')
+        top = 1 if k in PROBABILITIES else 0.08 if k == 'distort' else math.inf
+        if k != 'crop' and not 0 <= float(v or 0) <= top:
+            raise SnetError(
+                f'The augmentation {k}={v} is out of range; give a number from 0 to {top}: {KEYS[k]}.'
+            )
     crop = full['crop'] or None
     full['crop'] = (crop, crop) if isinstance(crop, int) else tuple(crop) if crop else None
-    if crop and (len(full['crop']) != 2 or min(full['crop']) < 1): raise SnetError(f'The augmentation crop={crop} is no window; give a side or (height, width) in pixels, e.g. 512.')
+    if crop and (len(full['crop']) != 2 or min(full['crop']) < 1):
+        raise SnetError(
+            f'The augmentation crop={crop} is no window; give a side or (height, width) in pixels, e.g. 512.'
+        )
     return {k: v if k == 'crop' else float(v or 0) for k, v in full.items()}
 
 # %% ../../nbs/3_data/23_transforms.ipynb #76b8d5a1
 RECIPES = dict(
     none=dict(),
-    flips=dict(hflip=.5, vflip=.5, rot90=.75),                          # no resampling: copies of pixels only
-    snet=dict(hflip=.5, vflip=.5, rot90=.75, rotate=20, warp_p=.5),     # SNet 4.1 "flips and rotations"; ±20° for half: the TransUNet line's habit
-    sosegformer=dict(crop=512, hflip=.5, blur=1.5, intensity_p=.5,      # SoSegFormer 3.1: crop, flip, blur, distortion, rotation; sizes are ours
-                     distort=.04, rotate=15, warp_p=.5),
-    light=dict(hflip=.5, rotate=10, scale=.1, warp_p=.5, gamma=.2, noise=.02, intensity_p=.3),
+    flips=dict(hflip=0.5, vflip=0.5, rot90=0.75),  # no resampling: copies of pixels only
+    snet=dict(
+        hflip=0.5, vflip=0.5, rot90=0.75, rotate=20, warp_p=0.5
+    ),  # SNet 4.1 "flips and rotations"; ±20° for half: the TransUNet line's habit
+    sosegformer=dict(
+        crop=512,
+        hflip=0.5,
+        blur=1.5,
+        intensity_p=0.5,  # SoSegFormer 3.1: crop, flip, blur, distortion, rotation; sizes are ours
+        distort=0.04,
+        rotate=15,
+        warp_p=0.5,
+    ),
+    light=dict(hflip=0.5, rotate=10, scale=0.1, warp_p=0.5, gamma=0.2, noise=0.02, intensity_p=0.3),
 )
 
 # %% ../../nbs/3_data/23_transforms.ipynb #88d2b63c
 def draw(
-    recipe: dict,   # a full recipe from `check_recipe`
-    b: int,         # images in the batch
-    size: tuple,    # their (height, width)
+    recipe: dict,  # a full recipe from `check_recipe`
+    b: int,  # images in the batch
+    size: tuple,  # their (height, width)
 ) -> dict:
     "Every random number that one batch needs, from torch's global CPU generator."
     r, coin = recipe, lambda p: torch.rand(b) < p
-    span = lambda k: torch.rand(b)*2*r[k] - r[k]                                 # uniform in [-v, v]
-    ratio = lambda k: torch.exp((torch.rand(b)*2 - 1)*math.log1p(r[k]))          # 1/(1 + v) … 1 + v, even in the logarithm
+
+    def span(k):
+        return torch.rand(b) * 2 * r[k] - r[k]  # uniform in [-v, v]
+
+    def ratio(k):
+        return torch.exp(
+            (torch.rand(b) * 2 - 1) * math.log1p(r[k])
+        )  # 1/(1 + v) … 1 + v, even in the logarithm
+
     turns = torch.randint(1, 4, (b,)) if size[0] == size[1] else torch.full((b,), 2)
-    d = dict(hflip=coin(r['hflip']), vflip=coin(r['vflip']), turns=turns*coin(r['rot90']), warp=coin(r['warp_p']),
-             angle=span('rotate'), zoom=ratio('scale'), shift=torch.stack([span('shift')*size[1], span('shift')*size[0]], 1),
-             knots=(torch.rand(b, 2, 5, 5)*2 - 1)*r['distort']*min(size), corner=torch.rand(b, 2))
+    d = dict(
+        hflip=coin(r['hflip']),
+        vflip=coin(r['vflip']),
+        turns=turns * coin(r['rot90']),
+        warp=coin(r['warp_p']),
+        angle=span('rotate'),
+        zoom=ratio('scale'),
+        shift=torch.stack([span('shift') * size[1], span('shift') * size[0]], 1),
+        knots=(torch.rand(b, 2, 5, 5) * 2 - 1) * r['distort'] * min(size),
+        corner=torch.rand(b, 2),
+    )
     for k in ('gamma', 'contrast', 'brightness', 'blur', 'noise'):
         on = coin(r['intensity_p'])
-        d[k] = torch.where(on, ratio(k), 1.) if k in ('gamma', 'contrast') else torch.where(on, span(k), 0.)
+        d[k] = (
+            torch.where(on, ratio(k), 1.0)
+            if k in ('gamma', 'contrast')
+            else torch.where(on, span(k), 0.0)
+        )
     d['noise_seed'] = int(torch.randint(2**31, (1,)))
     return d
 
 # %% ../../nbs/3_data/23_transforms.ipynb #b167abc0
 def mirror(
-    t: torch.Tensor,   # images (b, c, h, w) or masks (b, h, w)
-    d: dict,           # what `draw` returned
+    t: torch.Tensor,  # images (b, c, h, w) or masks (b, h, w)
+    d: dict,  # what `draw` returned
 ) -> torch.Tensor:
     "A copy of `t` with the drawn mirror images and quarter turns."
     out = torch.empty_like(t)
-    for i, (h, v, k) in enumerate(zip(d['hflip'].tolist(), d['vflip'].tolist(), d['turns'].tolist())):
-        dims = [-1]*h + [-2]*v
+    for i, (h, v, k) in enumerate(
+        zip(d['hflip'].tolist(), d['vflip'].tolist(), d['turns'].tolist())
+    ):
+        dims = [-1] * h + [-2] * v
         a = t[i].flip(dims) if dims else t[i]
         out[i] = torch.rot90(a, k, (-2, -1)) if k else a
     return out
 
 # %% ../../nbs/3_data/23_transforms.ipynb #c3041727
 def sample_points(
-    d: dict,          # what `draw` returned
+    d: dict,  # what `draw` returned
     i: torch.Tensor,  # which images of the batch, (n,)
-    size: tuple,      # (height, width) of the images
+    size: tuple,  # (height, width) of the images
 ) -> torch.Tensor:
     "Where each output pixel is taken from, in input pixels (x, y): (n, h, w, 2), float32."
-    h, w = size; n = len(i)
-    centre = torch.tensor([[(w - 1)/2, (h - 1)/2]]).expand(n, 2)
-    M = get_affine_matrix2d(d['shift'][i], centre, d['zoom'][i][:, None].expand(n, 2), -d['angle'][i])   # minus: counter-clockwise, as torch.rot90
-    v, u = torch.meshgrid(torch.arange(h, dtype=torch.float32), torch.arange(w, dtype=torch.float32), indexing='ij')
+    h, w = size
+    n = len(i)
+    centre = torch.tensor([[(w - 1) / 2, (h - 1) / 2]]).expand(n, 2)
+    M = get_affine_matrix2d(
+        d['shift'][i], centre, d['zoom'][i][:, None].expand(n, 2), -d['angle'][i]
+    )  # minus: counter-clockwise, as torch.rot90
+    v, u = torch.meshgrid(
+        torch.arange(h, dtype=torch.float32), torch.arange(w, dtype=torch.float32), indexing='ij'
+    )
     p = torch.stack([u, v], -1)[None]
-    if (knots := d['knots'][i]).any(): p = p + F.interpolate(knots, size, mode='bicubic', align_corners=True).permute(0, 2, 3, 1)
+    if (knots := d['knots'][i]).any():
+        p = p + F.interpolate(knots, size, mode='bicubic', align_corners=True).permute(0, 2, 3, 1)
     inverse = torch.linalg.inv(M)[:, :2]
-    return (p.reshape(len(p), h*w, 2) @ inverse[:, :, :2].transpose(1, 2) + inverse[:, None, :, 2]).reshape(n, h, w, 2)
+    return (
+        p.reshape(len(p), h * w, 2) @ inverse[:, :, :2].transpose(1, 2) + inverse[:, None, :, 2]
+    ).reshape(n, h, w, 2)
 
 # %% ../../nbs/3_data/23_transforms.ipynb #1ef3dc6b
 def sample(
-    t: torch.Tensor,   # images (n, c, h, w) or masks (n, h, w)
-    q: torch.Tensor,   # points from `sample_points`, (n, h', w', 2)
-    mode: str,         # 'bilinear' or 'nearest'
-    outside: float,    # value outside the image
+    t: torch.Tensor,  # images (n, c, h, w) or masks (n, h, w)
+    q: torch.Tensor,  # points from `sample_points`, (n, h', w', 2)
+    mode: str,  # 'bilinear' or 'nearest'
+    outside: float,  # value outside the image
 ) -> torch.Tensor:
     "`t` at the points `q`, in the type and layout of `t`."
     h, w = t.shape[-2:]
-    grid = (2*q + 1)/torch.tensor([w, h], device=q.device) - 1                   # pixel centres; grid_sample's align_corners=False
-    f = (t if t.dim() == 4 else t[:, None]).float() - outside                    # float32 holds labels exactly up to 2²⁴
-    out = F.grid_sample(f, grid.to(t.device), mode=mode, padding_mode='zeros', align_corners=False) + outside
+    grid = (2 * q + 1) / torch.tensor(
+        [w, h], device=q.device
+    ) - 1  # pixel centres; grid_sample's align_corners=False
+    f = (
+        t if t.dim() == 4 else t[:, None]
+    ).float() - outside  # float32 holds labels exactly up to 2²⁴
+    out = (
+        F.grid_sample(f, grid.to(t.device), mode=mode, padding_mode='zeros', align_corners=False)
+        + outside
+    )
     return (out if t.dim() == 4 else out[:, 0]).to(t.dtype)
 
 # %% ../../nbs/3_data/23_transforms.ipynb #f9959e86
 def pad_to(
-    t: torch.Tensor,   # images (b, c, h, w) or masks (b, h, w)
-    size: tuple,       # smallest (height, width) wanted
-    value: float,      # what to fill with
+    t: torch.Tensor,  # images (b, c, h, w) or masks (b, h, w)
+    size: tuple,  # smallest (height, width) wanted
+    value: float,  # what to fill with
 ) -> torch.Tensor:
     "`t` with `value` around it, evenly on both sides, where it is smaller than `size`."
     dh, dw = max(size[0] - t.shape[-2], 0), max(size[1] - t.shape[-1], 0)
-    return F.pad(t, (dw//2, dw - dw//2, dh//2, dh - dh//2), value=value) if dh or dw else t
+    return F.pad(t, (dw // 2, dw - dw // 2, dh // 2, dh - dh // 2), value=value) if dh or dw else t
+
 
 def crop_corners(
-    d: dict,         # what `draw` returned
-    size: tuple,     # (height, width) of the images
-    window: tuple,   # (height, width) of the crop, not larger
+    d: dict,  # what `draw` returned
+    size: tuple,  # (height, width) of the images
+    window: tuple,  # (height, width) of the crop, not larger
 ) -> list:
     "Top-left corner (row, column) of each image's window."
     room = torch.tensor([size[0] - window[0] + 1, size[1] - window[1] + 1])
-    return (d['corner']*room).long().minimum(room - 1).tolist()
+    return (d['corner'] * room).long().minimum(room - 1).tolist()
 
 # %% ../../nbs/3_data/23_transforms.ipynb #4e6ed55e
 def intensity(
-    x: torch.Tensor,   # images (b, c, h, w), values in [0, 1]
-    d: dict,           # what `draw` returned
+    x: torch.Tensor,  # images (b, c, h, w), values in [0, 1]
+    d: dict,  # what `draw` returned
 ) -> torch.Tensor:
     "The drawn changes of grey value, clipped to [0, 1]; `x` itself if there are none."
-    col = lambda k: d[k].to(x.device)[:, None, None, None]
-    on = [k for k in ('gamma', 'contrast', 'brightness', 'blur', 'noise') if (d[k] != (k in ('gamma', 'contrast'))).any()]
-    if not on: return x
+
+    def col(k):
+        return d[k].to(x.device)[:, None, None, None]
+
+    on = [
+        k
+        for k in ('gamma', 'contrast', 'brightness', 'blur', 'noise')
+        if (d[k] != (k in ('gamma', 'contrast'))).any()
+    ]
+    if not on:
+        return x
     f = x.float()
     if 'blur' in on:
-        i = d['blur'].nonzero()[:, 0]; sigma = d['blur'][i].abs().clamp_min(.1); reach = min(math.ceil(3*sigma.max().item()), min(x.shape[-2:]) - 1)
-        f = f.index_copy(0, i.to(x.device), gaussian_blur2d(f[i.to(x.device)], 2*reach + 1, sigma[:, None].expand(-1, 2).to(x.device)))
-    if 'gamma' in on: f = f.clamp(0, 1)**col('gamma')
-    if 'contrast' in on: mean = f.mean((1, 2, 3), keepdim=True); f = (f - mean)*col('contrast') + mean
-    if 'brightness' in on: f = f + col('brightness')
+        i = d['blur'].nonzero()[:, 0]
+        sigma = d['blur'][i].abs().clamp_min(0.1)
+        reach = min(math.ceil(3 * sigma.max().item()), min(x.shape[-2:]) - 1)
+        f = f.index_copy(
+            0,
+            i.to(x.device),
+            gaussian_blur2d(
+                f[i.to(x.device)], 2 * reach + 1, sigma[:, None].expand(-1, 2).to(x.device)
+            ),
+        )
+    if 'gamma' in on:
+        f = f.clamp(0, 1) ** col('gamma')
+    if 'contrast' in on:
+        mean = f.mean((1, 2, 3), keepdim=True)
+        f = (f - mean) * col('contrast') + mean
+    if 'brightness' in on:
+        f = f + col('brightness')
     if 'noise' in on:
         g = torch.Generator(x.device).manual_seed(d['noise_seed'])
-        f = f + torch.randn(f.shape, generator=g, device=x.device)*col('noise')
+        f = f + torch.randn(f.shape, generator=g, device=x.device) * col('noise')
     return f.clamp(0, 1).to(x.dtype)
 
 # %% ../../nbs/3_data/23_transforms.ipynb #ee58caba
 class Augment(nn.Module):
     "Random changes of a batch, drawn once and replayed on image and mask. Raises `SnetError` for a recipe with an unknown key or a number out of range."
-    def __init__(self,
-        recipe: dict | str,         # flat dict with keys of KEYS, or a name in RECIPES
-        ignore_index: int=0,        # label of mask pixels that come from outside the image; 0 calls them background, 255 with the same value in the loss ignores them
-        pad_value: float=0.,        # grey value of image pixels that come from outside the image
-        interp: str='bilinear',     # 'bilinear' or 'nearest', for the image; the mask is always nearest
+
+    def __init__(
+        self,
+        recipe: dict | str,  # flat dict with keys of KEYS, or a name in RECIPES
+        ignore_index: int = 0,  # label of mask pixels that come from outside the image; 0 calls them background, 255 with the same value in the loss ignores them
+        pad_value: float = 0.0,  # grey value of image pixels that come from outside the image
+        interp: str = 'bilinear',  # 'bilinear' or 'nearest', for the image; the mask is always nearest
     ):
         super().__init__()
-        self.recipe, self.ignore_index, self.pad_value, self.interp = check_recipe(recipe), ignore_index, pad_value, choose(interp, ('bilinear', 'nearest'), 'interpolation')
+        self.recipe, self.ignore_index, self.pad_value, self.interp = (
+            check_recipe(recipe),
+            ignore_index,
+            pad_value,
+            choose(interp, ('bilinear', 'nearest'), 'interpolation'),
+        )
 
     def draw(self, x: torch.Tensor) -> dict:
         "Every random number for the batch `x` (b, c, h, w), from torch's global CPU generator."
@@ -186,10 +266,11 @@ class Augment(nn.Module):
         return tuple(max(a, b) for a, b in zip(x.shape[-2:], self.recipe['crop'] or (0, 0)))
 
     @torch.no_grad()
-    def apply_draws(self,
-        x: torch.Tensor,   # images (b, c, h, w), float32 / bfloat16 / float16, values in [0, 1]
-        y: torch.Tensor,   # masks (b, h, w), int64
-        d: dict,           # what `draw` returned
+    def apply_draws(
+        self,
+        x: torch.Tensor,  # images (b, c, h, w), float32 / bfloat16 / float16, values in [0, 1]
+        y: torch.Tensor,  # masks (b, h, w), int64
+        d: dict,  # what `draw` returned
     ) -> tuple:
         "The drawn changes of `d`, done to `x` and `y`: (images, masks) of the crop's size, or of the same size."
         size, window = self.padded(x), self.recipe['crop'] or tuple(x.shape[-2:])
@@ -197,20 +278,38 @@ class Augment(nn.Module):
         i = d['warp'].nonzero()[:, 0] if warps else torch.empty(0, dtype=torch.int64)
         q = sample_points(d, i, size) if len(i) else None
         corners = crop_corners(d, size, window)
+
         def move(t, mode, outside):
             t = mirror(pad_to(t, size, outside), d)
-            out = t if window == size else torch.stack([a[..., r:r+window[0], c:c+window[1]] for a, (r, c) in zip(t, corners)])
+            out = (
+                t
+                if window == size
+                else torch.stack(
+                    [a[..., r : r + window[0], c : c + window[1]] for a, (r, c) in zip(t, corners)]
+                )
+            )
             if q is not None:
-                p = torch.stack([g[r:r+window[0], c:c+window[1]] for g, (r, c) in zip(q, [corners[j] for j in i.tolist()])])
+                p = torch.stack(
+                    [
+                        g[r : r + window[0], c : c + window[1]]
+                        for g, (r, c) in zip(q, [corners[j] for j in i.tolist()])
+                    ]
+                )
                 out[i.to(t.device)] = sample(t[i.to(t.device)], p, mode, outside)
             return out
-        return intensity(move(x, self.interp, self.pad_value), d), move(y, 'nearest', self.ignore_index)
 
-    def forward(self,
-        x: torch.Tensor,   # images (b, c, h, w), values in [0, 1]
-        y: torch.Tensor,   # masks (b, h, w), int64
+        return intensity(move(x, self.interp, self.pad_value), d), move(
+            y, 'nearest', self.ignore_index
+        )
+
+    def forward(
+        self,
+        x: torch.Tensor,  # images (b, c, h, w), values in [0, 1]
+        y: torch.Tensor,  # masks (b, h, w), int64
     ) -> tuple:
         "(images, masks), changed alike. Raises `SnetError` if the two do not belong together."
         if x.dim() != 4 or y.shape != (x.shape[0], *x.shape[2:]):
-            raise SnetError(f'Images {tuple(x.shape)} and masks {tuple(y.shape)} do not belong together; give images (b, c, h, w) and masks (b, h, w).')
+            raise SnetError(
+                f'Images {tuple(x.shape)} and masks {tuple(y.shape)} do not belong together; give images (b, c, h, w) and masks (b, h, w).'
+            )
         return self.apply_draws(x, y.long(), self.draw(x))

@@ -7,88 +7,134 @@ __all__ = ['attention_row', 'inputs_of', 'feb_attention', 'gab_attention', 'atte
 
 # %% ../../nbs/7_use/06_attention.ipynb #explainatt2
 import math
+
 import torch
 from matplotlib.figure import Figure
-from torch import nn
-from torch.nn import functional as F
 from ..core import SnetError
-from ..models.layers import split_heads, to_tokens
-from ..models.feb import flatten_to
-from ..viz import as_rgb, new_figure
 from .figures import ORANGE
 from .hooks import hooked, looking
+from ..models.feb import flatten_to
+from ..models.layers import split_heads, to_tokens
+from ..viz import as_rgb, new_figure
+from torch import nn
 
 # %% ../../nbs/7_use/06_attention.ipynb #da24458b
 def attention_row(
-    q: torch.Tensor,    # queries (m, c): the tokens asked about
-    k: torch.Tensor,    # keys (n, c)
-    heads: int=1,       # attention heads
+    q: torch.Tensor,  # queries (m, c): the tokens asked about
+    k: torch.Tensor,  # keys (n, c)
+    heads: int = 1,  # attention heads
 ) -> torch.Tensor:
     "Softmax rows of attention, averaged over the queries and heads: (n,), adds up to 1."
     q, k = split_heads(q[None], heads), split_heads(k[None], heads)
-    return (q @ k.transpose(-1, -2)/math.sqrt(q.shape[-1])).softmax(-1).mean((0, 1, 2))
+    return (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1).mean((0, 1, 2))
+
 
 def inputs_of(
-    model: nn.Module,   # any model
-    name: str,          # of a module
-    x: torch.Tensor,    # images
+    model: nn.Module,  # any model
+    name: str,  # of a module
+    x: torch.Tensor,  # images
 ) -> tuple:
     "What the module is given in an eval() pass. Raises `SnetError` if the model lacks the module."
-    if getattr(model, name, None) is None: raise SnetError(f'This model has no {name.upper()}; give an SNet that was built with {name}=True.')
+    if getattr(model, name, None) is None:
+        raise SnetError(
+            f'This model has no {name.upper()}; give an SNet that was built with {name}=True.'
+        )
     kept = []
-    with looking(model), hooked(model, {name: lambda i, o: kept.append([t.detach().clone() for t in i])}): model(x)
+    with (
+        looking(model),
+        hooked(model, {name: lambda i, o: kept.append([t.detach().clone() for t in i])}),
+    ):
+        model(x)
     return tuple(kept[0])
 
+
 def feb_attention(
-    model: nn.Module,      # an SNet with FEB
-    x: torch.Tensor,       # one image (1, c, h, w)
-    at: tuple,             # (row, column) of the query, in pixels of the layer's map
-    layer: int=0,          # the query's layer: 0 or 1 of the two that enter FEB
+    model: nn.Module,  # an SNet with FEB
+    x: torch.Tensor,  # one image (1, c, h, w)
+    at: tuple,  # (row, column) of the query, in pixels of the layer's map
+    layer: int = 0,  # the query's layer: 0 or 1 of the two that enter FEB
 ) -> list:
     "Where FEB looks from one place: a map (h, w) for each layer; all of them add up to 1. Raises `SnetError` outside the map or without FEB."
     maps, feb = inputs_of(model, 'feb', x[:1]), model.feb
-    if not 0 <= layer < len(maps): raise SnetError(f'layer={layer} does not enter FEB; choose 0 to {len(maps) - 1}.')
+    if not 0 <= layer < len(maps):
+        raise SnetError(f'layer={layer} does not enter FEB; choose 0 to {len(maps) - 1}.')
     h, w = maps[layer].shape[-2:]
-    if not (0 <= at[0] < h and 0 <= at[1] < w): raise SnetError(f'The place {at} is outside the layer\'s map of {h}×{w}; give (row, column) inside it.')
+    if not (0 <= at[0] < h and 0 <= at[1] < w):
+        raise SnetError(
+            f'The place {at} is outside the layer\'s map of {h}×{w}; give (row, column) inside it.'
+        )
     with torch.no_grad():
         parts = [flatten_to(m, feb.width) for m in maps]
         q, k, _ = feb.qkv(feb.norm(torch.cat(parts, 1)))[0].chunk(3, -1)
-    each = [m.shape[1]//feb.width for m in maps]; start = sum(p.shape[1] for p in parts[:layer]) + (at[0]*w + at[1])*each[layer]
-    row = attention_row(q[start:start + each[layer]], k, feb.heads)
-    return [r.reshape(*m.shape[-2:], e).sum(-1).cpu() for r, m, e in zip(row.split([p.shape[1] for p in parts]), maps, each)]
+    each = [m.shape[1] // feb.width for m in maps]
+    start = sum(p.shape[1] for p in parts[:layer]) + (at[0] * w + at[1]) * each[layer]
+    row = attention_row(q[start : start + each[layer]], k, feb.heads)
+    return [
+        r.reshape(*m.shape[-2:], e).sum(-1).cpu()
+        for r, m, e in zip(row.split([p.shape[1] for p in parts]), maps, each)
+    ]
 
 # %% ../../nbs/7_use/06_attention.ipynb #8e3a07a1
 def gab_attention(
-    model: nn.Module,      # an SNet with GAB
-    x: torch.Tensor,       # one image (1, c, h, w)
-    at: tuple,             # (row, column) of the query, in pixels of GAB's map
+    model: nn.Module,  # an SNet with GAB
+    x: torch.Tensor,  # one image (1, c, h, w)
+    at: tuple,  # (row, column) of the query, in pixels of GAB's map
 ) -> dict:
     "Where GAB looks from one place: {'A': row of Eq. 7 (adds up to 2), 'cross': row of Eq. 10 (adds up to 1)}, maps (h, w). Raises `SnetError` outside the map or without GAB."
-    x3, x4 = inputs_of(model, 'gab', x[:1]); gab = model.gab
-    if gab.q is None: raise SnetError('This model was built with gab=False, so it has no attention map; build it with gab=True.')
+    x3, x4 = inputs_of(model, 'gab', x[:1])
+    gab = model.gab
+    if gab.q is None:
+        raise SnetError(
+            'This model was built with gab=False, so it has no attention map; build it with gab=True.'
+        )
     with torch.no_grad():
-        a, b = gab.align(x3, x4); h, w = a.shape[-2:]; t1, t2 = to_tokens(a), to_tokens(b)
-        if not (0 <= at[0] < h and 0 <= at[1] < w): raise SnetError(f'The place {at} is outside GAB\'s map of {h}×{w}; give (row, column) inside it.')
-        n = slice(at[0]*w + at[1], at[0]*w + at[1] + 1)
-        F_1 = gab.attend(t1, t1, t1) + gab.attend(t2, t2, t1) + t2; F_2 = gab.attend(t1, t1, t2) + gab.attend(t2, t2, t2) + t1     # Eq. 8, 9
-        A = attention_row(t1[0, n], t1[0]) + attention_row(t2[0, n], t2[0])                                                         # Eq. 7
-        return dict(A=A.reshape(h, w).cpu(), cross=attention_row(gab.q(F_1)[0, n], gab.k(F_2)[0]).reshape(h, w).cpu())
+        a, b = gab.align(x3, x4)
+        h, w = a.shape[-2:]
+        t1, t2 = to_tokens(a), to_tokens(b)
+        if not (0 <= at[0] < h and 0 <= at[1] < w):
+            raise SnetError(
+                f'The place {at} is outside GAB\'s map of {h}×{w}; give (row, column) inside it.'
+            )
+        n = slice(at[0] * w + at[1], at[0] * w + at[1] + 1)
+        F_1 = gab.attend(t1, t1, t1) + gab.attend(t2, t2, t1) + t2
+        F_2 = gab.attend(t1, t1, t2) + gab.attend(t2, t2, t2) + t1  # Eq. 8, 9
+        A = attention_row(t1[0, n], t1[0]) + attention_row(t2[0, n], t2[0])  # Eq. 7
+        return dict(
+            A=A.reshape(h, w).cpu(),
+            cross=attention_row(gab.q(F_1)[0, n], gab.k(F_2)[0]).reshape(h, w).cpu(),
+        )
 
 # %% ../../nbs/7_use/06_attention.ipynb #4f26172b
 def attention_figure(
-    model: nn.Module,          # an SNet with FEB and GAB
-    x: torch.Tensor,           # one image (1, c, h, w)
-    at: tuple=(.5, .5),        # the query, as shares of the image's height and width
+    model: nn.Module,  # an SNet with FEB and GAB
+    x: torch.Tensor,  # one image (1, c, h, w)
+    at: tuple = (0.5, 0.5),  # the query, as shares of the image's height and width
 ) -> Figure:
     "The image with the query, where FEB looks in each of its layers, and GAB's two maps. Raises `SnetError` as `feb_attention` and `gab_attention`."
-    if not all(0 <= s <= 1 for s in at): raise SnetError(f'The query {at} is given as shares of height and width; choose two numbers from 0 to 1.')
-    place = lambda m: tuple(min(int(s*n), n - 1) for s, n in zip(at, m.shape[-2:]))
+    if not all(0 <= s <= 1 for s in at):
+        raise SnetError(
+            f'The query {at} is given as shares of height and width; choose two numbers from 0 to 1.'
+        )
+
+    def place(m):
+        return tuple(min(int(s * n), n - 1) for s, n in zip(at, m.shape[-2:]))
+
     fine, (x3, x4) = inputs_of(model, 'feb', x[:1])[0], inputs_of(model, 'gab', x[:1])
-    rows = dict(zip((f'FEB → ViT{v + 1}' for v in model.lower), feb_attention(model, x, place(fine)))) | {f'GAB: {k}': v for k, v in gab_attention(model, x, place(model.gab.align(x3, x4)[0])).items()}
-    fig, axes = new_figure(1, 1 + len(rows), (1.8, 1.9), dpi=64); h, w = x.shape[-2:]
-    axes[0, 0].imshow(as_rgb(x[0])); axes[0, 0].plot(at[1]*w, at[0]*h, '+', color=ORANGE, ms=12, mew=2); axes[0, 0].set_title('query', fontsize=9)
+    rows = dict(
+        zip((f'FEB → ViT{v + 1}' for v in model.lower), feb_attention(model, x, place(fine)))
+    ) | {
+        f'GAB: {k}': v
+        for k, v in gab_attention(model, x, place(model.gab.align(x3, x4)[0])).items()
+    }
+    fig, axes = new_figure(1, 1 + len(rows), (1.8, 1.9), dpi=64)
+    h, w = x.shape[-2:]
+    axes[0, 0].imshow(as_rgb(x[0]))
+    axes[0, 0].plot(at[1] * w, at[0] * h, '+', color=ORANGE, ms=12, mew=2)
+    axes[0, 0].set_title('query', fontsize=9)
     for ax, (title, m) in zip(axes[0, 1:], rows.items()):
-        ax.imshow(m, cmap='viridis', extent=(0, w, h, 0)); ax.plot(at[1]*w, at[0]*h, '+', color=ORANGE, ms=10, mew=2)
+        ax.imshow(m, cmap='viridis', extent=(0, w, h, 0))
+        ax.plot(at[1] * w, at[0] * h, '+', color=ORANGE, ms=10, mew=2)
         ax.set_title(f'{title}, Σ {m.sum():.2f}', fontsize=9)
-    for ax in axes[0]: ax.set_axis_off()
+    for ax in axes[0]:
+        ax.set_axis_off()
     return fig

@@ -9,109 +9,195 @@ __all__ = ['BLUE', 'ORANGE', 'GREEN', 'GREY', 'heat', 'standard', 'density', 'di
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import nn
-from torch.nn import functional as F
 from ..core import SnetError, choose
+from .hooks import looking, snet_layers
 from ..theory.han import symmetric_kl
 from ..theory.pairs import shared_histograms
 from ..viz import as_rgb, blend, new_figure
-from .hooks import looking, snet_layers
+from torch import nn
+from torch.nn import functional as F
 
 # %% ../../nbs/7_use/05_figures.ipynb #b8e354cc
 def heat(
-    a: torch.Tensor,        # activations (c, h, w) of one image
-    size: tuple,            # (height, width) to draw at
-    how: str='mean',        # 'mean': mean over channels of |a|; 'max': largest |a|; 'norm': root mean square
+    a: torch.Tensor,  # activations (c, h, w) of one image
+    size: tuple,  # (height, width) to draw at
+    how: str = 'mean',  # 'mean': mean over channels of |a|; 'max': largest |a|; 'norm': root mean square
 ) -> np.ndarray:
     "One heat map in [0, 1], bilinearly enlarged. Raises `SnetError` where activations are not finite."
-    if a.dim() != 3 or not torch.isfinite(a).all(): raise SnetError(f'A heat map needs finite activations (channels, h, w), these are {tuple(a.shape)}; take one element of the batch, and look for the layer where NaN begins.')
-    f = dict(mean=lambda t: t.abs().mean(0), max=lambda t: t.abs().amax(0), norm=lambda t: t.square().mean(0).sqrt())
-    h = F.interpolate(f[choose(how, f, 'kind of heat map')](a.float())[None, None], size, mode='bilinear', align_corners=False)[0, 0]
-    lo, hi = torch.quantile(h.flatten(), torch.tensor([.01, .99]))
-    return ((h - lo)/(hi - lo).clamp_min(1e-8)).clamp(0, 1).numpy()
+    if a.dim() != 3 or not torch.isfinite(a).all():
+        raise SnetError(
+            f'A heat map needs finite activations (channels, h, w), these are {tuple(a.shape)}; take one element of the batch, and look for the layer where NaN begins.'
+        )
+    f = dict(
+        mean=lambda t: t.abs().mean(0),
+        max=lambda t: t.abs().amax(0),
+        norm=lambda t: t.square().mean(0).sqrt(),
+    )
+    h = F.interpolate(
+        f[choose(how, f, 'kind of heat map')](a.float())[None, None],
+        size,
+        mode='bilinear',
+        align_corners=False,
+    )[0, 0]
+    lo, hi = torch.quantile(h.flatten(), torch.tensor([0.01, 0.99]))
+    return ((h - lo) / (hi - lo).clamp_min(1e-8)).clamp(0, 1).numpy()
 
 # %% ../../nbs/7_use/05_figures.ipynb #db81a723
-BLUE, ORANGE, GREEN, GREY = '#0072B2', '#D55E00', '#009E73', '#999999'   # CNN, ViT, fused, neutral: Okabe–Ito
+BLUE, ORANGE, GREEN, GREY = (
+    '#0072B2',
+    '#D55E00',
+    '#009E73',
+    '#999999',
+)  # CNN, ViT, fused, neutral: Okabe–Ito
+
 
 def standard(
-    a: torch.Tensor,   # activations of any shape
+    a: torch.Tensor,  # activations of any shape
 ) -> torch.Tensor:
     "The activations with mean 0 and variance 1, flattened; a constant layer raises `SnetError`."
-    a = a.float().flatten(); s = a.std()
-    if not torch.isfinite(s) or s == 0: raise SnetError('The layer is constant or not finite, so it has no density; leave it out, or train longer.')
-    return (a - a.mean())/s
+    a = a.float().flatten()
+    s = a.std()
+    if not torch.isfinite(s) or s == 0:
+        raise SnetError(
+            'The layer is constant or not finite, so it has no density; leave it out, or train longer.'
+        )
+    return (a - a.mean()) / s
+
 
 def density(
-    ax,                    # axes to draw in
-    a: torch.Tensor,       # activations of any shape
-    colour: str,           # of the curve
-    label: str,            # for the legend
-    reach: float=4.,       # standard deviations shown on either side
+    ax,  # axes to draw in
+    a: torch.Tensor,  # activations of any shape
+    colour: str,  # of the curve
+    label: str,  # for the legend
+    reach: float = 4.0,  # standard deviations shown on either side
 ):
     "Draw the density of the standardised activations, on a fixed axis."
-    p, edges = np.histogram(standard(a).clamp(-reach, reach).numpy(), 80, (-reach, reach), density=True)
-    ax.stairs(p, edges, fill=True, alpha=.25, color=colour); ax.stairs(p, edges, color=colour, label=label)
-    if p.max() > 1: ax.text(edges[p.argmax()], 1, f' {p.max()*(edges[1] - edges[0]):.0%}', color=colour, fontsize=7, va='top')     # a spike (ReLU's zeros): cut, and its share written
-    ax.set_ylim(0, 1.02 if ax.get_ylim()[1] > 1 or p.max() > 1 else None); ax.set_xlim(-reach, reach); ax.set_yticks([]); ax.tick_params(labelsize=7); [ax.spines[s].set_visible(False) for s in ('top', 'right', 'left')]
+    p, edges = np.histogram(
+        standard(a).clamp(-reach, reach).numpy(), 80, (-reach, reach), density=True
+    )
+    ax.stairs(p, edges, fill=True, alpha=0.25, color=colour)
+    ax.stairs(p, edges, color=colour, label=label)
+    if p.max() > 1:
+        ax.text(
+            edges[p.argmax()],
+            1,
+            f' {p.max() * (edges[1] - edges[0]):.0%}',
+            color=colour,
+            fontsize=7,
+            va='top',
+        )  # a spike (ReLU's zeros): cut, and its share written
+    ax.set_ylim(0, 1.02 if ax.get_ylim()[1] > 1 or p.max() > 1 else None)
+    ax.set_xlim(-reach, reach)
+    ax.set_yticks([])
+    ax.tick_params(labelsize=7)
+    [ax.spines[s].set_visible(False) for s in ('top', 'right', 'left')]
+
 
 def divergence(
-    a: torch.Tensor, b: torch.Tensor,   # activations of any shapes
-    bins: int=64,                       # bins on the shared support
+    a: torch.Tensor,
+    b: torch.Tensor,  # activations of any shapes
+    bins: int = 64,  # bins on the shared support
 ) -> float:
     "Symmetric KL divergence of the two standardised activation histograms, in bits."
-    return symmetric_kl(*shared_histograms(standard(a).clamp(-6, 6), standard(b).clamp(-6, 6), bins))
+    return symmetric_kl(
+        *shared_histograms(standard(a).clamp(-6, 6), standard(b).clamp(-6, 6), bins)
+    )
 
 # %% ../../nbs/7_use/05_figures.ipynb #fceb0053
 def figure1(
-    model: nn.Module,                  # an SNet
-    x: torch.Tensor,                   # images (b, c, h, w)
-    i: int=0,                          # the image whose heat maps are shown
-    cnn: tuple=('CNN1', 'CNN4'),       # lower and higher CNN layer
-    vit: tuple=('ViT1', 'ViT4'),       # lower and higher ViT layer
+    model: nn.Module,  # an SNet
+    x: torch.Tensor,  # images (b, c, h, w)
+    i: int = 0,  # the image whose heat maps are shown
+    cnn: tuple = ('CNN1', 'CNN4'),  # lower and higher CNN layer
+    vit: tuple = ('ViT1', 'ViT4'),  # lower and higher ViT layer
 ) -> Figure:
     "The paper's Figure 1 from a checkpoint: heat maps, densities, and the divergence of the unstagger and stagger pairings. Raises `SnetError` as `snet_layers`."
-    acts = snet_layers(model, x); names = [cnn[0], cnn[1], vit[0], vit[1]]
-    for n in names: choose(n, acts, 'layer')
+    acts = snet_layers(model, x)
+    names = [cnn[0], cnn[1], vit[0], vit[1]]
+    for n in names:
+        choose(n, acts, 'layer')
     fig, axes = new_figure(2, 5, (1.75, 1.75), dpi=64)
-    axes[0, 0].imshow(as_rgb(x[i])); axes[0, 0].set_title('image', fontsize=9)
-    for ax, n, what in zip(axes[0, 1:], names, ('lower CNN', 'higher CNN', 'lower ViT', 'higher ViT')):
-        ax.imshow(heat(acts[n][i], x.shape[-2:]), cmap='viridis', vmin=0, vmax=1); ax.set_title(f'{what}: {n}', fontsize=9)
-    for ax in axes[0]: ax.set_axis_off()
-    axes[1, 0].set_axis_off(); axes[1, 0].text(0, .5, 'pairings:\nstandardised\nactivations and\ntheir symmetric\nKL, in bits', fontsize=9, va='center', transform=axes[1, 0].transAxes)
-    pairings = (('unstagger', cnn[0], vit[0]), ('unstagger', cnn[1], vit[1]), ('stagger', cnn[1], vit[0]), ('the fourth', cnn[0], vit[1]))
+    axes[0, 0].imshow(as_rgb(x[i]))
+    axes[0, 0].set_title('image', fontsize=9)
+    for ax, n, what in zip(
+        axes[0, 1:], names, ('lower CNN', 'higher CNN', 'lower ViT', 'higher ViT')
+    ):
+        ax.imshow(heat(acts[n][i], x.shape[-2:]), cmap='viridis', vmin=0, vmax=1)
+        ax.set_title(f'{what}: {n}', fontsize=9)
+    for ax in axes[0]:
+        ax.set_axis_off()
+    axes[1, 0].set_axis_off()
+    axes[1, 0].text(
+        0,
+        0.5,
+        'pairings:\nstandardised\nactivations and\ntheir symmetric\nKL, in bits',
+        fontsize=9,
+        va='center',
+        transform=axes[1, 0].transAxes,
+    )
+    pairings = (
+        ('unstagger', cnn[0], vit[0]),
+        ('unstagger', cnn[1], vit[1]),
+        ('stagger', cnn[1], vit[0]),
+        ('the fourth', cnn[0], vit[1]),
+    )
     for ax, (kind, c, v) in zip(axes[1, 1:], pairings):
-        density(ax, acts[c], BLUE, c); density(ax, acts[v], ORANGE, v); ax.legend(fontsize=7, frameon=False, loc='upper right')
-        ax.set_title(f'{kind}: {divergence(acts[c], acts[v]):.2f}', fontsize=9); ax.set_xlabel('standard deviations', fontsize=7)
+        density(ax, acts[c], BLUE, c)
+        density(ax, acts[v], ORANGE, v)
+        ax.legend(fontsize=7, frameon=False, loc='upper right')
+        ax.set_title(f'{kind}: {divergence(acts[c], acts[v]):.2f}', fontsize=9)
+        ax.set_xlabel('standard deviations', fontsize=7)
     return fig
 
 # %% ../../nbs/7_use/05_figures.ipynb #490e3648
 def fusion_parts(
-    model: nn.Module,     # an SNet
-    x: torch.Tensor,      # images (b, c, h, w)
-    pair: int=0,          # which of the model's pairs
+    model: nn.Module,  # an SNet
+    x: torch.Tensor,  # images (b, c, h, w)
+    pair: int = 0,  # which of the model's pairs
 ) -> dict:
     "What goes into one fusion and what comes out: {name: activations}: the CNN layer, the ViT layer as fused (after FEB, where there is one), and the result. Raises `SnetError` for a pair the model lacks."
-    acts = snet_layers(model, x); pairs = model.stagger.pairs
-    if not 0 <= pair < len(pairs): raise SnetError(f'pair={pair} is none of the {len(pairs)} pairs {pairs}; choose 0 to {len(pairs) - 1}.')
-    c, v = pairs[pair]; vit = f'FEB{v}' if f'FEB{v}' in acts else f'ViT{v}'
+    acts = snet_layers(model, x)
+    pairs = model.stagger.pairs
+    if not 0 <= pair < len(pairs):
+        raise SnetError(
+            f'pair={pair} is none of the {len(pairs)} pairs {pairs}; choose 0 to {len(pairs) - 1}.'
+        )
+    c, v = pairs[pair]
+    vit = f'FEB{v}' if f'FEB{v}' in acts else f'ViT{v}'
     return {k: acts[k] for k in (f'CNN{c}', vit, f'FFB(CNN{c},ViT{v})')}
 
+
 def figure2(
-    models: dict,             # title -> SNet, e.g. {'unstagger': …, 'stagger': …}
-    x: torch.Tensor,          # images (b, c, h, w)
-    y: torch.Tensor,          # truth (b, h, w)
-    i: int=0,                 # the image that is shown
-    pair: int=0,              # which pair of each model
+    models: dict,  # title -> SNet, e.g. {'unstagger': …, 'stagger': …}
+    x: torch.Tensor,  # images (b, c, h, w)
+    y: torch.Tensor,  # truth (b, h, w)
+    i: int = 0,  # the image that is shown
+    pair: int = 0,  # which pair of each model
 ) -> Figure:
     "The paper's Figure 2 from checkpoints: a row for each model. Raises `SnetError` as `fusion_parts`."
-    fig, axes = new_figure(2*len(models), 5, (1.75, 1.25), dpi=64)
+    fig, axes = new_figure(2 * len(models), 5, (1.75, 1.25), dpi=64)
     for row, (title, model) in enumerate(models.items()):
-        top, low = axes[2*row], axes[2*row + 1]
-        for ax, bx, (n, a), colour in zip(top, low, fusion_parts(model, x, pair).items(), (BLUE, ORANGE, GREEN)):
-            density(ax, a, colour, n); bx.imshow(heat(a[i], x.shape[-2:]), cmap='viridis', vmin=0, vmax=1); bx.set_title(n, fontsize=8, pad=2)
-        with looking(model): pred = model(x[i:i+1].to(next(model.parameters()).device)).argmax(1)[0].cpu()
-        low[3].imshow(blend(x[i], pred)); low[3].set_title('segmentation', fontsize=8, pad=2)
-        low[4].imshow(blend(x[i], y[i])); low[4].set_title('truth', fontsize=8, pad=2)
-        for ax in (*low, *top[3:]): ax.set_axis_off()
-        top[3].text(0, .5, f'{title}\n{(pred == y[i].cpu()).float().mean():.1%} of the\npixels right', fontsize=9, va='center', transform=top[3].transAxes)
+        top, low = axes[2 * row], axes[2 * row + 1]
+        for ax, bx, (n, a), colour in zip(
+            top, low, fusion_parts(model, x, pair).items(), (BLUE, ORANGE, GREEN)
+        ):
+            density(ax, a, colour, n)
+            bx.imshow(heat(a[i], x.shape[-2:]), cmap='viridis', vmin=0, vmax=1)
+            bx.set_title(n, fontsize=8, pad=2)
+        with looking(model):
+            pred = model(x[i : i + 1].to(next(model.parameters()).device)).argmax(1)[0].cpu()
+        low[3].imshow(blend(x[i], pred))
+        low[3].set_title('segmentation', fontsize=8, pad=2)
+        low[4].imshow(blend(x[i], y[i]))
+        low[4].set_title('truth', fontsize=8, pad=2)
+        for ax in (*low, *top[3:]):
+            ax.set_axis_off()
+        top[3].text(
+            0,
+            0.5,
+            f'{title}\n{(pred == y[i].cpu()).float().mean():.1%} of the\npixels right',
+            fontsize=9,
+            va='center',
+            transform=top[3].transAxes,
+        )
     return fig

@@ -6,26 +6,30 @@
 __all__ = ['hooked', 'looking', 'call_depths', 'called_layers', 'outer_layers', 'as_map', 'collect', 'snet_layers']
 
 # %% ../../nbs/7_use/04_hooks.ipynb #4e1c9206
-import contextlib, math
+import contextlib
+import math
+
 import torch
-from torch import nn
-from torch.nn import functional as F
 from ..core import SnetError, choose
+from torch import nn
 
 # %% ../../nbs/7_use/04_hooks.ipynb #b1ba6430
 @contextlib.contextmanager
 def hooked(
-    model: nn.Module,   # any model
-    fns: dict,          # module name -> function (inputs tuple, output); '' is the model itself
+    model: nn.Module,  # any model
+    fns: dict,  # module name -> function (inputs tuple, output); '' is the model itself
 ):
     "While the block runs, call each function after its module; afterwards no hook is left, even if the block fails. Raises `SnetError` for an unknown module name."
     modules, handles = dict(model.named_modules()), []
-    for name in fns: choose(name, modules, 'module')
+    for name in fns:
+        choose(name, modules, 'module')
     try:
-        for name, fn in fns.items(): handles.append(modules[name].register_forward_hook(lambda m, i, o, fn=fn: fn(i, o)))
+        for name, fn in fns.items():
+            handles.append(modules[name].register_forward_hook(lambda m, i, o, fn=fn: fn(i, o)))
         yield model
     finally:
-        for h in handles: h.remove()
+        for h in handles:
+            h.remove()
 
 # %% ../../nbs/7_use/04_hooks.ipynb #c01661ae
 @contextlib.contextmanager
@@ -34,75 +38,118 @@ def looking(model):
     modes = {m: m.training for m in model.modules()}
     try:
         model.eval()
-        with torch.no_grad(): yield
+        with torch.no_grad():
+            yield
     finally:
-        for m, mode in modes.items(): m.training = mode
+        for m, mode in modes.items():
+            m.training = mode
+
 
 def call_depths(
-    model: nn.Module,      # any model
-    x: torch.Tensor,       # images (b, c, h, w)
+    model: nn.Module,  # any model
+    x: torch.Tensor,  # images (b, c, h, w)
 ) -> dict:
     "Every module that a forward pass calls, in order: {name: how many called modules it lies within}."
     order = {}
-    with looking(model), hooked(model, {n: lambda i, o, n=n: order.setdefault(n) for n, _ in model.named_modules() if n}): model(x[:1])
-    above = lambda n: sum(n[:k] in order for k, c in enumerate(n) if c == '.')
+    with (
+        looking(model),
+        hooked(
+            model, {n: lambda i, o, n=n: order.setdefault(n) for n, _ in model.named_modules() if n}
+        ),
+    ):
+        model(x[:1])
+
+    def above(n):
+        return sum(n[:k] in order for k, c in enumerate(n) if c == '.')
+
     return {n: above(n) for n in order}
 
+
 def called_layers(
-    model: nn.Module,      # any model
-    x: torch.Tensor,       # images (b, c, h, w)
-    depth: int=1,          # 1: the outermost modules that are called; 2: those inside them too, …
+    model: nn.Module,  # any model
+    x: torch.Tensor,  # images (b, c, h, w)
+    depth: int = 1,  # 1: the outermost modules that are called; 2: those inside them too, …
 ) -> list:
     "Names of the modules that a forward pass calls, in order, down to `depth` levels of calls."
     return [n for n, d in call_depths(model, x).items() if d < depth]
 
+
 def outer_layers(
-    model: nn.Module,      # any model
-    x: torch.Tensor,       # images (b, c, h, w)
+    model: nn.Module,  # any model
+    x: torch.Tensor,  # images (b, c, h, w)
 ) -> list:
     "The outermost level of called modules that has more than one: models that are wrapped in another are unwrapped."
-    depths = call_depths(model, x); levels = [[n for n, d in depths.items() if d < depth] for depth in range(1, 7)]
-    inner = [[n for n in names if not any(m.startswith(n + '.') for m in names)] for names in levels]     # without those that hold another of the list
+    depths = call_depths(model, x)
+    levels = [[n for n, d in depths.items() if d < depth] for depth in range(1, 7)]
+    inner = [
+        [n for n in names if not any(m.startswith(n + '.') for m in names)] for names in levels
+    ]  # without those that hold another of the list
     return next((names for names in inner if len(names) > 1), inner[-1])
 
 # %% ../../nbs/7_use/04_hooks.ipynb #d64af71b
 def as_map(
-    t: torch.Tensor,   # maps (b, c, h, w), tokens (b, n, c) or anything else
-    size: tuple,       # (height, width) of the image, for the tokens' grid
+    t: torch.Tensor,  # maps (b, c, h, w), tokens (b, n, c) or anything else
+    size: tuple,  # (height, width) of the image, for the tokens' grid
 ) -> torch.Tensor | None:
     "Maps (b, c, h, w) as they are, tokens on the grid that fits the image's shape; None for what is neither."
-    if t.dim() == 4: return t
-    if t.dim() != 3: return None
-    h = max(round(math.sqrt(t.shape[1]*size[0]/size[1])), 1)
+    if t.dim() == 4:
+        return t
+    if t.dim() != 3:
+        return None
+    h = max(round(math.sqrt(t.shape[1] * size[0] / size[1])), 1)
     for rows in (h, h - 1, h + 1):
-        if rows > 0 and t.shape[1] % rows == 0: return t.transpose(1, 2).unflatten(2, (rows, -1))
+        if rows > 0 and t.shape[1] % rows == 0:
+            return t.transpose(1, 2).unflatten(2, (rows, -1))
     return None
 
+
 def collect(
-    model: nn.Module,      # any model
-    x: torch.Tensor,       # images (b, c, h, w)
-    layers=None,           # module names; None takes `called_layers(model, x)`
+    model: nn.Module,  # any model
+    x: torch.Tensor,  # images (b, c, h, w)
+    layers=None,  # module names; None takes `called_layers(model, x)`
 ) -> dict:
     "Activations of one eval() pass: {name: (b, c, h, w) float32 on the CPU}; outputs that are lists give name[0], name[1], … Raises `SnetError` if no layer gives a map."
     out, size = {}, x.shape[-2:]
+
     def keep(name, o):
-        if isinstance(o, torch.Tensor) and o.is_floating_point() and (m := as_map(o, size)) is not None: out[name] = m.detach().float().cpu().clone()
+        if (
+            isinstance(o, torch.Tensor)
+            and o.is_floating_point()
+            and (m := as_map(o, size)) is not None
+        ):
+            out[name] = m.detach().float().cpu().clone()
         elif isinstance(o, (list, tuple)):
-            for i, e in enumerate(o): keep(f'{name}[{i}]', e)
+            for i, e in enumerate(o):
+                keep(f'{name}[{i}]', e)
         elif isinstance(o, dict):
-            for k, e in o.items(): keep(f'{name}[{k}]', e)
-    names = outer_layers(model, x) if layers is None else [layers] if isinstance(layers, str) else list(layers)
-    with looking(model), hooked(model, {n: lambda i, o, n=n: keep(n, o) for n in names}): model(x)
-    if not out: raise SnetError(f'None of the layers {", ".join(names)} gave a map (b, c, h, w) or tokens (b, n, c); choose others from called_layers(model, x, depth=2).')
+            for k, e in o.items():
+                keep(f'{name}[{k}]', e)
+
+    names = (
+        outer_layers(model, x)
+        if layers is None
+        else [layers]
+        if isinstance(layers, str)
+        else list(layers)
+    )
+    with looking(model), hooked(model, {n: lambda i, o, n=n: keep(n, o) for n in names}):
+        model(x)
+    if not out:
+        raise SnetError(
+            f'None of the layers {", ".join(names)} gave a map (b, c, h, w) or tokens (b, n, c); choose others from called_layers(model, x, depth=2).'
+        )
     return out
 
 # %% ../../nbs/7_use/04_hooks.ipynb #cbc14d13
 def snet_layers(
-    model: nn.Module,    # an SNet
-    x: torch.Tensor,     # images (b, c, h, w)
+    model: nn.Module,  # an SNet
+    x: torch.Tensor,  # images (b, c, h, w)
 ) -> dict:
     "Activations by the paper's names: CNN1 … CNN4, ViT1 … ViT4 (as the ViT gives them), FEB1 … (after FEB), FFB(CNN3,ViT1) …, GAB. Raises `SnetError` for another model."
-    if not all(hasattr(model, k) for k in ('cnn', 'vit', 'stagger')): raise SnetError(f'{type(model).__name__} has no CNN and ViT branch; give an SNet, or use collect(model, x) for any model.')
+    if not all(hasattr(model, k) for k in ('cnn', 'vit', 'stagger')):
+        raise SnetError(
+            f'{type(model).__name__} has no CNN and ViT branch; give an SNet, or use collect(model, x) for any model.'
+        )
     on = [n for n in ('cnn', 'vit', 'feb', 'stagger', 'gab') if getattr(model, n, None) is not None]
     raw = collect(model, x, on)
     acts = {f'{b}{i + 1}': raw[f'{b.lower()}[{i}]'] for b in ('CNN', 'ViT') for i in range(4)}

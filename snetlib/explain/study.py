@@ -8,194 +8,425 @@ __all__ = ['LOW', 'HIGH', 'CLAIMS', 'layer_entropy', 'feb_effect', 'spectral_ent
            'by_seed', 'paper_claims']
 
 # %% ../../nbs/7_use/07_study.ipynb #explainstu2
-import json, math, random
+import json
+import math
+import random
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
-from torch.nn import functional as F
 from ..core import SnetError, provenance, seed_everything
-from ..models.registry import create_model
 from ..data.loaders import load_slices
-from ..predict.slices import load_run
-from ..models.fusion import PAIRS
-from ..theory.entropy import entropy_from_counts
-from ..theory.han import symmetric_kl
-from ..theory.pairs import centred_rows, common_grid, compare_layers, jensen_shannon, shared_histograms, to_grid
 from .figures import fusion_parts, standard
 from .hooks import snet_layers
+from ..models.fusion import PAIRS
+from ..models.registry import create_model
+from ..predict.slices import load_run
+from ..theory.entropy import entropy_from_counts
+from ..theory.han import symmetric_kl
+from snetlib.theory.pairs import (
+    centred_rows,
+    common_grid,
+    compare_layers,
+    jensen_shannon,
+    shared_histograms,
+    to_grid,
+)
+from torch import nn
 
 # %% ../../nbs/7_use/07_study.ipynb #536cb321
 def layer_entropy(
-    acts: dict,        # name -> activations of any shape
-    bins: int=256,     # over ±4 standard deviations
-    trim: int=10**6,   # at most so many values of a layer are used, evenly spread
+    acts: dict,  # name -> activations of any shape
+    bins: int = 256,  # over ±4 standard deviations
+    trim: int = 10**6,  # at most so many values of a layer are used, evenly spread
 ) -> pd.DataFrame:
     "Columns: layer, values, std, shape (bits), differential (bits, in the layer's own units), zeros (share that is exactly 0). Raises `SnetError` for a constant, empty or non-finite layer."
     rows = []
     for name, a in acts.items():
-        a = torch.as_tensor(a).float().flatten(); a = a[::-(-len(a)//trim)] if len(a) > trim else a
-        if len(a) < 2: raise SnetError(f'Layer {name} has {len(a)} values, too few for an entropy; give at least two, better thousands.')
-        counts = np.histogram(standard(a).clamp(-4, 4).numpy(), bins, (-4, 4))[0]; shape = entropy_from_counts(counts)
-        rows.append(dict(layer=name, values=len(a), std=a.std().item(), shape=shape, differential=shape + math.log2(8/bins*a.std().item()), zeros=(a == 0).float().mean().item()))
+        a = torch.as_tensor(a).float().flatten()
+        a = a[:: -(-len(a) // trim)] if len(a) > trim else a
+        if len(a) < 2:
+            raise SnetError(
+                f'Layer {name} has {len(a)} values, too few for an entropy; give at least two, better thousands.'
+            )
+        counts = np.histogram(standard(a).clamp(-4, 4).numpy(), bins, (-4, 4))[0]
+        shape = entropy_from_counts(counts)
+        rows.append(
+            dict(
+                layer=name,
+                values=len(a),
+                std=a.std().item(),
+                shape=shape,
+                differential=shape + math.log2(8 / bins * a.std().item()),
+                zeros=(a == 0).float().mean().item(),
+            )
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/7_use/07_study.ipynb #61374a68
 def feb_effect(
-    model: nn.Module,   # an SNet with FEB
-    x: torch.Tensor,    # images
+    model: nn.Module,  # an SNet with FEB
+    x: torch.Tensor,  # images
 ) -> pd.DataFrame:
     "Entropy of each fused ViT layer before and after FEB: columns layer, shape_before, shape_after, differential_before, differential_after. Raises `SnetError` without FEB."
-    if getattr(model, 'feb', None) is None: raise SnetError('This model has no FEB; give an SNet that was built with feb=True.')
+    if getattr(model, 'feb', None) is None:
+        raise SnetError('This model has no FEB; give an SNet that was built with feb=True.')
     t = layer_entropy(snet_layers(model, x)).set_index('layer')
-    return pd.DataFrame([{'layer': f'ViT{v + 1}'} | {f'{c}_{when}': t[c][f'{k}{v + 1}'] for c in ('shape', 'differential') for when, k in (('before', 'ViT'), ('after', 'FEB'))} for v in model.lower])
+    return pd.DataFrame(
+        [
+            {'layer': f'ViT{v + 1}'}
+            | {
+                f'{c}_{when}': t[c][f'{k}{v + 1}']
+                for c in ('shape', 'differential')
+                for when, k in (('before', 'ViT'), ('after', 'FEB'))
+            }
+            for v in model.lower
+        ]
+    )
 
 # %% ../../nbs/7_use/07_study.ipynb #d743cc74
 def spectral_entropy(
-    a: torch.Tensor,   # activations (b, c, h, w)
+    a: torch.Tensor,  # activations (b, c, h, w)
 ) -> float:
     "Entropy in bits of the shares of variance along the principal axes of the channels: 0 for copies of one channel, log₂ c for c uncorrelated ones of equal variance. Raises `SnetError` for a constant layer."
-    rows = centred_rows(a.float()); share = torch.linalg.eigvalsh((rows.T @ rows).double()).clamp_min(0)
-    if not torch.isfinite(share).all() or share.sum() <= 0: raise SnetError('The layer is constant or not finite, so its channels have no spectrum; leave it out, or train longer.')
-    p = share/share.sum()
-    return float(-torch.special.xlogy(p, p).sum()/math.log(2))
+    rows = centred_rows(a.float())
+    share = torch.linalg.eigvalsh((rows.T @ rows).double()).clamp_min(0)
+    if not torch.isfinite(share).all() or share.sum() <= 0:
+        raise SnetError(
+            'The layer is constant or not finite, so its channels have no spectrum; leave it out, or train longer.'
+        )
+    p = share / share.sum()
+    return float(-torch.special.xlogy(p, p).sum() / math.log(2))
 
 # %% ../../nbs/7_use/07_study.ipynb #bb8665ad
 def recovered(
-    fused: torch.Tensor,    # the fusion's result (b, c, h, w)
-    source: torch.Tensor,   # one of its inputs (b, c', h', w')
-    ridge: float=1e-4,      # of the mean squared activation, so that idle channels do no harm
+    fused: torch.Tensor,  # the fusion's result (b, c, h, w)
+    source: torch.Tensor,  # one of its inputs (b, c', h', w')
+    ridge: float = 1e-4,  # of the mean squared activation, so that idle channels do no harm
 ) -> float:
     "Share of the input's variance that a linear map of the fused channels recovers on images it was not fitted on. Raises `SnetError` for fewer than two images or unequal batches."
-    if len(fused) != len(source) or len(fused) < 2: raise SnetError(f'{len(fused)} fused and {len(source)} source maps; give both for the same images, at least two.')
-    grid = common_grid(fused, source); x, y = (to_grid(t.float(), grid).double() for t in (fused, source)); left = total = 0.
-    for fit, judge in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
-        a, b, c, d = (t.permute(0, 2, 3, 1).flatten(0, 2) for t in (x[fit], y[fit], x[judge], y[judge])); ma, mb = a.mean(0), b.mean(0); a = a - ma
-        w = torch.linalg.solve(a.T @ a + (ridge*a.square().sum()/a.shape[1] + 1e-12)*torch.eye(a.shape[1]).double(), a.T @ (b - mb))
-        left += (d - mb - (c - ma) @ w).square().sum(); total += (d - mb).square().sum()
-    return float(1 - left/total.clamp_min(1e-12))
+    if len(fused) != len(source) or len(fused) < 2:
+        raise SnetError(
+            f'{len(fused)} fused and {len(source)} source maps; give both for the same images, at least two.'
+        )
+    grid = common_grid(fused, source)
+    x, y = (to_grid(t.float(), grid).double() for t in (fused, source))
+    left = total = 0.0
+    for fit, judge in (
+        (slice(0, None, 2), slice(1, None, 2)),
+        (slice(1, None, 2), slice(0, None, 2)),
+    ):
+        a, b, c, d = (
+            t.permute(0, 2, 3, 1).flatten(0, 2) for t in (x[fit], y[fit], x[judge], y[judge])
+        )
+        ma, mb = a.mean(0), b.mean(0)
+        a = a - ma
+        w = torch.linalg.solve(
+            a.T @ a
+            + (ridge * a.square().sum() / a.shape[1] + 1e-12) * torch.eye(a.shape[1]).double(),
+            a.T @ (b - mb),
+        )
+        left += (d - mb - (c - ma) @ w).square().sum()
+        total += (d - mb).square().sum()
+    return float(1 - left / total.clamp_min(1e-12))
 
 # %% ../../nbs/7_use/07_study.ipynb #8d3d5062
 def study_images(
-    config: dict,   # config.json of a run
-    n: int=12,      # how many slices
-    root=None,      # folder of the data, if it has moved since the training
+    config: dict,  # config.json of a run
+    n: int = 12,  # how many slices
+    root=None,  # folder of the data, if it has moved since the training
 ) -> dict:
     "Evenly spaced slices of the held-out test part, of those that hold a target: {x (n, c, h, w), y (n, h, w), cases, slices (of how many)}. Raises `SnetError` if fewer than two do."
-    held = load_slices(config['dataset'], root or config['root'], 'test', size=config['recipe']['size'], **config['data_kwargs'])
+    held = load_slices(
+        config['dataset'],
+        root or config['root'],
+        'test',
+        size=config['recipe']['size'],
+        **config['data_kwargs'],
+    )
     full = [i for i, label in enumerate(held.labels) if ((label > 0) & (label < 255)).any()]
-    if len(full) < 2 or n < 2: raise SnetError(f'{len(full)} slices of the test part hold a target and n={n}; a study of layers needs at least two.')
-    chosen = [full[i] for i in np.linspace(0, len(full) - 1, min(n, len(full))).round().astype(int)]; x, y = held.batch(chosen)
+    if len(full) < 2 or n < 2:
+        raise SnetError(
+            f'{len(full)} slices of the test part hold a target and n={n}; a study of layers needs at least two.'
+        )
+    chosen = [full[i] for i in np.linspace(0, len(full) - 1, min(n, len(full))).round().astype(int)]
+    x, y = held.batch(chosen)
     return dict(x=x, y=y, cases=len({held.case_ids[i] for i in chosen}), slices=len(full))
 
+
 def before_training(
-    config: dict,      # config.json of a run
-    x: torch.Tensor,   # images that the batch norms are told the statistics of
+    config: dict,  # config.json of a run
+    x: torch.Tensor,  # images that the batch norms are told the statistics of
 ) -> nn.Module:
     "The run's network with its first weights: those that the trainer drew from the run's seed. In eval()."
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state(); seed_everything(config["seed"])
-    try: net = create_model(config['model'], c_in=config['data']['c_in'], n_out=config['data']['n_out'], **config['model_kwargs']).train()
-    finally: random.setstate(states[0]); np.random.set_state(states[1]); torch.set_rng_state(states[2])
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed_everything(config["seed"])
+    try:
+        net = create_model(
+            config['model'],
+            c_in=config['data']['c_in'],
+            n_out=config['data']['n_out'],
+            **config['model_kwargs'],
+        ).train()
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
     for m in net.modules():
-        if isinstance(m, nn.BatchNorm2d): m.momentum = None                            # the plain average of what it sees
-    with torch.no_grad(): net(x)
+        if isinstance(m, nn.BatchNorm2d):
+            m.momentum = None  # the plain average of what it sees
+    with torch.no_grad():
+        net(x)
     return net.eval()
 
 # %% ../../nbs/7_use/07_study.ipynb #31980402
 def network_rows(
-    model: nn.Module,   # an SNet
-    x: torch.Tensor,    # images (b, c, h, w), b ≥ 4
+    model: nn.Module,  # an SNet
+    x: torch.Tensor,  # images (b, c, h, w), b ≥ 4
 ) -> pd.DataFrame:
     "Rows of kind 'layer', 'pair' and 'fusion', columns as in `information`. Raises `SnetError` as `snet_layers` and `compare_layers`."
     acts = snet_layers(model, x)
-    layers = layer_entropy(acts).rename(columns={'layer': 'a'}).assign(kind='layer', spectral=[spectral_entropy(t) for t in acts.values()])
-    cnn, vit = ({k: t for k, t in acts.items() if k[:3] in kinds} for kinds in (('CNN',), ('ViT', 'FEB')))
-    pairs = compare_layers(cnn, vit)[['a', 'b', 'mi', 'mi_floor', 'cka', 'kl']].rename(columns={'kl': 'kl_raw'}).assign(kind='pair')
-    pairs['mi_seen'] = pairs.mi - pairs.mi_floor; flat = {k: standard(t).clamp(-6, 6) for k, t in (cnn | vit).items()}
-    pairs['kl'], pairs['js'] = zip(*((symmetric_kl(*h), jensen_shannon(*h)) for h in (shared_histograms(flat[a], flat[b]) for a, b in zip(pairs.a, pairs.b))))
+    layers = (
+        layer_entropy(acts)
+        .rename(columns={'layer': 'a'})
+        .assign(kind='layer', spectral=[spectral_entropy(t) for t in acts.values()])
+    )
+    cnn, vit = (
+        {k: t for k, t in acts.items() if k[:3] in kinds} for kinds in (('CNN',), ('ViT', 'FEB'))
+    )
+    pairs = (
+        compare_layers(cnn, vit)[['a', 'b', 'mi', 'mi_floor', 'cka', 'kl']]
+        .rename(columns={'kl': 'kl_raw'})
+        .assign(kind='pair')
+    )
+    pairs['mi_seen'] = pairs.mi - pairs.mi_floor
+    flat = {k: standard(t).clamp(-6, 6) for k, t in (cnn | vit).items()}
+    pairs['kl'], pairs['js'] = zip(
+        *(
+            (symmetric_kl(*h), jensen_shannon(*h))
+            for h in (shared_histograms(flat[a], flat[b]) for a, b in zip(pairs.a, pairs.b))
+        )
+    )
     parts = [list(fusion_parts(model, x, i).items()) for i in range(len(model.stagger.pairs))]
-    fusion = pd.DataFrame([dict(kind='fusion', a=name, b=out, recovered=recovered(fused, a)) for *inputs, (out, fused) in parts for name, a in inputs])
+    fusion = pd.DataFrame(
+        [
+            dict(kind='fusion', a=name, b=out, recovered=recovered(fused, a))
+            for *inputs, (out, fused) in parts
+            for name, a in inputs
+        ]
+    )
     return pd.concat([layers, pairs, fusion], ignore_index=True)
 
 # %% ../../nbs/7_use/07_study.ipynb #876ecfea
 def information(
-    runs,             # folders of finished SNet runs on one data set
-    n: int=12,        # images, see `study_images`
-    root=None,        # folder of the data, if it has moved
+    runs,  # folders of finished SNet runs on one data set
+    n: int = 12,  # images, see `study_images`
+    root=None,  # folder of the data, if it has moved
 ) -> pd.DataFrame:
     "`network_rows` of every run before and after its training, with fusion, seed, weights and origin in columns. Raises `SnetError` if there is no run, or runs that differ in data, model or recipe."
     configs = {Path(f): load_run(f, device='cpu').config for f in runs}
-    if not configs: raise SnetError('There is no run to look into; train some with `snet reproduce table5 --scale small` and give their folders.')
+    if not configs:
+        raise SnetError(
+            'There is no run to look into; train some with `snet reproduce table5 --scale small` and give their folders.'
+        )
     for key in ('dataset', 'data_kwargs', 'model', 'recipe'):
-        if len({json.dumps(c[key], sort_keys=True) for c in configs.values()}) > 1: raise SnetError(f'The runs differ in their {key}, so their numbers cannot stand in one table; give runs that differ in fusion and seed alone.')
+        if len({json.dumps(c[key], sort_keys=True) for c in configs.values()}) > 1:
+            raise SnetError(
+                f'The runs differ in their {key}, so their numbers cannot stand in one table; give runs that differ in fusion and seed alone.'
+            )
     tables, images = [], study_images(next(iter(configs.values())), n, root)
     for folder, c in configs.items():
-        nets = dict(untrained=before_training(c, images['x']), trained=load_run(folder, device='cpu').model)
-        about = dict(dataset=c['dataset'], model=c['model'], fusion=next((k for k, p in PAIRS.items() if p == nets['trained'].stagger.pairs), str(nets['trained'].stagger.pairs)), seed=c['seed'], trained_at=c['origin']['commit'])
-        tables += [network_rows(net, images['x']).assign(weights=w, **about) for w, net in nets.items()]
-    r, counts = c['recipe'], c['data']['counts']; first = ['dataset', 'model', 'fusion', 'seed', 'weights', 'kind', 'a', 'b']; out = pd.concat(tables, ignore_index=True)
-    origin = dict(size=r['size'], bs=r['bs'], steps=r['steps'], train_cases=counts['train_cases'], train_slices=counts['train_slices'], images=len(images['x']), of_slices=images['slices'], test_cases=images['cases'], **provenance())
+        nets = dict(
+            untrained=before_training(c, images['x']), trained=load_run(folder, device='cpu').model
+        )
+        about = dict(
+            dataset=c['dataset'],
+            model=c['model'],
+            fusion=next(
+                (k for k, p in PAIRS.items() if p == nets['trained'].stagger.pairs),
+                str(nets['trained'].stagger.pairs),
+            ),
+            seed=c['seed'],
+            trained_at=c['origin']['commit'],
+        )
+        tables += [
+            network_rows(net, images['x']).assign(weights=w, **about) for w, net in nets.items()
+        ]
+    r, counts = c['recipe'], c['data']['counts']
+    first = ['dataset', 'model', 'fusion', 'seed', 'weights', 'kind', 'a', 'b']
+    out = pd.concat(tables, ignore_index=True)
+    origin = dict(
+        size=r['size'],
+        bs=r['bs'],
+        steps=r['steps'],
+        train_cases=counts['train_cases'],
+        train_slices=counts['train_slices'],
+        images=len(images['x']),
+        of_slices=images['slices'],
+        test_cases=images['cases'],
+        **provenance(),
+    )
     return out[first + [k for k in out if k not in first]].assign(**origin)
 
 # %% ../../nbs/7_use/07_study.ipynb #70ed1a22
-LOW, HIGH = ((1, 1), (2, 2)), ((3, 3), (4, 4))   # the two kinds of pairs of one level: what unstagger fuses, and the higher layers of Figure 1
+LOW, HIGH = (
+    ((1, 1), (2, 2)),
+    ((3, 3), (4, 4)),
+)  # the two kinds of pairs of one level: what unstagger fuses, and the higher layers of Figure 1
+
 
 def pairing_gap(rows, column, vit='ViT', against=LOW):
     "Mean of a measure over the stagger pairs minus that over other pairs, in one network."
-    t = rows[rows.kind == 'pair'].set_index(['a', 'b'])[column]; mean = lambda pairs: np.mean([t[f'CNN{c}', f'{vit}{v}'] for c, v in pairs])
+    t = rows[rows.kind == 'pair'].set_index(['a', 'b'])[column]
+    mean = lambda pairs: np.mean([t[f'CNN{c}', f'{vit}{v}'] for c, v in pairs])
     return mean(PAIRS['stagger']) - mean(against)
+
 
 def feb_gap(rows, column):
     "Mean over the fused ViT layers of a layer's entropy after FEB minus before."
     t = rows[rows.kind == 'layer'].set_index('a')[column]
     return np.mean([t[f'FEB{v}'] - t[f'ViT{v}'] for v in (1, 2)])
 
+
 def rank_agreement(rows):
     "Spearman correlation between divergence and mutual information above its floor, over the eight pairs with ViT1 or ViT2 (deeper grids have few positions, hence fewer bins)."
     t = rows[(rows.kind == 'pair') & rows.b.isin(['ViT1', 'ViT2'])]
     return t.kl.corr(t.mi_seen, method='spearman')
 
-CLAIMS = (   # (section, claim, measure, claimed sign, number of one network)
-    *(('3, Fig. 1', f'stagger pairs diverge less than the {n} ones', k, -1, lambda r, k=k, p=p: pairing_gap(r, k, against=p)) for n, p in (('lower', LOW), ('higher', HIGH)) for k in ('kl', 'js', 'kl_raw')),
-    *(('4.2, 4.3', 'the same as FEB leaves them (lower ones)', k, -1, lambda r, k=k: pairing_gap(r, k, 'FEB')) for k in ('kl', 'kl_raw')),
-    *(('3, Eq. 1', 'stagger pairs tell more about each other than the lower ones', k, 1, lambda r, k=k: pairing_gap(r, k)) for k in ('mi', 'mi_seen', 'cka')),
+
+CLAIMS = (  # (section, claim, measure, claimed sign, number of one network)
+    *(
+        (
+            '3, Fig. 1',
+            f'stagger pairs diverge less than the {n} ones',
+            k,
+            -1,
+            lambda r, k=k, p=p: pairing_gap(r, k, against=p),
+        )
+        for n, p in (('lower', LOW), ('higher', HIGH))
+        for k in ('kl', 'js', 'kl_raw')
+    ),
+    *(
+        (
+            '4.2, 4.3',
+            'the same as FEB leaves them (lower ones)',
+            k,
+            -1,
+            lambda r, k=k: pairing_gap(r, k, 'FEB'),
+        )
+        for k in ('kl', 'kl_raw')
+    ),
+    *(
+        (
+            '3, Eq. 1',
+            'stagger pairs tell more about each other than the lower ones',
+            k,
+            1,
+            lambda r, k=k: pairing_gap(r, k),
+        )
+        for k in ('mi', 'mi_seen', 'cka')
+    ),
     ('3, Prop. 3', 'pairs that diverge less tell more', 'rank correlation', -1, rank_agreement),
-    *(('4.2', 'FEB lowers H(f^b)', k, -1, lambda r, k=k: feb_gap(r, k)) for k in ('shape', 'differential', 'spectral')),
+    *(
+        ('4.2', 'FEB lowers H(f^b)', k, -1, lambda r, k=k: feb_gap(r, k))
+        for k in ('shape', 'differential', 'spectral')
+    ),
 )
 
 # %% ../../nbs/7_use/07_study.ipynb #6ce2bd9c
 def sign_verdict(
-    gaps,        # one difference a run
-    sign: int,   # claimed: −1 or 1
+    gaps,  # one difference a run
+    sign: int,  # claimed: −1 or 1
 ) -> str:
     "'holds' if all runs have the claimed sign, 'does not hold' if all have the other, else 'differs between runs'; always with the count."
     good, n = int((np.sign(gaps) == sign).sum()), len(gaps)
     return f"{'holds' if good == n else 'does not hold' if good == 0 else 'differs between runs'} ({good} of {n})"
 
+
 def by_seed(table):
     "(claim, measure, sign, {weights: stagger minus unstagger, one number a seed}): networks that were trained with the pairing they are judged by. Raises `SnetError` if no seed has both."
-    pairs, parts = table[table.kind == 'pair'].set_index(['fusion', 'a', 'b']), table[table.kind == 'fusion']
-    own = pd.concat([pairs.loc[[(f, c, v)]] for f, fused in PAIRS.items() for k, i in fused for c, v in [(f'CNN{k}', f'FEB{i}')] if (f, c, v) in pairs.index] or [pairs[:0]]).reset_index()
-    measures = [('pairs that are fused diverge less', 'kl', -1, own, 'kl'), ('pairs that are fused diverge less', 'kl_raw', -1, own, 'kl_raw'), ('pairs that are fused tell more about each other', 'mi_seen', 1, own, 'mi_seen'),
-                *(('stagger fusion loses less', f'recovered of the {who} layer', 1, parts[parts.a.str.startswith('CNN') == (who == 'CNN')], 'recovered') for who in ('CNN', 'ViT'))]
+    pairs, parts = (
+        table[table.kind == 'pair'].set_index(['fusion', 'a', 'b']),
+        table[table.kind == 'fusion'],
+    )
+    own = pd.concat(
+        [
+            pairs.loc[[(f, c, v)]]
+            for f, fused in PAIRS.items()
+            for k, i in fused
+            for c, v in [(f'CNN{k}', f'FEB{i}')]
+            if (f, c, v) in pairs.index
+        ]
+        or [pairs[:0]]
+    ).reset_index()
+    measures = [
+        ('pairs that are fused diverge less', 'kl', -1, own, 'kl'),
+        ('pairs that are fused diverge less', 'kl_raw', -1, own, 'kl_raw'),
+        ('pairs that are fused tell more about each other', 'mi_seen', 1, own, 'mi_seen'),
+        *(
+            (
+                'stagger fusion loses less',
+                f'recovered of the {who} layer',
+                1,
+                parts[parts.a.str.startswith('CNN') == (who == 'CNN')],
+                'recovered',
+            )
+            for who in ('CNN', 'ViT')
+        ),
+    ]
     for claim, measure, sign, rows, column in measures:
-        t = rows.groupby(['weights', 'seed', 'fusion'])[column].mean().unstack().reindex(columns=list(PAIRS)).dropna()
-        if not len(t): raise SnetError('No seed was trained with both fusions, so nothing can be compared; train stagger and unstagger with the same seeds.')
-        yield claim, measure, sign, {w: g.to_numpy() for w, g in (t.stagger - t.unstagger).groupby('weights')}
+        t = (
+            rows.groupby(['weights', 'seed', 'fusion'])[column]
+            .mean()
+            .unstack()
+            .reindex(columns=list(PAIRS))
+            .dropna()
+        )
+        if not len(t):
+            raise SnetError(
+                'No seed was trained with both fusions, so nothing can be compared; train stagger and unstagger with the same seeds.'
+            )
+        yield (
+            claim,
+            measure,
+            sign,
+            {w: g.to_numpy() for w, g in (t.stagger - t.unstagger).groupby('weights')},
+        )
+
 
 def paper_claims(
-    table: pd.DataFrame,   # from `information`
+    table: pd.DataFrame,  # from `information`
 ) -> pd.DataFrame:
     "The paper's claims as differences: section, claim, measure, claimed sign, then mean ± standard deviation over networks and the verdict, untrained and trained. Raises `SnetError` if no seed has both fusions, or a network no FEB."
-    if table[table.a == 'FEB2'].groupby(['fusion', 'seed']).ngroups < table.groupby(['fusion', 'seed']).ngroups: raise SnetError('A network of this table has no FEB on ViT1 and ViT2, so the claims about it cannot be judged; give runs that were built with feb=True.')
+    if (
+        table[table.a == 'FEB2'].groupby(['fusion', 'seed']).ngroups
+        < table.groupby(['fusion', 'seed']).ngroups
+    ):
+        raise SnetError(
+            'A network of this table has no FEB on ViT1 and ViT2, so the claims about it cannot be judged; give runs that were built with feb=True.'
+        )
     out = []
     for section, claim, measure, sign, f in CLAIMS:
-        gaps = {w: np.array([f(r) for _, r in g.groupby(['fusion', 'seed'])]) for w, g in table.groupby('weights')}
-        gaps['untrained'] = np.unique(gaps['untrained'].round(6))      # the branches are drawn before the fusion, so one seed has one untrained network
+        gaps = {
+            w: np.array([f(r) for _, r in g.groupby(['fusion', 'seed'])])
+            for w, g in table.groupby('weights')
+        }
+        gaps['untrained'] = np.unique(
+            gaps['untrained'].round(6)
+        )  # the branches are drawn before the fusion, so one seed has one untrained network
         out.append(_line(section, claim, measure, sign, gaps))
     return pd.DataFrame(out + [_line('5.3.1, Fig. 2', *rest) for rest in by_seed(table)])
 
+
 def _line(section, claim, measure, sign, gaps):
-    show = lambda g: f'{g.mean():+.3f} ± {g.std(ddof=1) if len(g) > 1 else np.nan:.3f}'
-    return dict(section=section, claim=claim, measure=measure, claimed='< 0' if sign < 0 else '> 0') | {k: v for w in ('untrained', 'trained') for k, v in ((w, show(gaps[w])), (f'{w} verdict', sign_verdict(gaps[w], sign)))}
+    def show(g):
+        return f'{g.mean():+.3f} ± {g.std(ddof=1) if len(g) > 1 else np.nan:.3f}'
+
+    return dict(
+        section=section, claim=claim, measure=measure, claimed='< 0' if sign < 0 else '> 0'
+    ) | {
+        k: v
+        for w in ('untrained', 'trained')
+        for k, v in ((w, show(gaps[w])), (f'{w} verdict', sign_verdict(gaps[w], sign)))
+    }

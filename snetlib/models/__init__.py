@@ -9,6 +9,5 @@ __all__ = []
 from .registry import create_model, list_models
 from .snet import SNet
 from .sosegformer import SoSegFormer
-import snetlib.models.baselines   # registers by being imported
 
 __all__ = ['SNet', 'SoSegFormer', 'create_model', 'list_models']

@@ -8,55 +8,85 @@ __all__ = ['Atrous', 'ImagePool', 'ASPP']
 # %% ../../nbs/4_models/09_aspp.ipynb #ec1dd27b
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from ..core import SnetError, choose
 from .layers import ConvNormAct
+from torch import nn
 
 # %% ../../nbs/4_models/09_aspp.ipynb #15d82d9c
 class Atrous(nn.Module):
     "3×3 convolution with holes, batch norm, ReLU. Taps that cannot reach the map are left out: equal numbers, less work."
-    def __init__(self,
-        c_in: int,    # input channels
-        c_out: int,   # output channels
-        rate: int,    # distance between taps, in cells of the map
+
+    def __init__(
+        self,
+        c_in: int,  # input channels
+        c_out: int,  # output channels
+        rate: int,  # distance between taps, in cells of the map
     ):
         super().__init__()
-        self.rate, self.conv, self.norm = rate, nn.Conv2d(c_in, c_out, 3, padding=rate, dilation=rate, bias=False), nn.BatchNorm2d(c_out)
+        self.rate, self.conv, self.norm = (
+            rate,
+            nn.Conv2d(c_in, c_out, 3, padding=rate, dilation=rate, bias=False),
+            nn.BatchNorm2d(c_out),
+        )
 
     def forward(self, x):
-        pad = [0 if s <= self.rate else self.rate for s in x.shape[-2:]]   # 0: along this axis only the centre tap is on the map
+        pad = [
+            0 if s <= self.rate else self.rate for s in x.shape[-2:]
+        ]  # 0: along this axis only the centre tap is on the map
         rows, cols = (slice(None) if p else slice(1, 2) for p in pad)
-        return F.relu(self.norm(F.conv2d(x, self.conv.weight[:, :, rows, cols], padding=pad, dilation=self.rate)))
+        return F.relu(
+            self.norm(
+                F.conv2d(x, self.conv.weight[:, :, rows, cols], padding=pad, dilation=self.rate)
+            )
+        )
 
 # %% ../../nbs/4_models/09_aspp.ipynb #e6183a79
 class ImagePool(nn.Module):
     "Image-level features: the mean of the map, 1×1 convolution, norm, ReLU, laid out over the map."
-    def __init__(self,
-        c_in: int,            # input channels
-        c_out: int,           # output channels
-        norm: str='layer',    # 'layer': over the channels of each image, works for a batch of one | 'batch': DeepLab's
+
+    def __init__(
+        self,
+        c_in: int,  # input channels
+        c_out: int,  # output channels
+        norm: str = 'layer',  # 'layer': over the channels of each image, works for a batch of one | 'batch': DeepLab's
     ):
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, 1, bias=False)
-        self.norm = nn.GroupNorm(1, c_out) if choose(norm, ('layer', 'batch'), 'norm of the image pooling') == 'layer' else nn.BatchNorm2d(c_out)
+        self.norm = (
+            nn.GroupNorm(1, c_out)
+            if choose(norm, ('layer', 'batch'), 'norm of the image pooling') == 'layer'
+            else nn.BatchNorm2d(c_out)
+        )
 
     def forward(self, x):
-        return F.relu(self.norm(self.conv(x.mean((2, 3), keepdim=True)))).expand(-1, -1, *x.shape[-2:])
+        return F.relu(self.norm(self.conv(x.mean((2, 3), keepdim=True)))).expand(
+            -1, -1, *x.shape[-2:]
+        )
 
 # %% ../../nbs/4_models/09_aspp.ipynb #849349f6
 class ASPP(nn.Module):
     "Atrous spatial pyramid pooling: 1×1, one 3×3 for each rate, image pooling; side by side, then 1×1. Raises `SnetError` for a rate < 1."
-    def __init__(self,
-        c_in: int,                   # input channels
-        c_out: int=256,              # output channels, and of each branch
-        rates: tuple=(12, 24, 36),   # distances between taps, in cells of the map
-        pool_norm: str='layer',      # norm of the image pooling: 'layer' | 'batch'
+
+    def __init__(
+        self,
+        c_in: int,  # input channels
+        c_out: int = 256,  # output channels, and of each branch
+        rates: tuple = (12, 24, 36),  # distances between taps, in cells of the map
+        pool_norm: str = 'layer',  # norm of the image pooling: 'layer' | 'batch'
     ):
         super().__init__()
-        if any(r < 1 for r in rates): raise SnetError(f'Rates are distances between taps, at least 1, not {tuple(rates)}; 1 is an ordinary 3×3 convolution.')
-        self.branches = nn.ModuleList([ConvNormAct(c_in, c_out, 1), *(Atrous(c_in, c_out, r) for r in rates), ImagePool(c_in, c_out, pool_norm)])
-        self.project = ConvNormAct(len(self.branches)*c_out, c_out, 1)
+        if any(r < 1 for r in rates):
+            raise SnetError(
+                f'Rates are distances between taps, at least 1, not {tuple(rates)}; 1 is an ordinary 3×3 convolution.'
+            )
+        self.branches = nn.ModuleList(
+            [
+                ConvNormAct(c_in, c_out, 1),
+                *(Atrous(c_in, c_out, r) for r in rates),
+                ImagePool(c_in, c_out, pool_norm),
+            ]
+        )
+        self.project = ConvNormAct(len(self.branches) * c_out, c_out, 1)
 
     def forward(self, x):
         return self.project(torch.cat([f(x) for f in self.branches], 1))

@@ -10,20 +10,22 @@ __all__ = ['PAPER_BASELINES', 'Baseline', 'from_monai', 'from_smp', 'residual_un
 # %% ../../nbs/4_models/13_baselines.ipynb #0ed117c8
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from ..core import SnetError, need
-from .registry import register_model
 from .layers import check_input, resize_to
+from .registry import register_model
+from torch import nn
 
 # %% ../../nbs/4_models/13_baselines.ipynb #9bb44726
 class Baseline(nn.Module):
     "A library's network under this project's contract: any H, W ≥ 32 in, logits (b, n_out, H, W) out. Raises `SnetError` for another input."
-    def __init__(self,
-        net: nn.Module,         # takes (b, c_net, H, W) with H and W multiples of `multiple`
-        c_in: int,              # channels of the images
-        multiple: int=32,       # the network's coarsest stride
-        c_net: int | None=None, # channels the network wants, ≥ c_in; the missing ones are zero. None: c_in
+
+    def __init__(
+        self,
+        net: nn.Module,  # takes (b, c_net, H, W) with H and W multiples of `multiple`
+        c_in: int,  # channels of the images
+        multiple: int = 32,  # the network's coarsest stride
+        c_net: int
+        | None = None,  # channels the network wants, ≥ c_in; the missing ones are zero. None: c_in
     ):
         super().__init__()
         self.net, self.c_in, self.multiple, self.c_net = net, c_in, multiple, c_net or c_in
@@ -33,100 +35,166 @@ class Baseline(nn.Module):
         h, w = x.shape[-2:]
         pad = [max(2, -(-s // self.multiple)) * self.multiple - s for s in (h, w)]
         x = F.pad(x, (0, pad[1], 0, pad[0]), mode='replicate')
-        if self.c_net > self.c_in: x = F.pad(x, (0, 0, 0, 0, 0, self.c_net - self.c_in))
+        if self.c_net > self.c_in:
+            x = F.pad(x, (0, 0, 0, 0, 0, self.c_net - self.c_in))
         y = self.net(x)
-        if isinstance(y, (list, tuple)): y = y[-1]
+        if isinstance(y, (list, tuple)):
+            y = y[-1]
         return resize_to(y, x)[..., :h, :w]
 
 # %% ../../nbs/4_models/13_baselines.ipynb #83e905e8
 def from_monai(
-    name: str,               # a class of monai.networks.nets
-    c_in: int,               # channels of the images
-    n_out: int,              # classes
-    multiple: int,           # the network's coarsest stride
-    c_net: int | None=None,  # channels the network wants, if not c_in
-    **kwargs,                # the class's own keywords
+    name: str,  # a class of monai.networks.nets
+    c_in: int,  # channels of the images
+    n_out: int,  # classes
+    multiple: int,  # the network's coarsest stride
+    c_net: int | None = None,  # channels the network wants, if not c_in
+    **kwargs,  # the class's own keywords
 ) -> Baseline:
     "A network of MONAI, two-dimensional, randomly initialised. Raises `SnetError` if MONAI is missing."
     need('monai', 'baselines')
     from monai.networks import nets
-    return Baseline(getattr(nets, name)(spatial_dims=2, in_channels=c_net or c_in, out_channels=n_out, **kwargs), c_in, multiple, c_net)
+
+    return Baseline(
+        getattr(nets, name)(
+            spatial_dims=2, in_channels=c_net or c_in, out_channels=n_out, **kwargs
+        ),
+        c_in,
+        multiple,
+        c_net,
+    )
 
 # %% ../../nbs/4_models/13_baselines.ipynb #f9d34920
 def from_smp(
-    name: str,                           # a class of segmentation_models_pytorch
-    c_in: int,                           # channels of the images
-    n_out: int,                          # classes
-    encoder_name: str='resnet50',        # an encoder of that library
-    encoder_weights: str | None=None,    # None: random; 'imagenet': fetched by that library
-    **kwargs,                            # the class's own keywords
+    name: str,  # a class of segmentation_models_pytorch
+    c_in: int,  # channels of the images
+    n_out: int,  # classes
+    encoder_name: str = 'resnet50',  # an encoder of that library
+    encoder_weights: str | None = None,  # None: random; 'imagenet': fetched by that library
+    **kwargs,  # the class's own keywords
 ) -> Baseline:
     "A network of segmentation-models-pytorch. Raises `SnetError` if the library or the weights asked for cannot be had."
     smp = need('segmentation_models_pytorch', 'baselines')
-    build = lambda w: getattr(smp, name)(encoder_name, encoder_weights=w, in_channels=c_in, classes=n_out, **kwargs)
-    if encoder_weights is None: return Baseline(build(None), c_in)
-    try: return Baseline(build(encoder_weights), c_in)
-    except Exception as e: raise SnetError(f'The weights {encoder_weights!r} of {encoder_name} could not be had ({type(e).__name__}); '
-                                           'connect to the internet once so that they are cached, or leave encoder_weights=None.') from e
+
+    def build(w):
+        return getattr(smp, name)(
+            encoder_name, encoder_weights=w, in_channels=c_in, classes=n_out, **kwargs
+        )
+
+    if encoder_weights is None:
+        return Baseline(build(None), c_in)
+    try:
+        return Baseline(build(encoder_weights), c_in)
+    except Exception as e:
+        raise SnetError(
+            f'The weights {encoder_weights!r} of {encoder_name} could not be had ({type(e).__name__}); '
+            'connect to the internet once so that they are cached, or leave encoder_weights=None.'
+        ) from e
 
 # %% ../../nbs/4_models/13_baselines.ipynb #f3bfa9a5
 def residual_unet(c_in, n_out, width, kwargs):
     "MONAI's residual U-Net with five levels, `width` channels at the first and twice as many at each next."
-    return from_monai('UNet', c_in, n_out, 16, **dict(channels=tuple(width*2**i for i in range(5)), strides=(2,)*4, num_res_units=2) | kwargs)
+    return from_monai(
+        'UNet',
+        c_in,
+        n_out,
+        16,
+        **dict(channels=tuple(width * 2**i for i in range(5)), strides=(2,) * 4, num_res_units=2)
+        | kwargs,
+    )
+
 
 @register_model(tags=('baseline',))
 def unet_tiny(c_in=3, n_out=2, **kwargs):
     "Residual U-Net of 2.5 M parameters (MONAI UNet, 20…320 channels)."
     return residual_unet(c_in, n_out, 20, kwargs)
 
+
 @register_model(tags=('baseline',))
 def unet(c_in=3, n_out=2, **kwargs):
     "Residual U-Net of 6.5 M parameters (MONAI UNet, 32…512 channels)."
     return residual_unet(c_in, n_out, 32, kwargs)
 
+
 @register_model(tags=('baseline',))
 def unet_plain(c_in=3, n_out=2, **kwargs):
     "Plain U-Net of 7.8 M parameters (MONAI BasicUNet, 32…512 channels)."
-    return from_monai('BasicUNet', c_in, n_out, 16, **dict(features=(32, 64, 128, 256, 512, 32)) | kwargs)
+    return from_monai(
+        'BasicUNet', c_in, n_out, 16, **dict(features=(32, 64, 128, 256, 512, 32)) | kwargs
+    )
+
 
 @register_model(tags=('baseline',))
 def unet_large(c_in=3, n_out=2, **kwargs):
     "Plain U-Net of 31 M parameters with the widths of the original, 64…1024 (MONAI BasicUNet)."
-    return from_monai('BasicUNet', c_in, n_out, 16, **dict(features=(64, 128, 256, 512, 1024, 64)) | kwargs)
+    return from_monai(
+        'BasicUNet', c_in, n_out, 16, **dict(features=(64, 128, 256, 512, 1024, 64)) | kwargs
+    )
 
 # %% ../../nbs/4_models/13_baselines.ipynb #946553c0
 @register_model(tags=('baseline',))
 def attention_unet(c_in=3, n_out=2, **kwargs):
     "Attention U-Net with additive gates on the skips (MONAI AttentionUnet, 64…1024 channels)."
-    return from_monai('AttentionUnet', c_in, n_out, 16, **dict(channels=(64, 128, 256, 512, 1024), strides=(2,)*4) | kwargs)
+    return from_monai(
+        'AttentionUnet',
+        c_in,
+        n_out,
+        16,
+        **dict(channels=(64, 128, 256, 512, 1024), strides=(2,) * 4) | kwargs,
+    )
+
 
 @register_model(tags=('baseline',))
 def unetpp(c_in=3, n_out=2, **kwargs):
     "U-Net++, nested skips, without deep supervision (MONAI BasicUNetPlusPlus, 32…512 channels)."
-    return from_monai('BasicUNetPlusPlus', c_in, n_out, 16, **dict(features=(32, 64, 128, 256, 512, 32)) | kwargs)
+    return from_monai(
+        'BasicUNetPlusPlus', c_in, n_out, 16, **dict(features=(32, 64, 128, 256, 512, 32)) | kwargs
+    )
+
 
 @register_model(tags=('baseline',))
 def vnet(c_in=3, n_out=2, **kwargs):
     "V-Net with two-dimensional convolutions (MONAI VNet); three channels travel as four. Raises `SnetError` for more than 16."
-    if c_in > 16: raise SnetError(f'V-Net takes at most 16 channels, not {c_in}; choose another model.')
-    return from_monai('VNet', c_in, n_out, 16, c_net=next(d for d in (1, 2, 4, 8, 16) if d >= c_in), **dict(dropout_dim=2) | kwargs)
+    if c_in > 16:
+        raise SnetError(f'V-Net takes at most 16 channels, not {c_in}; choose another model.')
+    return from_monai(
+        'VNet',
+        c_in,
+        n_out,
+        16,
+        c_net=next(d for d in (1, 2, 4, 8, 16) if d >= c_in),
+        **dict(dropout_dim=2) | kwargs,
+    )
+
 
 @register_model(tags=('baseline',))
 def dynunet(c_in=3, n_out=2, **kwargs):
     "The U-Net nnU-Net plans with: instance norm, leaky ReLU, strided convolutions, widths up to 512 (MONAI DynUNet, six levels)."
-    levels = dict(kernel_size=[3]*6, strides=[1] + [2]*5, upsample_kernel_size=[2]*5, filters=(32, 64, 128, 256, 512, 512))
+    levels = dict(
+        kernel_size=[3] * 6,
+        strides=[1] + [2] * 5,
+        upsample_kernel_size=[2] * 5,
+        filters=(32, 64, 128, 256, 512, 512),
+    )
     return from_monai('DynUNet', c_in, n_out, 32, **levels | kwargs)
 
 # %% ../../nbs/4_models/13_baselines.ipynb #d2234d4d
 class ConcatHead(nn.Module):
     "HRNet's head: maps of several resolutions, all brought to the first one's, side by side, 1×1 conv-BN-ReLU, 1×1 to classes."
-    def __init__(self,
-        channels: list,   # channels of each map, finest first
-        n_out: int,       # classes
+
+    def __init__(
+        self,
+        channels: list,  # channels of each map, finest first
+        n_out: int,  # classes
     ):
         super().__init__()
         c = sum(channels)
-        self.mix = nn.Sequential(nn.Conv2d(c, c, 1, bias=False), nn.BatchNorm2d(c), nn.ReLU(inplace=True), nn.Conv2d(c, n_out, 1))
+        self.mix = nn.Sequential(
+            nn.Conv2d(c, c, 1, bias=False),
+            nn.BatchNorm2d(c),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(c, n_out, 1),
+        )
 
     def forward(self, maps: list) -> torch.Tensor:
         return self.mix(torch.cat([resize_to(m, maps[0]) for m in maps], 1))
@@ -135,13 +203,22 @@ class ConcatHead(nn.Module):
 def hrnet_named(c_in, n_out, timm_name):
     "timm's HRNet, randomly initialised, with HRNet's own head at stride 4."
     timm = need('timm', 'baselines')
-    body = timm.create_model(timm_name, pretrained=False, features_only=True, feature_location='', out_indices=(1, 2, 3, 4), in_chans=c_in)
+    body = timm.create_model(
+        timm_name,
+        pretrained=False,
+        features_only=True,
+        feature_location='',
+        out_indices=(1, 2, 3, 4),
+        in_chans=c_in,
+    )
     return Baseline(nn.Sequential(body, ConcatHead(body.feature_info.channels(), n_out)), c_in)
+
 
 @register_model(tags=('baseline',))
 def hrnet(c_in=3, n_out=2):
     "HRNet-W48 with its head for segmentation (timm body)."
     return hrnet_named(c_in, n_out, 'hrnet_w48')
+
 
 @register_model(tags=('baseline',))
 def hrnet_w18(c_in=3, n_out=2):
@@ -154,15 +231,18 @@ def r50_unet(c_in=3, n_out=2, **kwargs):
     "U-Net decoder on a ResNet-50 (segmentation-models-pytorch Unet), no pre-training unless encoder_weights says so."
     return from_smp('Unet', c_in, n_out, **kwargs)
 
+
 @register_model(tags=('baseline',))
 def r50_att_unet(c_in=3, n_out=2, **kwargs):
     "U-Net decoder on a ResNet-50 with scSE in the decoder (segmentation-models-pytorch); not Attention U-Net's additive gate."
     return from_smp('Unet', c_in, n_out, **dict(decoder_attention_type='scse') | kwargs)
 
+
 @register_model(tags=('baseline',))
 def r50_deeplabv3plus(c_in=3, n_out=2, **kwargs):
     "DeepLabV3+ on a ResNet-50 (segmentation-models-pytorch): SoSegFormer's plain neighbour, same encoder, an ASPP; trains on two or more images a batch."
     return from_smp('DeepLabV3Plus', c_in, n_out, **kwargs)
+
 
 @register_model(tags=('baseline',))
 def swin_unetr(c_in=3, n_out=2, **kwargs):
@@ -170,11 +250,27 @@ def swin_unetr(c_in=3, n_out=2, **kwargs):
     return from_monai('SwinUNETR', c_in, n_out, 32, **dict(feature_size=24) | kwargs)
 
 # %% ../../nbs/4_models/13_baselines.ipynb #cac642e6
-PAPER_BASELINES = {   # the paper's name -> (tables, our name or None for "not yet", parameters in millions printed in SNet's Table 4 or None)
-    'V-Net': ('1', 'vnet', None), 'DARR': ('1', None, None), 'U-Net': ('1, 3, 4, II, III', 'unet', 7.2), 'Att-UNet': ('1, 3, 4', 'attention_unet', 19.8),
-    'R50 U-Net': ('2', 'r50_unet', None), 'R50 Att-UNet': ('2', 'r50_att_unet', None), 'R50 ViT': ('1, 2, 4', None, 488.25),
-    'TransUNet': ('1–4', None, 105.3), 'TransClaw U-Net': ('1', None, None), 'Swin-Unet': ('1–4', None, 41.4), 'CASTformer': ('1', None, None),
-    'MISSFormer': ('1, 2, 4', None, 40.5), 'CTC-Net': ('1', None, None), 'HiFormer': ('1, 4', None, 29.52), 'CT-Net': ('1, 3', None, None),
-    'UCTransNet-pre': ('3', None, None), 'ATTransUNet': ('3', None, None), 'U-Net++': ('II, III', 'unetpp', None), 'PraNet': ('II, III', None, None),
-    'HRNet': ('II, III', 'hrnet', None), 'CaraNet': ('II, III', None, None), 'CFANet': ('II, III', None, None),
+PAPER_BASELINES = {  # the paper's name -> (tables, our name or None for "not yet", parameters in millions printed in SNet's Table 4 or None)
+    'V-Net': ('1', 'vnet', None),
+    'DARR': ('1', None, None),
+    'U-Net': ('1, 3, 4, II, III', 'unet', 7.2),
+    'Att-UNet': ('1, 3, 4', 'attention_unet', 19.8),
+    'R50 U-Net': ('2', 'r50_unet', None),
+    'R50 Att-UNet': ('2', 'r50_att_unet', None),
+    'R50 ViT': ('1, 2, 4', None, 488.25),
+    'TransUNet': ('1–4', None, 105.3),
+    'TransClaw U-Net': ('1', None, None),
+    'Swin-Unet': ('1–4', None, 41.4),
+    'CASTformer': ('1', None, None),
+    'MISSFormer': ('1, 2, 4', None, 40.5),
+    'CTC-Net': ('1', None, None),
+    'HiFormer': ('1, 4', None, 29.52),
+    'CT-Net': ('1, 3', None, None),
+    'UCTransNet-pre': ('3', None, None),
+    'ATTransUNet': ('3', None, None),
+    'U-Net++': ('II, III', 'unetpp', None),
+    'PraNet': ('II, III', None, None),
+    'HRNet': ('II, III', 'hrnet', None),
+    'CaraNet': ('II, III', None, None),
+    'CFANet': ('II, III', None, None),
 }

@@ -6,24 +6,29 @@
 __all__ = ['CNNBranch', 'ReducedAttention', 'MixFFN', 'ViTBlock', 'PatchEmbed', 'ViTBranch']
 
 # %% ../../nbs/4_models/05_branches.ipynb #94f531ea
-from torch import nn
 from ..core import SnetError, choose
-from .layers import DoubleConv, to_map, to_tokens
 from .feb import ATTENTIONS
+from .layers import DoubleConv, to_map, to_tokens
+from torch import nn
 
 # %% ../../nbs/4_models/05_branches.ipynb #c046f51d
 class CNNBranch(nn.Module):
     "Four layers of double 3×3 conv-BN-ReLU at strides 1, 2, 4, 8 (SNet section 4.2). Returns all four maps."
-    def __init__(self,
-        c_in: int=3,                         # image channels
-        widths: tuple=(64, 128, 256, 512),   # channels of each layer
-        down: str='max',                     # how a layer halves its input: 'max' (2×2 pool) | 'stride' (first convolution)
+
+    def __init__(
+        self,
+        c_in: int = 3,  # image channels
+        widths: tuple = (64, 128, 256, 512),  # channels of each layer
+        down: str = 'max',  # how a layer halves its input: 'max' (2×2 pool) | 'stride' (first convolution)
     ):
         super().__init__()
         choose(down, ('max', 'stride'), 'down-sampling')
         ins = (c_in, *widths[:-1])
         self.pool = nn.MaxPool2d(2) if down == 'max' else nn.Identity()
-        self.layers = nn.ModuleList(DoubleConv(i, o, stride=2 if down == 'stride' and n else 1) for n, (i, o) in enumerate(zip(ins, widths)))
+        self.layers = nn.ModuleList(
+            DoubleConv(i, o, stride=2 if down == 'stride' and n else 1)
+            for n, (i, o) in enumerate(zip(ins, widths))
+        )
 
     def forward(self, x):
         maps = []
@@ -35,16 +40,21 @@ class CNNBranch(nn.Module):
 # %% ../../nbs/4_models/05_branches.ipynb #5d0f7b18
 class ReducedAttention(nn.Module):
     "Multi-head self-attention whose keys and values come from an R times coarser grid."
-    def __init__(self,
-        c: int,                    # channels
-        heads: int,                # divides c
-        reduction: int=1,          # R: keys come from an R times coarser grid; 1 = ordinary self-attention
-        attention: str='sdpa',     # 'sdpa' | 'naive'
+
+    def __init__(
+        self,
+        c: int,  # channels
+        heads: int,  # divides c
+        reduction: int = 1,  # R: keys come from an R times coarser grid; 1 = ordinary self-attention
+        attention: str = 'sdpa',  # 'sdpa' | 'naive'
     ):
         super().__init__()
-        if c % heads: raise SnetError(f'{heads} heads do not divide {c} channels; choose vit_heads that divide vit_widths.')
+        if c % heads:
+            raise SnetError(
+                f'{heads} heads do not divide {c} channels; choose vit_heads that divide vit_widths.'
+            )
         self.heads, self.attend = heads, ATTENTIONS[choose(attention, ATTENTIONS, 'attention')]
-        self.q, self.kv, self.proj = nn.Linear(c, c), nn.Linear(c, 2*c), nn.Linear(c, c)
+        self.q, self.kv, self.proj = nn.Linear(c, c), nn.Linear(c, 2 * c), nn.Linear(c, c)
         self.reduce = nn.Conv2d(c, c, reduction, reduction) if reduction > 1 else None
         self.norm = nn.LayerNorm(c) if reduction > 1 else None
 
@@ -55,25 +65,33 @@ class ReducedAttention(nn.Module):
 # %% ../../nbs/4_models/05_branches.ipynb #70e658f6
 class MixFFN(nn.Module):
     "Linear, 3×3 depth-wise conv, GELU, linear: the feed-forward network that knows places."
-    def __init__(self,
-        c: int,          # channels
-        ratio: int=4,    # hidden width / c
+
+    def __init__(
+        self,
+        c: int,  # channels
+        ratio: int = 4,  # hidden width / c
     ):
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(c, ratio*c), nn.Linear(ratio*c, c)
-        self.dw, self.act = nn.Conv2d(ratio*c, ratio*c, 3, padding=1, groups=ratio*c), nn.GELU()
+        self.fc1, self.fc2 = nn.Linear(c, ratio * c), nn.Linear(ratio * c, c)
+        self.dw, self.act = (
+            nn.Conv2d(ratio * c, ratio * c, 3, padding=1, groups=ratio * c),
+            nn.GELU(),
+        )
 
-    def forward(self, t, h, w): return self.fc2(self.act(to_tokens(self.dw(to_map(self.fc1(t), h, w)))))
+    def forward(self, t, h, w):
+        return self.fc2(self.act(to_tokens(self.dw(to_map(self.fc1(t), h, w)))))
 
 # %% ../../nbs/4_models/05_branches.ipynb #021fda50
 class ViTBlock(nn.Module):
     "Pre-norm transformer block with reduced attention and MixFFN."
-    def __init__(self,
-        c: int,                    # channels
-        heads: int,                # attention heads
-        reduction: int=1,          # R of the attention
-        ratio: int=4,              # hidden width of the FFN / c
-        attention: str='sdpa',     # 'sdpa' | 'naive'
+
+    def __init__(
+        self,
+        c: int,  # channels
+        heads: int,  # attention heads
+        reduction: int = 1,  # R of the attention
+        ratio: int = 4,  # hidden width of the FFN / c
+        attention: str = 'sdpa',  # 'sdpa' | 'naive'
     ):
         super().__init__()
         self.norm1, self.attn = nn.LayerNorm(c), ReducedAttention(c, heads, reduction, attention)
@@ -86,14 +104,16 @@ class ViTBlock(nn.Module):
 # %% ../../nbs/4_models/05_branches.ipynb #49bb02b7
 class PatchEmbed(nn.Module):
     "Strided convolution with overlap, then LayerNorm: a map (b, c, h, w) to tokens on a coarser grid."
-    def __init__(self,
-        c_in: int,     # channels of the map
-        c: int,        # channels of the tokens
-        k: int,        # kernel; larger than the stride, so patches overlap
-        stride: int,   # of the grid
+
+    def __init__(
+        self,
+        c_in: int,  # channels of the map
+        c: int,  # channels of the tokens
+        k: int,  # kernel; larger than the stride, so patches overlap
+        stride: int,  # of the grid
     ):
         super().__init__()
-        self.proj, self.norm = nn.Conv2d(c_in, c, k, stride, k//2), nn.LayerNorm(c)
+        self.proj, self.norm = nn.Conv2d(c_in, c, k, stride, k // 2), nn.LayerNorm(c)
 
     def forward(self, x):
         x = self.proj(x)
@@ -102,27 +122,32 @@ class PatchEmbed(nn.Module):
 # %% ../../nbs/4_models/05_branches.ipynb #0d0a7cfb
 class ViTBranch(nn.Module):
     "Four layers of transformer blocks at strides 4, 8, 16, 32, each entered through an overlapping patch embedding (SNet section 4.2). Returns all four maps."
-    def __init__(self,
-        c_in: int=3,                         # image channels
-        widths: tuple=(64, 128, 320, 512),   # channels of each layer
-        depths: tuple=(3, 4, 6, 3),          # blocks of each layer
-        heads: tuple=(1, 2, 5, 8),           # attention heads of each layer
-        reductions: tuple=(8, 4, 2, 1),      # R of each layer
-        ratio: int=4,                        # hidden width of the FFN / channels
-        attention: str='sdpa',               # 'sdpa' | 'naive'
+
+    def __init__(
+        self,
+        c_in: int = 3,  # image channels
+        widths: tuple = (64, 128, 320, 512),  # channels of each layer
+        depths: tuple = (3, 4, 6, 3),  # blocks of each layer
+        heads: tuple = (1, 2, 5, 8),  # attention heads of each layer
+        reductions: tuple = (8, 4, 2, 1),  # R of each layer
+        ratio: int = 4,  # hidden width of the FFN / channels
+        attention: str = 'sdpa',  # 'sdpa' | 'naive'
     ):
         super().__init__()
         self.layers = nn.ModuleList()
         for i, (c, n, h, r) in enumerate(zip(widths, depths, heads, reductions)):
-            embed = PatchEmbed(widths[i-1] if i else c_in, c, *((3, 2) if i else (7, 4)))
+            embed = PatchEmbed(widths[i - 1] if i else c_in, c, *((3, 2) if i else (7, 4)))
             blocks = nn.ModuleList(ViTBlock(c, h, r, ratio, attention) for _ in range(n))
-            self.layers.append(nn.ModuleDict(dict(embed=embed, blocks=blocks, norm=nn.LayerNorm(c))))
+            self.layers.append(
+                nn.ModuleDict(dict(embed=embed, blocks=blocks, norm=nn.LayerNorm(c)))
+            )
 
     def forward(self, x):
         maps = []
         for layer in self.layers:
             t, h, w = layer['embed'](x)
-            for block in layer['blocks']: t = block(t, h, w)
+            for block in layer['blocks']:
+                t = block(t, h, w)
             x = to_map(layer['norm'](t), h, w)
             maps.append(x)
         return maps

@@ -6,43 +6,70 @@
 __all__ = ['Arrow', 'CrossScale']
 
 # %% ../../nbs/4_models/08_cross_scale.ipynb #e7cce736
-from torch import nn
 from ..core import SnetError
 from .layers import ConvNormAct
+from torch import nn
 
 # %% ../../nbs/4_models/08_cross_scale.ipynb #69ecc71e
 class Arrow(nn.Sequential):
     "f_xr of Eq. 1: (r−x) strided 3×3 convolutions with batch norm, ReLU between them."
-    def __init__(self,
-        widths: tuple,   # channels of every stage, first stage first
-        x: int,          # the stage it starts from, counted from 1 as in the paper
-        r: int,          # the later stage it ends at
+
+    def __init__(
+        self,
+        widths: tuple,  # channels of every stage, first stage first
+        x: int,  # the stage it starts from, counted from 1 as in the paper
+        r: int,  # the later stage it ends at
     ):
         steps = range(x, r)
-        super().__init__(*[ConvNormAct(widths[i - 1], widths[i], 3, stride=2, act='none' if i == r - 1 else 'relu') for i in steps])
+        super().__init__(
+            *[
+                ConvNormAct(
+                    widths[i - 1], widths[i], 3, stride=2, act='none' if i == r - 1 else 'relu'
+                )
+                for i in steps
+            ]
+        )
 
 # %% ../../nbs/4_models/08_cross_scale.ipynb #5e39d481
 class CrossScale(nn.Module):
     "Cross-scale instruction, Eq. 1: every stage plus what the arrows bring from earlier ones. Raises `SnetError` for an arrow that does not lead to a later stage."
-    def __init__(self,
-        widths: tuple,           # channels of every stage, first stage first; stage i + 1 has half the rows and columns of stage i (rounded up)
-        arrows='all',            # 'all', or pairs (x, r) with 1 ≤ x < r ≤ n
-        drop_path: float=0.1,    # share of images for which an arrow is switched off while training, in [0, 1)
+
+    def __init__(
+        self,
+        widths: tuple,  # channels of every stage, first stage first; stage i + 1 has half the rows and columns of stage i (rounded up)
+        arrows='all',  # 'all', or pairs (x, r) with 1 ≤ x < r ≤ n
+        drop_path: float = 0.1,  # share of images for which an arrow is switched off while training, in [0, 1)
     ):
         super().__init__()
         from torchvision.ops import StochasticDepth
+
         n = len(widths)
-        self.pairs = tuple((x, r) for r in range(2, n + 1) for x in range(1, r)) if arrows == 'all' else tuple(map(tuple, arrows))
+        self.pairs = (
+            tuple((x, r) for r in range(2, n + 1) for x in range(1, r))
+            if arrows == 'all'
+            else tuple(map(tuple, arrows))
+        )
         wrong = [p for p in self.pairs if len(p) != 2 or not 1 <= p[0] < p[1] <= n]
-        if wrong: raise SnetError(f'{wrong[0]} is no arrow between {n} stages; write pairs (x, r) with 1 ≤ x < r ≤ {n}, or \'all\'.')
-        if len(set(self.pairs)) < len(self.pairs): raise SnetError(f'An arrow is written twice in {self.pairs}; write each once.')
-        if not 0 <= drop_path < 1: raise SnetError(f'drop_path is a share of images, in [0, 1), not {drop_path}; 0.1 is usual, 0 never drops.')
-        self.arrows = nn.ModuleDict({f'{x}{r}' if n < 10 else f'{x}_{r}': Arrow(widths, x, r) for x, r in self.pairs})
+        if wrong:
+            raise SnetError(
+                f'{wrong[0]} is no arrow between {n} stages; write pairs (x, r) with 1 ≤ x < r ≤ {n}, or \'all\'.'
+            )
+        if len(set(self.pairs)) < len(self.pairs):
+            raise SnetError(f'An arrow is written twice in {self.pairs}; write each once.')
+        if not 0 <= drop_path < 1:
+            raise SnetError(
+                f'drop_path is a share of images, in [0, 1), not {drop_path}; 0.1 is usual, 0 never drops.'
+            )
+        self.arrows = nn.ModuleDict(
+            {f'{x}{r}' if n < 10 else f'{x}_{r}': Arrow(widths, x, r) for x, r in self.pairs}
+        )
         self.drop = StochasticDepth(drop_path, 'row')
 
-    def forward(self,
-        maps: list,   # R_1 … R_n, each (b, widths[i], h_i, w_i)
+    def forward(
+        self,
+        maps: list,  # R_1 … R_n, each (b, widths[i], h_i, w_i)
     ) -> list:
         out = list(maps)
-        for (x, r), f in zip(self.pairs, self.arrows.values()): out[r - 1] = out[r - 1] + self.drop(f(maps[x - 1]))
+        for (x, r), f in zip(self.pairs, self.arrows.values()):
+            out[r - 1] = out[r - 1] + self.drop(f(maps[x - 1]))
         return out

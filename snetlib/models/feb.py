@@ -9,44 +9,53 @@ __all__ = ['ATTENTIONS', 'flatten_to', 'unflatten_to', 'FEB']
 import math
 
 import torch
-from torch import nn
-
 from ..core import SnetError, choose
 from .layers import attention, naive_attention, to_map, to_tokens
+from torch import nn
 
 # %% ../../nbs/4_models/02_feb.ipynb #e89b7f9d
 def flatten_to(
-    x: torch.Tensor,   # map (b, c, h, w)
-    width: int,        # divides c
+    x: torch.Tensor,  # map (b, c, h, w)
+    width: int,  # divides c
 ) -> torch.Tensor:
     "Tokens (b, h·w·c/width, width): each pixel gives c/width tokens."
     return to_tokens(x).reshape(len(x), -1, width)
 
+
 def unflatten_to(
-    t: torch.Tensor,       # tokens from `flatten_to`
-    like: torch.Tensor,    # the map they came from
+    t: torch.Tensor,  # tokens from `flatten_to`
+    like: torch.Tensor,  # the map they came from
 ) -> torch.Tensor:
     "The map (b, c, h, w) again."
     b, c, h, w = like.shape
-    return to_map(t.reshape(b, h*w, c), h, w)
+    return to_map(t.reshape(b, h * w, c), h, w)
 
 # %% ../../nbs/4_models/02_feb.ipynb #f61166db
-ATTENTIONS = {'sdpa': attention, 'naive': naive_attention}   # equal numbers; 'naive' stores the map
+ATTENTIONS = {'sdpa': attention, 'naive': naive_attention}  # equal numbers; 'naive' stores the map
+
 
 class FEB(nn.Module):
     "Feature Enhancement Block (SNet section 4.2, Fig. 4): joint self-attention over the tokens of consecutive ViT layers, then a depth-wise conv each."
-    def __init__(self,
-        widths: tuple,             # channels of the maps, e.g. (64, 128)
-        heads: int=1,              # attention heads; divides gcd(widths)
-        residual: bool=True,       # add the tokens back after attention
-        attention: str='sdpa',     # 'sdpa' | 'naive'
+
+    def __init__(
+        self,
+        widths: tuple,  # channels of the maps, e.g. (64, 128)
+        heads: int = 1,  # attention heads; divides gcd(widths)
+        residual: bool = True,  # add the tokens back after attention
+        attention: str = 'sdpa',  # 'sdpa' | 'naive'
     ):
         super().__init__()
         self.width, self.heads, self.residual = math.gcd(*widths), heads, residual
-        if self.width % heads: raise SnetError(f'{heads} heads do not divide FEB\'s token width {self.width}; choose feb_heads that divides it.')
+        if self.width % heads:
+            raise SnetError(
+                f'{heads} heads do not divide FEB\'s token width {self.width}; choose feb_heads that divides it.'
+            )
         self.attend = ATTENTIONS[choose(attention, ATTENTIONS, 'attention')]
         self.norm = nn.LayerNorm(self.width)
-        self.qkv, self.proj = nn.Linear(self.width, 3*self.width), nn.Linear(self.width, self.width)
+        self.qkv, self.proj = (
+            nn.Linear(self.width, 3 * self.width),
+            nn.Linear(self.width, self.width),
+        )
         self.dw = nn.ModuleList(nn.Conv2d(c, c, 3, padding=1, groups=c) for c in widths)
 
     def forward(self, *maps):
@@ -54,4 +63,7 @@ class FEB(nn.Module):
         t = torch.cat(parts, 1)
         a = self.proj(self.attend(*self.qkv(self.norm(t)).chunk(3, -1), self.heads))
         t = t + a if self.residual else a
-        return [dw(unflatten_to(p, m)) for dw, p, m in zip(self.dw, t.split([p.shape[1] for p in parts], 1), maps)]
+        return [
+            dw(unflatten_to(p, m))
+            for dw, p, m in zip(self.dw, t.split([p.shape[1] for p in parts], 1), maps)
+        ]

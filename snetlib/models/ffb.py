@@ -7,37 +7,43 @@ __all__ = ['ConcatFusion', 'FFB']
 
 # %% ../../nbs/4_models/03_ffb.ipynb #dc025c2c
 import torch
-from torch import nn
-
 from ..core import SnetError
 from .layers import ConvNormAct
+from torch import nn
 
 # %% ../../nbs/4_models/03_ffb.ipynb #157ba054
 class ConcatFusion(nn.Module):
     "The plainest fusion, for `ffb=False`: concatenate, 1×1 to 2d channels."
-    def __init__(self,
-        d: int,     # channels of F_T; F_C has 4d
+
+    def __init__(
+        self,
+        d: int,  # channels of F_T; F_C has 4d
     ):
         super().__init__()
-        self.mix = nn.Conv2d(5*d, 2*d, 1)
+        self.mix = nn.Conv2d(5 * d, 2 * d, 1)
 
-    def forward(self, F_C, F_T): return self.mix(torch.cat([F_C, F_T], 1))
+    def forward(self, F_C, F_T):
+        return self.mix(torch.cat([F_C, F_T], 1))
 
 # %% ../../nbs/4_models/03_ffb.ipynb #35180316
 class FFB(nn.Module):
     "Feature Fusion Block (SNet section 4.3, Fig. 5): F_C of 4d and F_T of d channels to F_fuse of 2d."
-    def __init__(self,
-        d: int,       # channels of F_T; F_C has 4d
-        k: int=1,     # kernel of the second convolution, 6d -> 2d
+
+    def __init__(
+        self,
+        d: int,  # channels of F_T; F_C has 4d
+        k: int = 1,  # kernel of the second convolution, 6d -> 2d
     ):
         super().__init__()
         self.d = d
-        self.depth = nn.Conv2d(5*d, 5*d, 3, padding=1, groups=5*d, bias=False)
-        self.dw = ConvNormAct(5*d, 2*d, k=1, act='gelu')
-        self.fuse = ConvNormAct(6*d, 2*d, k=k, act='gelu')
+        self.depth = nn.Conv2d(5 * d, 5 * d, 3, padding=1, groups=5 * d, bias=False)
+        self.dw = ConvNormAct(5 * d, 2 * d, k=1, act='gelu')
+        self.fuse = ConvNormAct(6 * d, 2 * d, k=k, act='gelu')
 
     def forward(self, F_C, F_T):
-        if F_C.shape[1] != 4*self.d or F_T.shape[1] != self.d:
-            raise SnetError(f'FFB with d={self.d} takes {4*self.d} CNN and {self.d} ViT channels, not {F_C.shape[1]} and {F_T.shape[1]}; project one of them with a 1×1 convolution.')
+        if F_C.shape[1] != 4 * self.d or F_T.shape[1] != self.d:
+            raise SnetError(
+                f'FFB with d={self.d} takes {4 * self.d} CNN and {self.d} ViT channels, not {F_C.shape[1]} and {F_T.shape[1]}; project one of them with a 1×1 convolution.'
+            )
         F_2 = self.dw(self.depth(torch.cat([F_C, F_T], 1)))
         return self.fuse(torch.cat([F_2, F_C], 1))

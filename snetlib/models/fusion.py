@@ -6,61 +6,85 @@
 __all__ = ['PAIRS', 'check_pairs', 'PairFusion', 'StaggerModule']
 
 # %% ../../nbs/4_models/06_fusion.ipynb #fa1cf584
-from torch import nn
 from ..core import SnetError
-from .layers import resize_to
 from .ffb import FFB, ConcatFusion
+from .layers import resize_to
+from torch import nn
 
 # %% ../../nbs/4_models/06_fusion.ipynb #6fdcd3b9
-PAIRS = {'stagger': ((3, 1), (4, 2)), 'unstagger': ((1, 1), (2, 2))}   # (CNN layer, ViT layer), counted from 1
+PAIRS = {
+    'stagger': ((3, 1), (4, 2)),
+    'unstagger': ((1, 1), (2, 2)),
+}  # (CNN layer, ViT layer), counted from 1
+
 
 def check_pairs(
-    pairs,     # ((cnn, vit), …): layers counted from 1
+    pairs,  # ((cnn, vit), …): layers counted from 1
 ) -> tuple:
     "The pairs as a tuple of tuples. Raises `SnetError` for an unknown layer, an empty list, or a CNN layer named twice."
     cure = 'write pairs as ((3, 1), (4, 2)): (CNN layer, ViT layer), each from 1 to 4'
-    try: pairs = tuple((int(c), int(v)) for c, v in pairs)
-    except (TypeError, ValueError) as e: raise SnetError(f'pairs={pairs!r} is not a list of pairs; {cure}.') from e
-    if not pairs: raise SnetError(f'pairs is empty, so nothing would be fused; {cure}.')
-    if any(not 1 <= n <= 4 for p in pairs for n in p): raise SnetError(f'pairs={pairs} names a layer that does not exist; {cure}.')
-    if len({c for c, _ in pairs}) < len(pairs): raise SnetError(f'pairs={pairs} uses a CNN layer twice, but the decoder takes one map a grid; give each pair a CNN layer of its own.')
+    try:
+        pairs = tuple((int(c), int(v)) for c, v in pairs)
+    except (TypeError, ValueError) as e:
+        raise SnetError(f'pairs={pairs!r} is not a list of pairs; {cure}.') from e
+    if not pairs:
+        raise SnetError(f'pairs is empty, so nothing would be fused; {cure}.')
+    if any(not 1 <= n <= 4 for p in pairs for n in p):
+        raise SnetError(f'pairs={pairs} names a layer that does not exist; {cure}.')
+    if len({c for c, _ in pairs}) < len(pairs):
+        raise SnetError(
+            f'pairs={pairs} uses a CNN layer twice, but the decoder takes one map a grid; give each pair a CNN layer of its own.'
+        )
     return pairs
 
 # %% ../../nbs/4_models/06_fusion.ipynb #7ea683d4
 class PairFusion(nn.Module):
     "Fuses one CNN with one ViT map on the CNN's grid: 1×1 adapter where the ViT's width is not a quarter of the CNN's, bilinear, then FFB or a plain concatenation."
-    def __init__(self,
-        c_cnn: int,        # channels of the CNN map, a multiple of 4
-        c_vit: int,        # channels of the ViT map
-        ffb: bool=True,    # False: concatenate and 1×1
-        k: int=1,          # kernel of FFB's second convolution
+
+    def __init__(
+        self,
+        c_cnn: int,  # channels of the CNN map, a multiple of 4
+        c_vit: int,  # channels of the ViT map
+        ffb: bool = True,  # False: concatenate and 1×1
+        k: int = 1,  # kernel of FFB's second convolution
     ):
         super().__init__()
-        if c_cnn % 4: raise SnetError(f'A fused CNN layer needs a multiple of 4 channels, this has {c_cnn}; change cnn_widths.')
-        d = c_cnn//4
+        if c_cnn % 4:
+            raise SnetError(
+                f'A fused CNN layer needs a multiple of 4 channels, this has {c_cnn}; change cnn_widths.'
+            )
+        d = c_cnn // 4
         self.adapt = nn.Conv2d(c_vit, d, 1) if c_vit != d else nn.Identity()
         self.fuse = FFB(d, k) if ffb else ConcatFusion(d)
-        self.c_out = 2*d
+        self.c_out = 2 * d
 
-    def forward(self, F_C, F_T): return self.fuse(F_C, resize_to(self.adapt(F_T), F_C))
+    def forward(self, F_C, F_T):
+        return self.fuse(F_C, resize_to(self.adapt(F_T), F_C))
 
 # %% ../../nbs/4_models/06_fusion.ipynb #56ca95d7
 class StaggerModule(nn.Module):
     "SNet's Stagger Module (section 4.3): replaces the CNN maps named in `pairs` by their fusion with a ViT map."
-    def __init__(self,
-        pairs: tuple,              # ((cnn, vit), …), counted from 1
-        cnn_widths: tuple,         # channels of the CNN layers
-        vit_widths: tuple,         # channels of the ViT layers
-        ffb: bool=True,            # False: concatenate and 1×1
-        k: int=1,                  # kernel of FFB's second convolution
+
+    def __init__(
+        self,
+        pairs: tuple,  # ((cnn, vit), …), counted from 1
+        cnn_widths: tuple,  # channels of the CNN layers
+        vit_widths: tuple,  # channels of the ViT layers
+        ffb: bool = True,  # False: concatenate and 1×1
+        k: int = 1,  # kernel of FFB's second convolution
     ):
         super().__init__()
         self.pairs = check_pairs(pairs)
-        self.fuse = nn.ModuleList(PairFusion(cnn_widths[c-1], vit_widths[v-1], ffb, k) for c, v in self.pairs)
+        self.fuse = nn.ModuleList(
+            PairFusion(cnn_widths[c - 1], vit_widths[v - 1], ffb, k) for c, v in self.pairs
+        )
         fused = {c: f.c_out for (c, _), f in zip(self.pairs, self.fuse)}
-        self.widths = tuple(fused.get(i, w) for i, w in enumerate(cnn_widths, 1))   # channels of the four skip connections
+        self.widths = tuple(
+            fused.get(i, w) for i, w in enumerate(cnn_widths, 1)
+        )  # channels of the four skip connections
 
     def forward(self, cnn_maps, vit_maps):
         skips = list(cnn_maps)
-        for (c, v), f in zip(self.pairs, self.fuse): skips[c-1] = f(cnn_maps[c-1], vit_maps[v-1])
+        for (c, v), f in zip(self.pairs, self.fuse):
+            skips[c - 1] = f(cnn_maps[c - 1], vit_maps[v - 1])
         return skips

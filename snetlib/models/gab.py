@@ -8,47 +8,64 @@ __all__ = ['swap_attention', 'GAB']
 # %% ../../nbs/4_models/04_gab.ipynb #eb7ad7de
 import torch
 import torch.nn.functional as F
-from torch import nn
 from ..core import SnetError, choose
-from .layers import attention, to_map, to_tokens
 from .feb import ATTENTIONS
+from .layers import attention, to_map, to_tokens
+from torch import nn
 
 # %% ../../nbs/4_models/04_gab.ipynb #21dedc70
 def swap_attention(
-    t1: torch.Tensor,        # tokens of the third layer (b, n, c)
-    t2: torch.Tensor,        # tokens of the fourth layer (b, n, c)
-    attend=attention,        # (q, k, v) -> softmax(q kᵀ/√c) v
+    t1: torch.Tensor,  # tokens of the third layer (b, n, c)
+    t2: torch.Tensor,  # tokens of the fourth layer (b, n, c)
+    attend=attention,  # (q, k, v) -> softmax(q kᵀ/√c) v
 ) -> tuple:
     "(F_1, F_2) of Eq. 7-9 as four attentions: A V = softmax_1 V + softmax_2 V."
-    F_1 = attend(t1, t1, t1) + attend(t2, t2, t1) + t2   # Eq. 8
-    F_2 = attend(t1, t1, t2) + attend(t2, t2, t2) + t1   # Eq. 9
+    F_1 = attend(t1, t1, t1) + attend(t2, t2, t1) + t2  # Eq. 8
+    F_2 = attend(t1, t1, t2) + attend(t2, t2, t2) + t1  # Eq. 9
     return F_1, F_2
 
 # %% ../../nbs/4_models/04_gab.ipynb #7032e7fc
 class GAB(nn.Module):
     "Global Attention Block (SNet section 4.4, Eq. 7-10, Fig. 6) on the third and fourth ViT layer."
-    def __init__(self,
-        c3: int,                   # channels of the third ViT layer
-        c4: int,                   # channels of the fourth
-        width: int=512,            # common width, and channels of the output
-        attend: bool=True,         # False: only align and add
-        grid: int=3,               # the grid both are brought to: 3 | 4
-        attention: str='sdpa',     # 'sdpa' | 'naive'
+
+    def __init__(
+        self,
+        c3: int,  # channels of the third ViT layer
+        c4: int,  # channels of the fourth
+        width: int = 512,  # common width, and channels of the output
+        attend: bool = True,  # False: only align and add
+        grid: int = 3,  # the grid both are brought to: 3 | 4
+        attention: str = 'sdpa',  # 'sdpa' | 'naive'
     ):
         super().__init__()
-        if grid not in (3, 4): raise SnetError(f'GAB works on the grid of ViT layer 3 or 4, not {grid}; choose gab_grid=3 or 4.')
+        if grid not in (3, 4):
+            raise SnetError(
+                f'GAB works on the grid of ViT layer 3 or 4, not {grid}; choose gab_grid=3 or 4.'
+            )
         self.grid, self.attend = grid, ATTENTIONS[choose(attention, ATTENTIONS, 'attention')]
         self.align3, self.align4 = nn.Conv2d(c3, width, 1), nn.Conv2d(c4, width, 1)
-        self.q, self.k, self.v = (nn.Linear(width, width, bias=False) if attend else None for _ in range(3))
+        self.q, self.k, self.v = (
+            nn.Linear(width, width, bias=False) if attend else None for _ in range(3)
+        )
 
     def align(self, x3, x4):
         "Both layers with one width on one grid."
         size = (x3 if self.grid == 3 else x4).shape[-2:]
-        up = lambda x: x if x.shape[-2:] == size else F.adaptive_avg_pool2d(x, size) if self.grid == 4 else F.interpolate(x, size, mode='bilinear', align_corners=False)
+
+        def up(x):
+            return (
+                x
+                if x.shape[-2:] == size
+                else F.adaptive_avg_pool2d(x, size)
+                if self.grid == 4
+                else F.interpolate(x, size, mode='bilinear', align_corners=False)
+            )
+
         return up(self.align3(x3)), up(self.align4(x4))
 
     def forward(self, x3, x4):
         a, b = self.align(x3, x4)
-        if self.q is None: return a + b
+        if self.q is None:
+            return a + b
         F_1, F_2 = swap_attention(to_tokens(a), to_tokens(b), self.attend)
-        return to_map(self.attend(self.q(F_1), self.k(F_2), self.v(F_2)), *a.shape[-2:])   # Eq. 10
+        return to_map(self.attend(self.q(F_1), self.k(F_2), self.v(F_2)), *a.shape[-2:])  # Eq. 10

@@ -7,97 +7,109 @@ __all__ = ['ACTS', 'ConvNormAct', 'DoubleConv', 'to_tokens', 'to_map', 'naive_at
            'attention', 'PeakMemory', 'pad_to', 'check_input', 'resize_to', 'has_bfloat16', 'fast_settings']
 
 # %% ../../nbs/4_models/01_layers.ipynb #9dc3315c
-import importlib.util, math, weakref
+import importlib.util
+import math
+import weakref
 
 import torch
 import torch.nn.functional as F
+from ..core import SnetError, choose
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..core import SnetError, choose
-
 # %% ../../nbs/4_models/01_layers.ipynb #56a48923
 ACTS = {'relu': nn.ReLU, 'gelu': nn.GELU, 'none': nn.Identity}
 
+
 class ConvNormAct(nn.Module):
     "Convolution (same size at stride 1), batch norm, activation. In eval() the norm is folded into the filter: equal numbers, one pass less."
-    def __init__(self,
-        c_in: int,          # input channels
-        c_out: int,         # output channels
-        k: int=3,           # kernel size, odd
-        stride: int=1,      # 2 halves the map
-        groups: int=1,      # `c_in` makes the convolution depth-wise
-        act: str='relu',    # 'relu' | 'gelu' | 'none'
+
+    def __init__(
+        self,
+        c_in: int,  # input channels
+        c_out: int,  # output channels
+        k: int = 3,  # kernel size, odd
+        stride: int = 1,  # 2 halves the map
+        groups: int = 1,  # `c_in` makes the convolution depth-wise
+        act: str = 'relu',  # 'relu' | 'gelu' | 'none'
     ):
         super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, k, stride, k//2, groups=groups, bias=False)
+        self.conv = nn.Conv2d(c_in, c_out, k, stride, k // 2, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(c_out)
         self.act = ACTS[choose(act, ACTS, 'activation')]()
 
     def forward(self, x):
         n, c = self.norm, self.conv
-        if self.training or not n.track_running_stats: return self.act(n(c(x)))
+        if self.training or not n.track_running_stats:
+            return self.act(n(c(x)))
         s = n.weight * torch.rsqrt(n.running_var + n.eps)
         w = c.weight * s[:, None, None, None]
-        return self.act(F.conv2d(x, w, n.bias - s*n.running_mean, c.stride, c.padding, c.dilation, c.groups))
+        return self.act(
+            F.conv2d(x, w, n.bias - s * n.running_mean, c.stride, c.padding, c.dilation, c.groups)
+        )
 
 # %% ../../nbs/4_models/01_layers.ipynb #b1d240e6
 class DoubleConv(nn.Sequential):
     "Two 3×3 conv-BN-ReLU; the first may stride."
-    def __init__(self,
-        c_in: int,        # input channels
-        c_out: int,       # output channels
-        stride: int=1,    # stride of the first convolution
+
+    def __init__(
+        self,
+        c_in: int,  # input channels
+        c_out: int,  # output channels
+        stride: int = 1,  # stride of the first convolution
     ):
         super().__init__(ConvNormAct(c_in, c_out, stride=stride), ConvNormAct(c_out, c_out))
 
 # %% ../../nbs/4_models/01_layers.ipynb #74d06dec
 def to_tokens(
-    x: torch.Tensor,   # map (b, c, h, w)
+    x: torch.Tensor,  # map (b, c, h, w)
 ) -> torch.Tensor:
     "Tokens (b, h·w, c), row by row. Free of copies when `x` is channels_last."
     return x.flatten(2).transpose(1, 2)
 
+
 def to_map(
-    t: torch.Tensor,   # tokens (b, h·w, c)
-    h: int,            # rows
-    w: int,            # columns
+    t: torch.Tensor,  # tokens (b, h·w, c)
+    h: int,  # rows
+    w: int,  # columns
 ) -> torch.Tensor:
     "The map (b, c, h, w) that `to_tokens` came from, in channels_last memory where `t` is contiguous."
     return t.transpose(1, 2).unflatten(2, (h, w))
 
 # %% ../../nbs/4_models/01_layers.ipynb #2e6cfb6c
 def naive_attention(
-    q: torch.Tensor,   # queries (b, n, c)
-    k: torch.Tensor,   # keys (b, m, c)
-    v: torch.Tensor,   # values (b, m, c)
-    heads: int=1,      # the channels are split into this many independent attentions
+    q: torch.Tensor,  # queries (b, n, c)
+    k: torch.Tensor,  # keys (b, m, c)
+    v: torch.Tensor,  # values (b, m, c)
+    heads: int = 1,  # the channels are split into this many independent attentions
 ) -> torch.Tensor:
     "Attention as the textbook writes it. Stores (b, heads, n, m) numbers, several times over: the teaching form, and what the fast form is measured against."
     q, k, v = (split_heads(a, heads) for a in (q, k, v))
     A = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
     return join_heads(A @ v)
 
+
 def split_heads(
-    t: torch.Tensor,   # (b, n, c)
-    heads: int,        # divides c
+    t: torch.Tensor,  # (b, n, c)
+    heads: int,  # divides c
 ) -> torch.Tensor:
     "(b, n, heads·d) -> (b, heads, n, d), without a copy."
     return t.unflatten(-1, (heads, -1)).transpose(1, 2)
 
+
 def join_heads(
-    t: torch.Tensor,   # (b, heads, n, d)
+    t: torch.Tensor,  # (b, heads, n, d)
 ) -> torch.Tensor:
     "(b, heads, n, d) -> (b, n, heads·d)."
     return t.transpose(1, 2).flatten(2)
 
 # %% ../../nbs/4_models/01_layers.ipynb #571d9e7d
 def attention(
-    q: torch.Tensor,   # queries (b, n, c)
-    k: torch.Tensor,   # keys (b, m, c)
-    v: torch.Tensor,   # values (b, m, c)
-    heads: int=1,      # the channels are split into this many independent attentions
+    q: torch.Tensor,  # queries (b, n, c)
+    k: torch.Tensor,  # keys (b, m, c)
+    v: torch.Tensor,  # values (b, m, c)
+    heads: int = 1,  # the channels are split into this many independent attentions
 ) -> torch.Tensor:
     "softmax(q kᵀ/√d) v per head, (b, n, c), without ever storing the n×m map."
     q, k, v = (split_heads(a if a.stride(-1) == 1 else a.contiguous(), heads) for a in (q, k, v))
@@ -106,30 +118,42 @@ def attention(
 # %% ../../nbs/4_models/01_layers.ipynb #f84d2cd9
 class PeakMemory(TorchDispatchMode):
     "Context: bytes of all tensors made inside and alive at once (`peak`), and of the `largest` one. Works on real and on fake tensors."
+
     def __init__(self):
         super().__init__()
         self.live, self.now, self.peak, self.largest = set(), 0, 0, 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        given = {a.untyped_storage()._cdata for a in tree_leaves((args, kwargs)) if isinstance(a, torch.Tensor)}
-        for t in tree_leaves(out):   # views and in-place results share the memory of what was given
-            if isinstance(t, torch.Tensor) and t.untyped_storage()._cdata not in given: self.made(t.untyped_storage())
+        given = {
+            a.untyped_storage()._cdata
+            for a in tree_leaves((args, kwargs))
+            if isinstance(a, torch.Tensor)
+        }
+        for t in tree_leaves(out):  # views and in-place results share the memory of what was given
+            if isinstance(t, torch.Tensor) and t.untyped_storage()._cdata not in given:
+                self.made(t.untyped_storage())
         return out
 
     def made(self, storage):
         key, size = storage._cdata, storage.nbytes()
-        if key in self.live: return
-        self.live.add(key); weakref.finalize(storage, self.freed, key, size)
-        self.now += size; self.peak = max(self.peak, self.now); self.largest = max(self.largest, size)
+        if key in self.live:
+            return
+        self.live.add(key)
+        weakref.finalize(storage, self.freed, key, size)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        self.largest = max(self.largest, size)
 
-    def freed(self, key, size): self.live.discard(key); self.now -= size
+    def freed(self, key, size):
+        self.live.discard(key)
+        self.now -= size
 
 # %% ../../nbs/4_models/01_layers.ipynb #8a7fdc96
 def pad_to(
-    x: torch.Tensor,           # images (b, c, h, w)
-    multiple: int=32,          # both sides become multiples of this
-    mode: str='replicate',     # how the new border is filled: 'replicate' | 'reflect' | 'constant'
+    x: torch.Tensor,  # images (b, c, h, w)
+    multiple: int = 32,  # both sides become multiples of this
+    mode: str = 'replicate',  # how the new border is filled: 'replicate' | 'reflect' | 'constant'
 ) -> torch.Tensor:
     "`x` enlarged at its bottom and right; `x` itself when nothing is missing. Crop the answer with `[..., :h, :w]`."
     h, w = x.shape[-2:]
@@ -138,38 +162,59 @@ def pad_to(
 
 # %% ../../nbs/4_models/01_layers.ipynb #d7974486
 def check_input(
-    x: torch.Tensor,     # what was handed to the model
-    c_in: int,           # channels the model was built for
-    smallest: int=32,    # least height and width
+    x: torch.Tensor,  # what was handed to the model
+    c_in: int,  # channels the model was built for
+    smallest: int = 32,  # least height and width
 ):
     "Raise `SnetError` with the cure unless `x` is a float (b, c_in, h, w) with h and w ≥ `smallest`."
-    if x.dim() != 4: raise SnetError(f'The model takes a batch (b, {c_in}, h, w), this has shape {tuple(x.shape)}; add the missing axes with x[None].')
-    if x.shape[1] != c_in: raise SnetError(f'The model was built for {c_in} channels, this image has {x.shape[1]}; build it with c_in={x.shape[1]} or convert the image.')
-    if min(x.shape[-2:]) < smallest: raise SnetError(f'Images must be at least {smallest}×{smallest}, this is {x.shape[-2]}×{x.shape[-1]}; resize or pad it first.')
-    if not x.is_floating_point(): raise SnetError(f'The model takes floats in [0, 1], this is {x.dtype}; convert it with x.float()/255 or the like.')
+    if x.dim() != 4:
+        raise SnetError(
+            f'The model takes a batch (b, {c_in}, h, w), this has shape {tuple(x.shape)}; add the missing axes with x[None].'
+        )
+    if x.shape[1] != c_in:
+        raise SnetError(
+            f'The model was built for {c_in} channels, this image has {x.shape[1]}; build it with c_in={x.shape[1]} or convert the image.'
+        )
+    if min(x.shape[-2:]) < smallest:
+        raise SnetError(
+            f'Images must be at least {smallest}×{smallest}, this is {x.shape[-2]}×{x.shape[-1]}; resize or pad it first.'
+        )
+    if not x.is_floating_point():
+        raise SnetError(
+            f'The model takes floats in [0, 1], this is {x.dtype}; convert it with x.float()/255 or the like.'
+        )
 
 # %% ../../nbs/4_models/01_layers.ipynb #ab349cd5
 def resize_to(
-    x: torch.Tensor,      # map (b, c, h, w)
-    like: torch.Tensor,   # a map with the wanted h and w
+    x: torch.Tensor,  # map (b, c, h, w)
+    like: torch.Tensor,  # a map with the wanted h and w
 ) -> torch.Tensor:
     "`x` on the grid of `like`, bilinear; `x` itself where the grids agree."
-    if x.shape[-2:] == like.shape[-2:]: return x
+    if x.shape[-2:] == like.shape[-2:]:
+        return x
     return F.interpolate(x, size=like.shape[-2:], mode='bilinear', align_corners=False)
 
 # %% ../../nbs/4_models/01_layers.ipynb #81dfed9c
 def has_bfloat16(
-    device='cpu',    # 'cpu', 'cuda', …
+    device='cpu',  # 'cpu', 'cuda', …
 ) -> bool:
     "Whether the device multiplies bfloat16 in hardware (CPU: AVX512-BF16 or AMX; GPU: Ampere or later)."
     kind = torch.device(device).type
-    if kind == 'cuda': return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] >= 8
-    return kind == 'cpu' and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if kind == 'cuda':
+        return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] >= 8
+    return kind == 'cpu' and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
+
 
 def fast_settings(
-    device='cpu',    # where the model will run
+    device='cpu',  # where the model will run
 ) -> dict:
     "What pays on this device: {'memory_format', 'amp' (a dtype or None), 'compile' (bool)}."
     cuda = torch.device(device).type == 'cuda'
     amp = torch.bfloat16 if has_bfloat16(device) else torch.float16 if cuda else None
-    return dict(memory_format=torch.channels_last, amp=amp, compile=cuda and importlib.util.find_spec('triton') is not None)
+    return dict(
+        memory_format=torch.channels_last,
+        amp=amp,
+        compile=cuda and importlib.util.find_spec('triton') is not None,
+    )

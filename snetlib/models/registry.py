@@ -6,50 +6,66 @@
 __all__ = ['MODELS', 'register_model', 'list_models', 'create_model', 'count_parameters', 'parameter_table', 'gflops']
 
 # %% ../../nbs/4_models/00_registry.ipynb #modelsregi2
-import copy, fnmatch
+import copy
+import fnmatch
+
 import torch
-from torch import nn
 from ..core import SnetError, choose
+from torch import nn
 
 # %% ../../nbs/4_models/00_registry.ipynb #ee229a22
-MODELS = {}   # name -> function(**kwargs) that builds the model; filled by `register_model` when snetlib.models is imported
+MODELS = {}  # name -> function(**kwargs) that builds the model; filled by `register_model` when snetlib.models is imported
+
 
 def register_model(
-    fn=None, *,              # a function that takes keywords and returns an nn.Module; its name is the model's name
-    tags: tuple=(),          # what the model belongs to: 'table5', 'table6', 'size', 'baseline', …
-    name: str | None=None,   # a name other than the function's
+    fn=None,
+    *,  # a function that takes keywords and returns an nn.Module; its name is the model's name
+    tags: tuple = (),  # what the model belongs to: 'table5', 'table6', 'size', 'baseline', …
+    name: str | None = None,  # a name other than the function's
 ):
     "Decorator: make a model reachable by name through `create_model`. Raises `SnetError` if another module has the name (a notebook may define it again)."
-    if fn is None: return lambda f: register_model(f, tags=tags, name=name)
+    if fn is None:
+        return lambda f: register_model(f, tags=tags, name=name)
     key = name or fn.__name__
-    if key in MODELS and MODELS[key].__module__ != fn.__module__ != '__main__': raise SnetError(f'The model name {key!r} is taken by {MODELS[key].__module__}; choose another.')
-    fn.tags = tuple(tags); MODELS[key] = fn
+    if key in MODELS and MODELS[key].__module__ != fn.__module__ != '__main__':
+        raise SnetError(
+            f'The model name {key!r} is taken by {MODELS[key].__module__}; choose another.'
+        )
+    fn.tags = tuple(tags)
+    MODELS[key] = fn
     return fn
 
+
 def list_models(
-    pattern: str='*',        # shell pattern over names, e.g. 'snet_*'
-    tag: str | None=None,    # only models with this tag
+    pattern: str = '*',  # shell pattern over names, e.g. 'snet_*'
+    tag: str | None = None,  # only models with this tag
 ) -> list:
     "Names of the registered models, in the order they were registered."
-    return [n for n, f in MODELS.items() if fnmatch.fnmatch(n, pattern) and (tag is None or tag in f.tags)]
+    return [
+        n
+        for n, f in MODELS.items()
+        if fnmatch.fnmatch(n, pattern) and (tag is None or tag in f.tags)
+    ]
+
 
 def create_model(
-    name: str,   # a name from `list_models()`
-    **kwargs,    # passed on: c_in, n_out and any keyword of the model
+    name: str,  # a name from `list_models()`
+    **kwargs,  # passed on: c_in, n_out and any keyword of the model
 ) -> nn.Module:
     "Build a registered model. Raises `SnetError` for an unknown name (listing the choices)."
     return MODELS[choose(name, MODELS, 'model')](**kwargs)
 
 # %% ../../nbs/4_models/00_registry.ipynb #c9cf29c3
 def count_parameters(
-    model: nn.Module,   # any module
+    model: nn.Module,  # any module
 ) -> int:
     "Number of trainable parameters."
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
+
 def parameter_table(
-    model: nn.Module,   # any module
-    depth: int=1,       # how many levels of names to keep
+    model: nn.Module,  # any module
+    depth: int = 1,  # how many levels of names to keep
 ) -> dict:
     "Trainable parameters of each part: {name: count}. The counts add up to `count_parameters(model)`."
     table = {}
@@ -61,11 +77,13 @@ def parameter_table(
 
 # %% ../../nbs/4_models/00_registry.ipynb #b0351117
 def gflops(
-    model: nn.Module,   # any module
-    shape: tuple,       # input shape (b, c, h, w)
+    model: nn.Module,  # any module
+    shape: tuple,  # input shape (b, c, h, w)
 ) -> float:
     "Multiply-adds of one eval() forward pass, in units of 10⁹, counted on tensors without data."
     from torch.utils.flop_counter import FlopCounterMode
+
     ghost = copy.deepcopy(model).to('meta').eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad(): ghost(torch.empty(shape, device='meta'))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        ghost(torch.empty(shape, device='meta'))
     return counter.get_total_flops() / 2e9

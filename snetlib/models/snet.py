@@ -8,96 +8,130 @@ __all__ = ['SIZES', 'Decoder', 'SNet', 'snet', 'snet_base', 'snet_small', 'snet_
 
 # %% ../../nbs/4_models/07_snet.ipynb #2ed81cab
 import torch
-from torch import nn
 from ..core import SnetError, choose
-from .registry import register_model
-from .layers import DoubleConv, check_input, pad_to, resize_to
 from .branches import CNNBranch, ViTBranch
 from .feb import FEB
 from .fusion import PAIRS, StaggerModule, check_pairs
 from .gab import GAB
+from .layers import DoubleConv, check_input, pad_to, resize_to
+from .registry import register_model
+from torch import nn
 
 # %% ../../nbs/4_models/07_snet.ipynb #e2f89dbb
 class Decoder(nn.Module):
     "CNN decoder of SNet's Information Recovery Module (section 4.4): double conv, then up, concat, double conv for each skip; channels halve each time."
-    def __init__(self,
-        c: int,                # channels that come in
-        skips: tuple,          # channels of the skip connections, coarse to fine
-        width: int=512,        # channels of the deepest double conv; halved at each step
-        up: str='bilinear',    # 'bilinear' | 'transposed' (2×2 transposed convolution that halves the channels)
+
+    def __init__(
+        self,
+        c: int,  # channels that come in
+        skips: tuple,  # channels of the skip connections, coarse to fine
+        width: int = 512,  # channels of the deepest double conv; halved at each step
+        up: str = 'bilinear',  # 'bilinear' | 'transposed' (2×2 transposed convolution that halves the channels)
     ):
         super().__init__()
         choose(up, ('bilinear', 'transposed'), 'up-sampling')
-        if width % 2**len(skips): raise SnetError(f'decoder_width={width} cannot be halved {len(skips)} times; choose a multiple of {2**len(skips)}.')
+        if width % 2 ** len(skips):
+            raise SnetError(
+                f'decoder_width={width} cannot be halved {len(skips)} times; choose a multiple of {2 ** len(skips)}.'
+            )
         widths = [width >> i for i in range(len(skips) + 1)]
         self.deep = DoubleConv(c, width)
-        self.ups = nn.ModuleList(nn.ConvTranspose2d(w, w//2, 2, 2) if up == 'transposed' else nn.Identity() for w in widths[:-1])
-        self.convs = nn.ModuleList(DoubleConv((w//2 if up == 'transposed' else w) + s, w//2) for w, s in zip(widths, skips))
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose2d(w, w // 2, 2, 2) if up == 'transposed' else nn.Identity()
+            for w in widths[:-1]
+        )
+        self.convs = nn.ModuleList(
+            DoubleConv((w // 2 if up == 'transposed' else w) + s, w // 2)
+            for w, s in zip(widths, skips)
+        )
         self.c_out = widths[-1]
 
     def forward(self, x, skips):
         x = self.deep(x)
-        for up, conv, skip in zip(self.ups, self.convs, skips): x = conv(torch.cat([resize_to(up(x), skip), skip], 1))
+        for up, conv, skip in zip(self.ups, self.convs, skips):
+            x = conv(torch.cat([resize_to(up(x), skip), skip], 1))
         return x
 
 # %% ../../nbs/4_models/07_snet.ipynb #b3934ba4
 class SNet(nn.Module):
     "Stagger Network. eval(): logits (b, n_out, h, w). train() with deep supervision: (logits, fused_logits). Raises `SnetError` for inputs and settings it cannot take."
-    def __init__(self,
-        c_in: int=3,                             # image channels
-        n_out: int=9,                            # classes, background included
+
+    def __init__(
+        self,
+        c_in: int = 3,  # image channels
+        n_out: int = 9,  # classes, background included
         *,
-        fusion: str='stagger',                   # 'stagger' | 'unstagger': names a set of pairs
-        pairs: tuple | None=None,                # ((CNN layer, ViT layer), …) from 1; overrides `fusion`
-        feb: bool=True,                          # Feature Enhancement Block on the fused ViT layers
-        ffb: bool=True,                          # Feature Fusion Block; off: concat + 1×1
-        gab: bool=True,                          # Global Attention Block; off: sum of the aligned layers
-        deep_supervision: bool=True,             # second head on the fused features, in training only
-        supervise: int=0,                        # which pair's fusion it sees
-        cnn_widths: tuple=(64, 128, 256, 512),   # channels of the CNN layers, strides 1, 2, 4, 8
-        cnn_down: str='max',                     # 'max' | 'stride'
-        vit_widths: tuple=(64, 128, 320, 512),   # channels of the ViT layers, strides 4, 8, 16, 32
-        vit_depths: tuple=(3, 4, 6, 3),          # blocks of each
-        vit_heads: tuple=(1, 2, 5, 8),           # attention heads of each
-        vit_reductions: tuple=(8, 4, 2, 1),      # spatial reduction of each
-        vit_ratio: int=4,                        # FFN width / channels
-        feb_heads: int=1,                        # attention heads of FEB
-        feb_residual: bool=True,                 # add FEB's input back
-        ffb_kernel: int=1,                       # second convolution of FFB
-        gab_width: int=512,                      # common width of ViT3 and ViT4 in GAB
-        gab_grid: int=3,                         # on the grid of ViT layer 3 | 4
-        decoder_width: int=512,                  # of the deepest double conv; halved four times
-        up: str='bilinear',                      # 'bilinear' | 'transposed'
-        pad: str='replicate',                    # border for sizes that 32 does not divide: 'replicate' | 'reflect' | 'constant'
-        attention: str='sdpa',                   # 'sdpa' | 'naive': equal numbers, the second stores its maps
+        fusion: str = 'stagger',  # 'stagger' | 'unstagger': names a set of pairs
+        pairs: tuple | None = None,  # ((CNN layer, ViT layer), …) from 1; overrides `fusion`
+        feb: bool = True,  # Feature Enhancement Block on the fused ViT layers
+        ffb: bool = True,  # Feature Fusion Block; off: concat + 1×1
+        gab: bool = True,  # Global Attention Block; off: sum of the aligned layers
+        deep_supervision: bool = True,  # second head on the fused features, in training only
+        supervise: int = 0,  # which pair's fusion it sees
+        cnn_widths: tuple = (64, 128, 256, 512),  # channels of the CNN layers, strides 1, 2, 4, 8
+        cnn_down: str = 'max',  # 'max' | 'stride'
+        vit_widths: tuple = (64, 128, 320, 512),  # channels of the ViT layers, strides 4, 8, 16, 32
+        vit_depths: tuple = (3, 4, 6, 3),  # blocks of each
+        vit_heads: tuple = (1, 2, 5, 8),  # attention heads of each
+        vit_reductions: tuple = (8, 4, 2, 1),  # spatial reduction of each
+        vit_ratio: int = 4,  # FFN width / channels
+        feb_heads: int = 1,  # attention heads of FEB
+        feb_residual: bool = True,  # add FEB's input back
+        ffb_kernel: int = 1,  # second convolution of FFB
+        gab_width: int = 512,  # common width of ViT3 and ViT4 in GAB
+        gab_grid: int = 3,  # on the grid of ViT layer 3 | 4
+        decoder_width: int = 512,  # of the deepest double conv; halved four times
+        up: str = 'bilinear',  # 'bilinear' | 'transposed'
+        pad: str = 'replicate',  # border for sizes that 32 does not divide: 'replicate' | 'reflect' | 'constant'
+        attention: str = 'sdpa',  # 'sdpa' | 'naive': equal numbers, the second stores its maps
     ):
         self.config = {k: v for k, v in locals().items() if k not in ('self', '__class__')}
         super().__init__()
-        if c_in < 1 or n_out < 1: raise SnetError(f'SNet needs at least one channel and one class, not c_in={c_in}, n_out={n_out}; count background as a class.')
+        if c_in < 1 or n_out < 1:
+            raise SnetError(
+                f'SNet needs at least one channel and one class, not c_in={c_in}, n_out={n_out}; count background as a class.'
+            )
         choose(pad, ('replicate', 'reflect', 'constant'), 'padding')
         pairs = check_pairs(PAIRS[choose(fusion, PAIRS, 'fusion')] if pairs is None else pairs)
-        if deep_supervision and not 0 <= supervise < len(pairs): raise SnetError(f'supervise={supervise} names none of the {len(pairs)} pairs; choose 0 to {len(pairs) - 1}.')
+        if deep_supervision and not 0 <= supervise < len(pairs):
+            raise SnetError(
+                f'supervise={supervise} names none of the {len(pairs)} pairs; choose 0 to {len(pairs) - 1}.'
+            )
         self.c_in, self.n_out, self.pad = c_in, n_out, pad
         self.cnn = CNNBranch(c_in, cnn_widths, cnn_down)
-        self.vit = ViTBranch(c_in, vit_widths, vit_depths, vit_heads, vit_reductions, vit_ratio, attention)
-        self.lower = tuple(sorted({v - 1 for _, v in pairs}))          # the ViT layers that are fused, from 0
-        self.feb = FEB([vit_widths[v] for v in self.lower], feb_heads, feb_residual, attention) if feb else None
+        self.vit = ViTBranch(
+            c_in, vit_widths, vit_depths, vit_heads, vit_reductions, vit_ratio, attention
+        )
+        self.lower = tuple(
+            sorted({v - 1 for _, v in pairs})
+        )  # the ViT layers that are fused, from 0
+        self.feb = (
+            FEB([vit_widths[v] for v in self.lower], feb_heads, feb_residual, attention)
+            if feb
+            else None
+        )
         self.stagger = StaggerModule(pairs, cnn_widths, vit_widths, ffb, ffb_kernel)
         self.gab = GAB(vit_widths[2], vit_widths[3], gab_width, gab, gab_grid, attention)
         self.decoder = Decoder(gab_width, self.stagger.widths[::-1], decoder_width, up)
         self.head = nn.Conv2d(self.decoder.c_out, n_out, 1)
         self.supervised = pairs[supervise][0] - 1 if deep_supervision else None
-        self.aux_head = nn.Conv2d(self.stagger.widths[self.supervised], n_out, 1) if deep_supervision else None
-        for p in self.parameters():                                    # the order in memory: equal numbers, and maps become tokens without a copy
-            if p.dim() == 4: p.data = p.data.contiguous(memory_format=torch.channels_last)
+        self.aux_head = (
+            nn.Conv2d(self.stagger.widths[self.supervised], n_out, 1) if deep_supervision else None
+        )
+        for p in (
+            self.parameters()
+        ):  # the order in memory: equal numbers, and maps become tokens without a copy
+            if p.dim() == 4:
+                p.data = p.data.contiguous(memory_format=torch.channels_last)
 
     def features(self, x):
         "(decoded map, four skip connections) of a padded image."
-        cnn, vit = self.cnn(x), self.vit(x)                            # Parallel Module
-        deep = self.gab(vit[2], vit[3])                                # Information Recovery Module, Eq. 7-10
+        cnn, vit = self.cnn(x), self.vit(x)  # Parallel Module
+        deep = self.gab(vit[2], vit[3])  # Information Recovery Module, Eq. 7-10
         if self.feb is not None:
-            for v, m in zip(self.lower, self.feb(*(vit[v] for v in self.lower))): vit[v] = m
-        skips = self.stagger(cnn, vit)                                 # Stagger Module
+            for v, m in zip(self.lower, self.feb(*(vit[v] for v in self.lower))):
+                vit[v] = m
+        skips = self.stagger(cnn, vit)  # Stagger Module
         return self.decoder(resize_to(deep, vit[2]), skips[::-1]), skips
 
     def forward(self, x):
@@ -106,39 +140,56 @@ class SNet(nn.Module):
         x = pad_to(x, 32, self.pad)
         y, skips = self.features(x)
         logits = self.head(y)[..., :h, :w]
-        if not self.training or self.aux_head is None: return logits
-        return logits, resize_to(self.aux_head(skips[self.supervised]), x)[..., :h, :w]   # ŷ and ŷ_f
+        if not self.training or self.aux_head is None:
+            return logits
+        return logits, resize_to(self.aux_head(skips[self.supervised]), x)[..., :h, :w]  # ŷ and ŷ_f
 
 # %% ../../nbs/4_models/07_snet.ipynb #f408faca
 SIZES = {
     'base': {},
-    'small': dict(cnn_widths=(32, 64, 128, 256), vit_widths=(32, 64, 160, 256), gab_width=256, decoder_width=256),
-    'tiny': dict(cnn_widths=(16, 32, 64, 128), vit_widths=(16, 32, 80, 128), vit_depths=(2, 2, 2, 2), gab_width=128, decoder_width=128),
+    'small': dict(
+        cnn_widths=(32, 64, 128, 256),
+        vit_widths=(32, 64, 160, 256),
+        gab_width=256,
+        decoder_width=256,
+    ),
+    'tiny': dict(
+        cnn_widths=(16, 32, 64, 128),
+        vit_widths=(16, 32, 80, 128),
+        vit_depths=(2, 2, 2, 2),
+        gab_width=128,
+        decoder_width=128,
+    ),
 }
 
+
 def snet(
-    c_in: int=3,         # image channels
-    n_out: int=9,        # classes
-    size: str='base',    # 'base' | 'small' | 'tiny'
-    **kwargs,            # any keyword of SNet
+    c_in: int = 3,  # image channels
+    n_out: int = 9,  # classes
+    size: str = 'base',  # 'base' | 'small' | 'tiny'
+    **kwargs,  # any keyword of SNet
 ) -> SNet:
     "An SNet of the given size; keywords override its numbers."
     return SNet(c_in, n_out, **{**SIZES[choose(size, SIZES, 'size')], **kwargs})
+
 
 @register_model(tags=('snet', 'size'))
 def snet_base(c_in=3, n_out=9, **kwargs):
     "SNet at the paper's size: 38.5 million parameters here, 38.7 in Table 4."
     return snet(c_in, n_out, 'base', **kwargs)
 
+
 @register_model(tags=('snet', 'size'))
 def snet_small(c_in=3, n_out=9, **kwargs):
     "SNet at half the width: a quarter of the parameters."
     return snet(c_in, n_out, 'small', **kwargs)
 
+
 @register_model(tags=('snet', 'size'))
 def snet_tiny(c_in=3, n_out=9, **kwargs):
     "SNet at a quarter of the width and two blocks a layer: trains on two CPU cores in minutes."
     return snet(c_in, n_out, 'tiny', **kwargs)
+
 
 @register_model(tags=('snet', 'size'))
 def snet_star(c_in=3, n_out=9, **kwargs):
@@ -151,25 +202,30 @@ def table5_unstagger(c_in=3, n_out=9, size='base', **kwargs):
     "Table 5, row 1: CNN1 with ViT1 and CNN2 with ViT2."
     return snet(c_in, n_out, size, fusion='unstagger', **kwargs)
 
+
 @register_model(tags=('snet', 'table5'))
 def table5_stagger(c_in=3, n_out=9, size='base', **kwargs):
     "Table 5, row 2: CNN3 with ViT1 and CNN4 with ViT2, which is SNet."
     return snet(c_in, n_out, size, **kwargs)
+
 
 @register_model(tags=('snet', 'table6'))
 def table6_stagger(c_in=3, n_out=9, size='base', **kwargs):
     "Table 6, row 1: stagger fusion alone."
     return snet(c_in, n_out, size, **{'feb': False, 'ffb': False, 'gab': False, **kwargs})
 
+
 @register_model(tags=('snet', 'table6'))
 def table6_feb(c_in=3, n_out=9, size='base', **kwargs):
     "Table 6, row 2: stagger fusion with FEB."
     return snet(c_in, n_out, size, **{'ffb': False, 'gab': False, **kwargs})
 
+
 @register_model(tags=('snet', 'table6'))
 def table6_feb_ffb(c_in=3, n_out=9, size='base', **kwargs):
     "Table 6, row 3: stagger fusion with FEB and FFB."
     return snet(c_in, n_out, size, **{'gab': False, **kwargs})
+
 
 @register_model(tags=('snet', 'table6'))
 def table6_feb_ffb_gab(c_in=3, n_out=9, size='base', **kwargs):

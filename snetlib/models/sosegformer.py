@@ -14,89 +14,131 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from ..core import SnetError, choose, need
-from .registry import register_model
-from .layers import ConvNormAct, check_input, pad_to, resize_to
 from .aspp import ASPP
 from .cross_scale import CrossScale
+from .layers import ConvNormAct, check_input, pad_to, resize_to
+from .registry import register_model
 from .stageformer import StageFormer
+from torch import nn
 
 # %% ../../nbs/4_models/11_sosegformer.ipynb #79e286b0
 STRIDES = (2, 4, 8, 16, 32)
 
+
 class Encoder(nn.Module):
     "timm's network as an encoder: the maps at strides 2, 4, 8, 16, 32. Raises `SnetError` for a name, a network or weights that will not do."
-    def __init__(self,
-        name: str,                      # a name that timm knows
-        c_in: int=3,                    # image channels
-        pretrained=False,               # False: random | True: timm's weights, fetched once by timm | path of a weights file of that network
-        options: dict | None=None,      # further keywords of that network, e.g. dict(channels=(32, 64, 128, 192))
+
+    def __init__(
+        self,
+        name: str,  # a name that timm knows
+        c_in: int = 3,  # image channels
+        pretrained=False,  # False: random | True: timm's weights, fetched once by timm | path of a weights file of that network
+        options: dict
+        | None = None,  # further keywords of that network, e.g. dict(channels=(32, 64, 128, 192))
     ):
         super().__init__()
         timm = need('timm')
         if not timm.is_model(name):
             near = difflib.get_close_matches(name, timm.list_models(), 3)
-            raise SnetError(f'timm knows no network {name!r}; ' + (f'did you mean {" or ".join(near)}?' if near else 'see timm.list_models().'))
-        build = lambda **kw: timm.create_model(name, features_only=True, in_chans=c_in, **(options or {}), **kw)
-        try: self.net = build()
-        except (RuntimeError, AttributeError, TypeError, NotImplementedError) as e: raise SnetError(f'{name} cannot be built as an encoder here ({e}); choose another, e.g. resnet50.') from e
+            raise SnetError(
+                f'timm knows no network {name!r}; '
+                + (f'did you mean {" or ".join(near)}?' if near else 'see timm.list_models().')
+            )
+
+        def build(**kw):
+            return timm.create_model(
+                name, features_only=True, in_chans=c_in, **(options or {}), **kw
+            )
+
+        try:
+            self.net = build()
+        except (RuntimeError, AttributeError, TypeError, NotImplementedError) as e:
+            raise SnetError(
+                f'{name} cannot be built as an encoder here ({e}); choose another, e.g. resnet50.'
+            ) from e
         strides, widths = self.net.feature_info.reduction(), self.net.feature_info.channels()
-        if not set(STRIDES) <= set(strides): raise SnetError(f'{name} has maps at strides {strides}, SoSegFormer needs {list(STRIDES)}; choose e.g. resnet18, resnet50 or mobilenetv3_small_050.')
+        if not set(STRIDES) <= set(strides):
+            raise SnetError(
+                f'{name} has maps at strides {strides}, SoSegFormer needs {list(STRIDES)}; choose e.g. resnet18, resnet50 or mobilenetv3_small_050.'
+            )
         self.levels = [strides.index(s) for s in STRIDES]
         self.widths = tuple(widths[i] for i in self.levels)
-        if pretrained: self.net = load_pretrained(build, name, pretrained)
+        if pretrained:
+            self.net = load_pretrained(build, name, pretrained)
 
     def forward(self, x):
         maps = self.net(x)
         return [maps[i] for i in self.levels]
 
+
 def load_pretrained(build, name, pretrained):
     "The network with weights from timm (True) or from a file; `SnetError` with the cure if they cannot be had or do not fit."
     from timm.models import load_state_dict
+
     try:
-        if pretrained is True: return build(pretrained=True)
-        if not Path(pretrained).is_file(): raise FileNotFoundError(f'no file {pretrained}')
+        if pretrained is True:
+            return build(pretrained=True)
+        if not Path(pretrained).is_file():
+            raise FileNotFoundError(f'no file {pretrained}')
         net = build(pretrained=True, pretrained_cfg_overlay=dict(file=str(pretrained)))
         missing = set(net.state_dict()) - set(load_state_dict(str(pretrained), use_ema=False))
-        if missing: raise KeyError(f'{len(missing)} tensors are not in the file, e.g. {min(missing)}')
+        if missing:
+            raise KeyError(f'{len(missing)} tensors are not in the file, e.g. {min(missing)}')
         return net
-    except Exception as e:   # from the hub's client, the file system, or a shape that does not fit
-        raise SnetError(f'The pre-trained weights of {name} could not be had ({type(e).__name__}: {str(e).splitlines()[0][:120]}); connect to the internet once, or fetch its model.safetensors '
-                        'elsewhere and pass pretrained=PATH, or leave pretrained=False.') from e
+    except Exception as e:  # from the hub's client, the file system, or a shape that does not fit
+        raise SnetError(
+            f'The pre-trained weights of {name} could not be had ({type(e).__name__}: {str(e).splitlines()[0][:120]}); connect to the internet once, or fetch its model.safetensors '
+            'elsewhere and pass pretrained=PATH, or leave pretrained=False.'
+        ) from e
 
 # %% ../../nbs/4_models/11_sosegformer.ipynb #271303af
 class Bottleneck(nn.Module):
     "x + (1×1, 3×3, 1×1), batch norm and ReLU after each, the last ReLU after the sum."
-    def __init__(self,
-        c: int,              # channels, in and out
-        expansion: int=2,    # c / channels of the 3×3
+
+    def __init__(
+        self,
+        c: int,  # channels, in and out
+        expansion: int = 2,  # c / channels of the 3×3
     ):
         super().__init__()
-        if expansion < 1: raise SnetError(f'The expansion of a bottleneck is at least 1, not {expansion}; 2 halves its channels.')
-        mid = max(1, c//expansion)
-        self.body = nn.Sequential(ConvNormAct(c, mid, 1), ConvNormAct(mid, mid, 3), ConvNormAct(mid, c, 1, act='none'))
+        if expansion < 1:
+            raise SnetError(
+                f'The expansion of a bottleneck is at least 1, not {expansion}; 2 halves its channels.'
+            )
+        mid = max(1, c // expansion)
+        self.body = nn.Sequential(
+            ConvNormAct(c, mid, 1), ConvNormAct(mid, mid, 3), ConvNormAct(mid, c, 1, act='none')
+        )
 
     def forward(self, x):
         return F.relu(x + self.body(x))
 
+
 class TransConv(nn.Sequential):
     "1×1 to a quarter of the channels, 3×3 transposed with stride 2, 1×1; batch norm and ReLU after each. (b, c_in, h, w) -> (b, c_out, 2h, 2w)."
-    def __init__(self,
-        c_in: int,     # input channels
-        c_out: int,    # output channels
+
+    def __init__(
+        self,
+        c_in: int,  # input channels
+        c_out: int,  # output channels
     ):
-        mid = max(1, c_in//4)
-        up = nn.Sequential(nn.ConvTranspose2d(mid, mid, 3, 2, 1, output_padding=1, bias=False), nn.BatchNorm2d(mid), nn.ReLU(inplace=True))
+        mid = max(1, c_in // 4)
+        up = nn.Sequential(
+            nn.ConvTranspose2d(mid, mid, 3, 2, 1, output_padding=1, bias=False),
+            nn.BatchNorm2d(mid),
+            nn.ReLU(inplace=True),
+        )
         super().__init__(ConvNormAct(c_in, mid, 1), up, ConvNormAct(mid, c_out, 1))
 
 # %% ../../nbs/4_models/11_sosegformer.ipynb #e0304c5c
 class ScaleHead(nn.Module):
     "1×1 convolution over maps of several scales laid side by side on the first one's grid; computed per map before resizing, with equal result."
-    def __init__(self,
-        widths: list,    # channels of each map, finest first
-        n_out: int,      # classes
+
+    def __init__(
+        self,
+        widths: list,  # channels of each map, finest first
+        n_out: int,  # classes
     ):
         super().__init__()
         self.widths, self.conv = list(widths), nn.Conv2d(sum(widths), n_out, 1)
@@ -108,56 +150,78 @@ class ScaleHead(nn.Module):
 # %% ../../nbs/4_models/11_sosegformer.ipynb #e005e056
 class SoSegFormer(nn.Module):
     "SoSegFormer. Logits (b, n_out, h, w) for images (b, c_in, h, w), h and w ≥ 32. Raises `SnetError` for inputs and settings it cannot take."
-    def __init__(self,
-        c_in: int=3,                          # image channels
-        n_out: int=2,                         # classes, background included
+
+    def __init__(
+        self,
+        c_in: int = 3,  # image channels
+        n_out: int = 2,  # classes, background included
         *,
-        cross_scale: bool=True,               # cross-scale instruction, Eq. 1
-        stageformer: bool=True,               # a StageFormer at each decoder level; off: nothing
-        aspp: bool=True,                      # off: 1×1 convolution
-        attention: str='mhsa',                # of the StageFormers: 'mhsa' | 'separable' (linear cost)
-        arrows='all',                         # of Eq. 1: 'all', or pairs (x, r) with 1 ≤ x < r ≤ 4
-        drop_path: float=0.1,                 # share of images for which an arrow is off while training
-        encoder: str='resnet50',              # a timm network with strides 2 … 32
-        pretrained=False,                     # False | True (timm's weights) | path of a weights file
-        encoder_options: dict | None=None,    # further keywords of the encoder
-        expansion: int=2,                     # of the bottlenecks
-        heads: int=4,                         # of MHSA
-        depth: int=2,                         # transformer blocks in a StageFormer
-        patch: int=2,                         # side of its patches
-        ffn_ratio: int=2,                     # width of its FFN / of its tokens
-        max_tokens: int | None=1024,          # most keys a query of MHSA compares itself with; None: all
-        aspp_width: int=256,                  # channels of ASPP's output and branches
-        aspp_rates: tuple=(12, 24, 36),       # in cells of the stride-32 map
-        pool_norm: str='layer',               # of ASPP's image pooling: 'layer' | 'batch' (needs more than one image to train)
-        decode_from: str='stage5',            # what the first TransConv takes: 'stage5' | 'aspp'
-        pad: str='replicate',                 # border for sizes that 32 does not divide: 'replicate' | 'reflect' | 'constant'
+        cross_scale: bool = True,  # cross-scale instruction, Eq. 1
+        stageformer: bool = True,  # a StageFormer at each decoder level; off: nothing
+        aspp: bool = True,  # off: 1×1 convolution
+        attention: str = 'mhsa',  # of the StageFormers: 'mhsa' | 'separable' (linear cost)
+        arrows='all',  # of Eq. 1: 'all', or pairs (x, r) with 1 ≤ x < r ≤ 4
+        drop_path: float = 0.1,  # share of images for which an arrow is off while training
+        encoder: str = 'resnet50',  # a timm network with strides 2 … 32
+        pretrained=False,  # False | True (timm's weights) | path of a weights file
+        encoder_options: dict | None = None,  # further keywords of the encoder
+        expansion: int = 2,  # of the bottlenecks
+        heads: int = 4,  # of MHSA
+        depth: int = 2,  # transformer blocks in a StageFormer
+        patch: int = 2,  # side of its patches
+        ffn_ratio: int = 2,  # width of its FFN / of its tokens
+        max_tokens: int | None = 1024,  # most keys a query of MHSA compares itself with; None: all
+        aspp_width: int = 256,  # channels of ASPP's output and branches
+        aspp_rates: tuple = (12, 24, 36),  # in cells of the stride-32 map
+        pool_norm: str = 'layer',  # of ASPP's image pooling: 'layer' | 'batch' (needs more than one image to train)
+        decode_from: str = 'stage5',  # what the first TransConv takes: 'stage5' | 'aspp'
+        pad: str = 'replicate',  # border for sizes that 32 does not divide: 'replicate' | 'reflect' | 'constant'
     ):
         self.config = {k: v for k, v in locals().items() if k not in ('self', '__class__')}
         super().__init__()
-        if c_in < 1 or n_out < 1: raise SnetError(f'SoSegFormer needs at least one channel and one class, not c_in={c_in}, n_out={n_out}; count background as a class.')
-        choose(attention, ('mhsa', 'separable'), 'attention'); choose(pad, ('replicate', 'reflect', 'constant'), 'padding')
+        if c_in < 1 or n_out < 1:
+            raise SnetError(
+                f'SoSegFormer needs at least one channel and one class, not c_in={c_in}, n_out={n_out}; count background as a class.'
+            )
+        choose(attention, ('mhsa', 'separable'), 'attention')
+        choose(pad, ('replicate', 'reflect', 'constant'), 'padding')
         self.c_in, self.n_out, self.pad = c_in, n_out, pad
         self.encoder = Encoder(encoder, c_in, pretrained, encoder_options)
         self.widths = widths = self.encoder.widths
         self.bottlenecks = nn.ModuleList(Bottleneck(w, expansion) for w in widths[:4])
         self.cross = CrossScale(widths[:4], arrows if cross_scale else (), drop_path)
-        self.aspp = ASPP(widths[4], aspp_width, aspp_rates, pool_norm) if aspp else ConvNormAct(widths[4], aspp_width, 1)
+        self.aspp = (
+            ASPP(widths[4], aspp_width, aspp_rates, pool_norm)
+            if aspp
+            else ConvNormAct(widths[4], aspp_width, 1)
+        )
         self.from_aspp = choose(decode_from, ('stage5', 'aspp'), 'start of the decoder') == 'aspp'
-        below = [*widths[1:4], aspp_width if self.from_aspp else widths[4]]                     # what stage 1, 2, 3, 4 is decoded from
+        below = [
+            *widths[1:4],
+            aspp_width if self.from_aspp else widths[4],
+        ]  # what stage 1, 2, 3, 4 is decoded from
         self.ups = nn.ModuleList(TransConv(b, w) for b, w in zip(below, widths))
-        self.skips = nn.ModuleList(ConvNormAct(2*w, w, 1) for w in widths[:4])
-        former = lambda w: StageFormer(w, attention, heads, depth, patch, max_tokens, ffn_ratio) if stageformer else nn.Identity()
+        self.skips = nn.ModuleList(ConvNormAct(2 * w, w, 1) for w in widths[:4])
+
+        def former(w):
+            return (
+                StageFormer(w, attention, heads, depth, patch, max_tokens, ffn_ratio)
+                if stageformer
+                else nn.Identity()
+            )
+
         self.formers = nn.ModuleList(former(w) for w in widths[:4])
         self.head = ScaleHead([*widths[:4], aspp_width], n_out)
-        self.to(memory_format=torch.channels_last)                                              # equal numbers, faster convolutions
+        self.to(memory_format=torch.channels_last)  # equal numbers, faster convolutions
 
     def forward(self, x):
         check_input(x, self.c_in)
         h, w = x.shape[-2:]
-        x = pad_to(x, 32 if min(h, w) > 32 else 64, self.pad)                                   # ≥ 2 cells at stride 32: batch norm needs more than one
+        x = pad_to(
+            x, 32 if min(h, w) > 32 else 64, self.pad
+        )  # ≥ 2 cells at stride 32: batch norm needs more than one
         *maps, deep = self.encoder(x)
-        maps = self.cross([f(m) for f, m in zip(self.bottlenecks, maps)])                       # R'_1 … R'_4, Eq. 1
+        maps = self.cross([f(m) for f, m in zip(self.bottlenecks, maps)])  # R'_1 … R'_4, Eq. 1
         context = self.aspp(deep)
         y, decoded = context if self.from_aspp else deep, [context]
         for r in (3, 2, 1, 0):
@@ -169,27 +233,36 @@ class SoSegFormer(nn.Module):
 SIZES = {
     'base': {},
     'small': dict(encoder='resnet18', aspp_width=128),
-    'tiny': dict(encoder='resnet10t', encoder_options=dict(stem_width=8, channels=(32, 64, 128, 192)), aspp_width=96, heads=2),
+    'tiny': dict(
+        encoder='resnet10t',
+        encoder_options=dict(stem_width=8, channels=(32, 64, 128, 192)),
+        aspp_width=96,
+        heads=2,
+    ),
 }
 
+
 def sosegformer(
-    c_in: int=3,         # image channels
-    n_out: int=2,        # classes
-    size: str='base',    # 'base' | 'small' | 'tiny'
-    **kwargs,            # any keyword of SoSegFormer
+    c_in: int = 3,  # image channels
+    n_out: int = 2,  # classes
+    size: str = 'base',  # 'base' | 'small' | 'tiny'
+    **kwargs,  # any keyword of SoSegFormer
 ) -> SoSegFormer:
     "A SoSegFormer of the given size; keywords override its numbers."
     return SoSegFormer(c_in, n_out, **{**SIZES[choose(size, SIZES, 'size')], **kwargs})
+
 
 @register_model(tags=('sosegformer', 'size'))
 def sosegformer_base(c_in=3, n_out=2, **kwargs):
     "SoSegFormer on a ResNet-50, all parts."
     return sosegformer(c_in, n_out, 'base', **kwargs)
 
+
 @register_model(tags=('sosegformer', 'size'))
 def sosegformer_small(c_in=3, n_out=2, **kwargs):
     "SoSegFormer on a ResNet-18, all parts."
     return sosegformer(c_in, n_out, 'small', **kwargs)
+
 
 @register_model(tags=('sosegformer', 'size'))
 def sosegformer_tiny(c_in=3, n_out=2, **kwargs):
@@ -202,25 +275,30 @@ def sosegformer_separable(c_in=3, n_out=2, size='base', **kwargs):
     "Ablation: SoSegFormer with attention of linear cost."
     return sosegformer(c_in, n_out, size, **{'attention': 'separable', **kwargs})
 
+
 @register_model(tags=('sosegformer', 'ablation'))
 def sosegformer_no_cross_scale(c_in=3, n_out=2, size='base', **kwargs):
     "Ablation: SoSegFormer without cross-scale instruction."
     return sosegformer(c_in, n_out, size, **{'cross_scale': False, **kwargs})
+
 
 @register_model(tags=('sosegformer', 'ablation'))
 def sosegformer_neighbour_arrows(c_in=3, n_out=2, size='base', **kwargs):
     "Ablation: SoSegFormer with arrows to the next stage only: 12, 23, 34."
     return sosegformer(c_in, n_out, size, **{'arrows': ((1, 2), (2, 3), (3, 4)), **kwargs})
 
+
 @register_model(tags=('sosegformer', 'ablation'))
 def sosegformer_first_arrows(c_in=3, n_out=2, size='base', **kwargs):
     "Ablation: SoSegFormer with arrows from the sharpest stage only: 12, 13, 14."
     return sosegformer(c_in, n_out, size, **{'arrows': ((1, 2), (1, 3), (1, 4)), **kwargs})
 
+
 @register_model(tags=('sosegformer', 'ablation'))
 def sosegformer_no_stageformer(c_in=3, n_out=2, size='base', **kwargs):
     "Ablation: SoSegFormer without StageFormers."
     return sosegformer(c_in, n_out, size, **{'stageformer': False, **kwargs})
+
 
 @register_model(tags=('sosegformer', 'ablation'))
 def sosegformer_no_aspp(c_in=3, n_out=2, size='base', **kwargs):

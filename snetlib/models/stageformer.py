@@ -11,73 +11,95 @@ import math
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import nn
-
 from ..core import SnetError, choose
 from .layers import ConvNormAct, attention, pad_to, to_map, to_tokens
+from torch import nn
 
 # %% ../../nbs/4_models/10_stageformer.ipynb #79f95c9f
 class LocalFeatures(nn.Module):
     "3×3 depth-wise convolution, squeeze-and-excitation, 1×1 convolution (Fig. 2, left)."
-    def __init__(self,
-        c: int,             # channels, in and out
-        squeeze: int=4,     # channels / width of the squeeze
+
+    def __init__(
+        self,
+        c: int,  # channels, in and out
+        squeeze: int = 4,  # channels / width of the squeeze
     ):
         super().__init__()
         from torchvision.ops import SqueezeExcitation
-        self.depthwise, self.excite, self.pointwise = ConvNormAct(c, c, 3, groups=c), SqueezeExcitation(c, max(1, c//squeeze), activation=nn.SiLU), ConvNormAct(c, c, 1)
+
+        self.depthwise, self.excite, self.pointwise = (
+            ConvNormAct(c, c, 3, groups=c),
+            SqueezeExcitation(c, max(1, c // squeeze), activation=nn.SiLU),
+            ConvNormAct(c, c, 1),
+        )
 
     def forward(self, x):
         return self.pointwise(self.excite(self.depthwise(x)))
 
 # %% ../../nbs/4_models/10_stageformer.ipynb #0c536bd1
 def unfold_patches(
-    x: torch.Tensor,   # map (b, d, h, w), h and w multiples of `patch`
-    patch: int=2,      # side of a patch
+    x: torch.Tensor,  # map (b, d, h, w), h and w multiples of `patch`
+    patch: int = 2,  # side of a patch
 ) -> torch.Tensor:
     "Sequences (b·patch², n, d): for each place in a patch, the pixels there of all n = h·w/patch² patches, row by row."
     return rearrange(x, 'b d (h p) (w q) -> (b p q) (h w) d', p=patch, q=patch)
 
+
 def fold_patches(
-    t: torch.Tensor,   # sequences (b·patch², n, d)
-    h: int,            # rows of the map
-    w: int,            # columns of the map
-    patch: int=2,      # side of a patch
+    t: torch.Tensor,  # sequences (b·patch², n, d)
+    h: int,  # rows of the map
+    w: int,  # columns of the map
+    patch: int = 2,  # side of a patch
 ) -> torch.Tensor:
     "The map (b, d, h, w) that `unfold_patches` came from."
-    return rearrange(t, '(b p q) (h w) d -> b d (h p) (w q)', p=patch, q=patch, h=h//patch, w=w//patch)
+    return rearrange(
+        t, '(b p q) (h w) d -> b d (h p) (w q)', p=patch, q=patch, h=h // patch, w=w // patch
+    )
 
 # %% ../../nbs/4_models/10_stageformer.ipynb #12bd547a
 class MHSA(nn.Module):
     "Multi-head self-attention over tokens of a grid; keys and values averaged where there are more than `max_tokens`."
-    def __init__(self,
-        d: int,                          # channels
-        heads: int=4,                    # divides d
-        max_tokens: int | None=1024,     # most keys a query compares itself with; None: all
+
+    def __init__(
+        self,
+        d: int,  # channels
+        heads: int = 4,  # divides d
+        max_tokens: int | None = 1024,  # most keys a query compares itself with; None: all
     ):
         super().__init__()
-        if heads < 1 or d % heads: raise SnetError(f'{heads} heads do not divide {d} channels; choose a divisor.')
-        if max_tokens is not None and max_tokens < 1: raise SnetError(f'max_tokens is at least 1, not {max_tokens}; None compares each query with every token.')
+        if heads < 1 or d % heads:
+            raise SnetError(f'{heads} heads do not divide {d} channels; choose a divisor.')
+        if max_tokens is not None and max_tokens < 1:
+            raise SnetError(
+                f'max_tokens is at least 1, not {max_tokens}; None compares each query with every token.'
+            )
         self.heads, self.max_tokens = heads, max_tokens
-        self.q, self.kv, self.out = nn.Linear(d, d), nn.Linear(d, 2*d), nn.Linear(d, d)
+        self.q, self.kv, self.out = nn.Linear(d, d), nn.Linear(d, 2 * d), nn.Linear(d, d)
 
-    def forward(self,
-        t: torch.Tensor,   # (b, n, d)
-        grid: tuple,       # (rows, columns), n = rows·columns
+    def forward(
+        self,
+        t: torch.Tensor,  # (b, n, d)
+        grid: tuple,  # (rows, columns), n = rows·columns
     ) -> torch.Tensor:
-        s, step = t, 1 if self.max_tokens is None else math.ceil(math.sqrt(t.shape[1]/self.max_tokens))
-        if step > 1: s = to_tokens(F.avg_pool2d(to_map(t, *grid), step, ceil_mode=True))
+        s, step = (
+            t,
+            1 if self.max_tokens is None else math.ceil(math.sqrt(t.shape[1] / self.max_tokens)),
+        )
+        if step > 1:
+            s = to_tokens(F.avg_pool2d(to_map(t, *grid), step, ceil_mode=True))
         k, v = self.kv(s).chunk(2, -1)
         return self.out(attention(self.q(t), k, v, self.heads))
 
 # %% ../../nbs/4_models/10_stageformer.ipynb #e23c8625
 class SeparableAttention(nn.Module):
     "Self-attention of linear cost: one context vector for all tokens, gated by each token's value."
-    def __init__(self,
-        d: int,    # channels
+
+    def __init__(
+        self,
+        d: int,  # channels
     ):
         super().__init__()
-        self.d, self.skv, self.out = d, nn.Linear(d, 1 + 2*d), nn.Linear(d, d)
+        self.d, self.skv, self.out = d, nn.Linear(d, 1 + 2 * d), nn.Linear(d, d)
 
     def forward(self, t, grid=None):
         s, k, v = self.skv(t).split([1, self.d, self.d], -1)
@@ -86,17 +108,23 @@ class SeparableAttention(nn.Module):
 # %% ../../nbs/4_models/10_stageformer.ipynb #260bbce2
 class TransformerBlock(nn.Module):
     "x + attention(norm(x)), then x + FFN(norm(x))."
-    def __init__(self,
-        d: int,                          # channels
-        attention: str='mhsa',           # 'mhsa' | 'separable'
-        heads: int=4,                    # of MHSA
-        max_tokens: int | None=1024,     # of MHSA
-        ratio: int=2,                    # width of the FFN / d
+
+    def __init__(
+        self,
+        d: int,  # channels
+        attention: str = 'mhsa',  # 'mhsa' | 'separable'
+        heads: int = 4,  # of MHSA
+        max_tokens: int | None = 1024,  # of MHSA
+        ratio: int = 2,  # width of the FFN / d
     ):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
-        self.mix = MHSA(d, heads, max_tokens) if choose(attention, ('mhsa', 'separable'), 'attention') == 'mhsa' else SeparableAttention(d)
-        self.ffn = nn.Sequential(nn.Linear(d, ratio*d), nn.GELU(), nn.Linear(ratio*d, d))
+        self.mix = (
+            MHSA(d, heads, max_tokens)
+            if choose(attention, ('mhsa', 'separable'), 'attention') == 'mhsa'
+            else SeparableAttention(d)
+        )
+        self.ffn = nn.Sequential(nn.Linear(d, ratio * d), nn.GELU(), nn.Linear(ratio * d, d))
 
     def forward(self, t, grid):
         t = t + self.mix(self.norm1(t), grid)
@@ -105,26 +133,37 @@ class TransformerBlock(nn.Module):
 # %% ../../nbs/4_models/10_stageformer.ipynb #09b6237c
 class StageFormer(nn.Module):
     "Local features by convolution, global ones by attention between patches, concatenated, fused, added to the input (Fig. 2)."
-    def __init__(self,
-        c: int,                          # channels, in and out
-        attention: str='mhsa',           # 'mhsa' | 'separable'
-        heads: int=4,                    # of MHSA
-        depth: int=2,                    # transformer blocks
-        patch: int=2,                    # side of a patch
-        max_tokens: int | None=1024,     # most keys a query compares itself with; None: all
-        ratio: int=2,                    # width of the FFN / width of the tokens
+
+    def __init__(
+        self,
+        c: int,  # channels, in and out
+        attention: str = 'mhsa',  # 'mhsa' | 'separable'
+        heads: int = 4,  # of MHSA
+        depth: int = 2,  # transformer blocks
+        patch: int = 2,  # side of a patch
+        max_tokens: int | None = 1024,  # most keys a query compares itself with; None: all
+        ratio: int = 2,  # width of the FFN / width of the tokens
     ):
         super().__init__()
-        if min(heads, patch, ratio) < 1 or depth < 0: raise SnetError(f'heads, patch and ratio are at least 1 and depth at least 0, not heads={heads}, patch={patch}, ratio={ratio}, depth={depth}; see the defaults.')
-        d = math.ceil(c/2/heads)*heads   # C/2, up to a multiple of the heads
+        if min(heads, patch, ratio) < 1 or depth < 0:
+            raise SnetError(
+                f'heads, patch and ratio are at least 1 and depth at least 0, not heads={heads}, patch={patch}, ratio={ratio}, depth={depth}; see the defaults.'
+            )
+        d = math.ceil(c / 2 / heads) * heads  # C/2, up to a multiple of the heads
         self.patch, self.local, self.enter = patch, LocalFeatures(c), nn.Conv2d(c, d, 1)
-        self.blocks = nn.ModuleList([TransformerBlock(d, attention, heads, max_tokens, ratio) for _ in range(depth)])
+        self.blocks = nn.ModuleList(
+            [TransformerBlock(d, attention, heads, max_tokens, ratio) for _ in range(depth)]
+        )
         self.norm, self.fuse = nn.LayerNorm(d), ConvNormAct(c + d, c, 1)
 
     def global_features(self, local):
-        h, w = local.shape[-2:]; p = self.patch
-        m = pad_to(self.enter(local), p); t = unfold_patches(m, p); H, W = m.shape[-2:]
-        for block in self.blocks: t = block(t, (H//p, W//p))
+        h, w = local.shape[-2:]
+        p = self.patch
+        m = pad_to(self.enter(local), p)
+        t = unfold_patches(m, p)
+        H, W = m.shape[-2:]
+        for block in self.blocks:
+            t = block(t, (H // p, W // p))
         return fold_patches(self.norm(t), H, W, p)[..., :h, :w]
 
     def forward(self, x):

@@ -8,148 +8,239 @@ __all__ = ['LARGE', 'TILE', 'predict_volume', 'pick_tile', 'predict_case', 'pred
 
 # %% ../../nbs/7_use/02_predictor.ipynb #predictpre2
 from pathlib import Path
+
 import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional as F
-from tqdm.auto import tqdm
 from ..core import SnetError, atomic_path, choose
 from ..data.files import PICTURES, Case, read_case, stem, write_mask
 from ..data.slices import scale_intensity
-from ..viz import save_overlay
 from .slices import Run, as_size, match_channels, slice_labels
 from .tiles import part_scale, tile_size, tile_starts, tiled_labels
+from ..viz import save_overlay
+from torch import nn
+from tqdm.auto import tqdm
 
 # %% ../../nbs/7_use/02_predictor.ipynb #e606703e
 def predict_volume(
-    model: nn.Module,          # in eval()
-    image: np.ndarray,         # (z, H, W) or (z, H, W, c), in the file's units or already in [0, 1]
-    intensity: dict | None=None,  # see `scale_intensity`; None: `image` is scaled already
+    model: nn.Module,  # in eval()
+    image: np.ndarray,  # (z, H, W) or (z, H, W, c), in the file's units or already in [0, 1]
+    intensity: dict | None = None,  # see `scale_intensity`; None: `image` is scaled already
     *,
-    size=None,                 # what the network sees: None, a side, or (h, w)
-    bs: int=16,                # slices at a time; of tiles as many as have the pixels of `bs` slices of 128×128, at least one
-    resize: str='logits',      # or 'published', see `slice_labels`
-    c_in: int | None=None,     # channels of the network; None: those of the image
-    progress: bool=False,      # a bar over slices, or over rows of tiles
-    tile=None,                 # side of overlapping tiles, or (h, w), at the image's own resolution in the place of `size`; None: whole slices
-    overlap: float=.25,        # share of a tile that the next one covers again
+    size=None,  # what the network sees: None, a side, or (h, w)
+    bs: int = 16,  # slices at a time; of tiles as many as have the pixels of `bs` slices of 128×128, at least one
+    resize: str = 'logits',  # or 'published', see `slice_labels`
+    c_in: int | None = None,  # channels of the network; None: those of the image
+    progress: bool = False,  # a bar over slices, or over rows of tiles
+    tile=None,  # side of overlapping tiles, or (h, w), at the image's own resolution in the place of `size`; None: whole slices
+    overlap: float = 0.25,  # share of a tile that the next one covers again
 ) -> np.ndarray:
     "Labels (z, H, W) uint8 of a whole volume, in batches of slices or by tiles. Raises `SnetError` for a shape, channels or tiles that do not fit."
     image = np.asarray(image)
-    if image.ndim not in (3, 4) or 0 in image.shape: raise SnetError(f'A volume is (z, H, W) or (z, H, W, c), not {image.shape}; add the axis of slices with image[None].')
+    if image.ndim not in (3, 4) or 0 in image.shape:
+        raise SnetError(
+            f'A volume is (z, H, W) or (z, H, W, c), not {image.shape}; add the axis of slices with image[None].'
+        )
     choose(resize, ('logits', 'published'), 'way to resize')
-    if tile: return _by_tiles(model, image, intensity, as_size(tile), overlap, bs, resize, c_in, progress)
+    if tile:
+        return _by_tiles(
+            model, image, intensity, as_size(tile), overlap, bs, resize, c_in, progress
+        )
     x = image if intensity is None else scale_intensity(image, intensity)
     out = np.empty(image.shape[:3], np.uint8)
-    with tqdm(total=len(x), unit='slice', disable=None if progress and len(x) > 1 else True, leave=False) as bar:
+    with tqdm(
+        total=len(x), unit='slice', disable=None if progress and len(x) > 1 else True, leave=False
+    ) as bar:
         for i in range(0, len(x), bs):
-            part = torch.from_numpy(np.ascontiguousarray(x[i:i + bs], np.float32))
+            part = torch.from_numpy(np.ascontiguousarray(x[i : i + bs], np.float32))
             part = part[:, None] if part.ndim == 3 else part.movedim(-1, 1)
-            out[i:i + bs] = slice_labels(model, match_channels(part, c_in or part.shape[1]), as_size(size), resize)
+            out[i : i + bs] = slice_labels(
+                model, match_channels(part, c_in or part.shape[1]), as_size(size), resize
+            )
             bar.update(len(part))
     return out
 
+
 def _by_tiles(model, image, intensity, tile, overlap, bs, resize, c_in, progress):
-    if resize == 'published': raise SnetError('Tiles are predicted at the image\'s own resolution, so resize="published" has no meaning; leave out one of the two.')
-    if intensity is not None and not np.isfinite(image.min() + image.max()): image, intensity = scale_intensity(image, intensity), None   # gaps take the value that the whole volume gives them
+    if resize == 'published':
+        raise SnetError(
+            'Tiles are predicted at the image\'s own resolution, so resize="published" has no meaning; leave out one of the two.'
+        )
+    if intensity is not None and not np.isfinite(image.min() + image.max()):
+        image, intensity = (
+            scale_intensity(image, intensity),
+            None,
+        )  # gaps take the value that the whole volume gives them
     how = intensity and part_scale(image, intensity)
     h, w = tile_size(image.shape[1:3], tile, overlap)
-    with tqdm(total=len(image)*len(tile_starts(image.shape[1], h, overlap)), unit='row of tiles', disable=None if progress else True, leave=False) as bar:
-        return np.stack([tiled_labels(model, x, how, bar.update, tile=(h, w), overlap=overlap, bs=max(1, bs*128**2//(h*w)), c_in=c_in) for x in image])
+    with tqdm(
+        total=len(image) * len(tile_starts(image.shape[1], h, overlap)),
+        unit='row of tiles',
+        disable=None if progress else True,
+        leave=False,
+    ) as bar:
+        return np.stack(
+            [
+                tiled_labels(
+                    model,
+                    x,
+                    how,
+                    bar.update,
+                    tile=(h, w),
+                    overlap=overlap,
+                    bs=max(1, bs * 128**2 // (h * w)),
+                    c_in=c_in,
+                )
+                for x in image
+            ]
+        )
 
 # %% ../../nbs/7_use/02_predictor.ipynb #06b5ec1a
-LARGE, TILE = 1024**2, 512   # pixels above which an image is tiled by itself, and with which side
+LARGE, TILE = 1024**2, 512  # pixels above which an image is tiled by itself, and with which side
+
 
 def pick_tile(
-    run: Run,          # from `load_run`
-    shape: tuple,      # (H, W) of the image
-    tile='auto',       # 'auto', None or 0 (whole image), a side, or (h, w)
+    run: Run,  # from `load_run`
+    shape: tuple,  # (H, W) of the image
+    tile='auto',  # 'auto', None or 0 (whole image), a side, or (h, w)
 ):
     "The tile to use: by itself `TILE` for more than `LARGE` pixels, unless the run was trained on resized images and so shrinks this one too."
-    if tile == 'auto': return TILE if run.size is None and shape[0]*shape[1] > LARGE else None
+    if tile == 'auto':
+        return TILE if run.size is None and shape[0] * shape[1] > LARGE else None
     return tile or None
 
+
 def predict_case(
-    run: Run,                # from `load_run`
-    case: Case,              # from `read_case`
-    intensity: dict | None=None,   # how to scale this image, if not as in training
-    tile='auto',             # see `pick_tile`
-    **kwargs,                # overlap, bs, resize, progress: see `predict_volume`
+    run: Run,  # from `load_run`
+    case: Case,  # from `read_case`
+    intensity: dict | None = None,  # how to scale this image, if not as in training
+    tile='auto',  # see `pick_tile`
+    **kwargs,  # overlap, bs, resize, progress: see `predict_volume`
 ) -> np.ndarray:
     "Labels (z, H, W) of a case, at the intensity and size the run was trained with, or by tiles."
-    return predict_volume(run.model, case.image, intensity or case.intensity or run.intensity, tile=pick_tile(run, case.image.shape[1:3], tile), **(dict(size=run.size, c_in=run.config['data']['c_in']) | kwargs))
+    return predict_volume(
+        run.model,
+        case.image,
+        intensity or case.intensity or run.intensity,
+        tile=pick_tile(run, case.image.shape[1:3], tile),
+        **(dict(size=run.size, c_in=run.config['data']['c_in']) | kwargs),
+    )
+
 
 def predict_file(
-    run: Run,                # from `load_run`
-    path,                    # nii, nii.gz, png, jpg, tif, bmp, npz or h5
-    out,                     # folder
+    run: Run,  # from `load_run`
+    path,  # nii, nii.gz, png, jpg, tif, bmp, npz or h5
+    out,  # folder
     *,
-    axis: int=2,             # NIfTI: slice along x (0), y (1) or z (2) of the patient
-    overwrite: bool=False,   # predict again what is there already
-    intensity: dict | None=None,   # how to scale this image, if not as in training
-    tile='auto',             # see `pick_tile`
-    **kwargs,                # overlap, bs, resize, progress
+    axis: int = 2,  # NIfTI: slice along x (0), y (1) or z (2) of the patient
+    overwrite: bool = False,  # predict again what is there already
+    intensity: dict | None = None,  # how to scale this image, if not as in training
+    tile='auto',  # see `pick_tile`
+    **kwargs,  # overlap, bs, resize, progress
 ) -> dict:
     "Write the mask and an overlay of one file; returns a row for the summary: case, status, tiles if it was cut, and millilitres (or pixels) of each class."
     path, out = Path(path), Path(out)
     name = stem(path)
     flat = path.suffix.lower() in PICTURES
-    target = out/(f'{name}_mask.png' if flat else f'{name}_mask.nii.gz')
-    if target.exists() and not overwrite: return dict(case=name, status='was there', mask=target.name)
+    target = out / (f'{name}_mask.png' if flat else f'{name}_mask.nii.gz')
+    if target.exists() and not overwrite:
+        return dict(case=name, status='was there', mask=target.name)
     case = read_case(path, axis=axis)
     mask = predict_case(run, case, intensity, tile=tile, **kwargs)
-    with atomic_path(out/f'{name}_overlay.png') as tmp: save_overlay(tmp, *overview(case.image, mask, intensity or run.intensity))
-    if path.suffix.lower() in ('.npz', '.h5', '.hdf5'): like = nib_like(case)
-    else: like = path
+    with atomic_path(out / f'{name}_overlay.png') as tmp:
+        save_overlay(tmp, *overview(case.image, mask, intensity or run.intensity))
+    if path.suffix.lower() in ('.npz', '.h5', '.hdf5'):
+        like = nib_like(case)
+    else:
+        like = path
     write_mask(mask, like, target, axis)
-    unit, per = ('ml', np.prod(case.spacing)/1000) if case.spacing else ('px', 1)
+    unit, per = ('ml', np.prod(case.spacing) / 1000) if case.spacing else ('px', 1)
     cut = pick_tile(run, mask.shape[1:], tile)
     note = {} if cut is None else {'tiles': '{}×{}'.format(*tile_size(mask.shape[1:], cut, 0))}
-    return dict(case=name, status='done', mask=target.name) | note | {f'{c} ({unit})': round(float((mask == k).sum()*per), 3) for k, c in enumerate(run.class_names) if k}
+    return (
+        dict(case=name, status='done', mask=target.name)
+        | note
+        | {
+            f'{c} ({unit})': round(float((mask == k).sum() * per), 3)
+            for k, c in enumerate(run.class_names)
+            if k
+        }
+    )
+
 
 def overview(
-    image: np.ndarray,   # (z, H, W) or (z, H, W, c)
-    mask: np.ndarray,    # (z, H, W)
-    intensity: dict,     # how to scale the image
-    side: int=2048,      # a larger picture is thinned out to at most so many rows and columns
+    image: np.ndarray,  # (z, H, W) or (z, H, W, c)
+    mask: np.ndarray,  # (z, H, W)
+    intensity: dict,  # how to scale the image
+    side: int = 2048,  # a larger picture is thinned out to at most so many rows and columns
 ) -> tuple:
     "(image, mask) of the slice with most foreground, small enough to look at."
-    z, k = int(np.argmax(np.count_nonzero(mask, axis=(1, 2)))), -(-max(mask.shape[1:])//side)
+    z, k = int(np.argmax(np.count_nonzero(mask, axis=(1, 2)))), -(-max(mask.shape[1:]) // side)
     return scale_intensity(image[z, ::k, ::k], part_scale(image, intensity)), mask[z, ::k, ::k]
 
+
 def nib_like(
-    case: Case,   # without a file whose geometry could be kept
+    case: Case,  # without a file whose geometry could be kept
 ):
     "An empty NIfTI whose axes are (W, H, z), for masks of arrays that came without a header."
     import nibabel as nib
-    return nib.Nifti1Image(np.zeros(case.image.shape[:3][::-1], np.uint8), case.affine if case.affine is not None else np.diag([*(case.spacing or (1., 1., 1.))[::-1], 1.]))
+
+    return nib.Nifti1Image(
+        np.zeros(case.image.shape[:3][::-1], np.uint8),
+        case.affine
+        if case.affine is not None
+        else np.diag([*(case.spacing or (1.0, 1.0, 1.0))[::-1], 1.0]),
+    )
 
 # %% ../../nbs/7_use/02_predictor.ipynb #09e8751f
 def find_images(
-    inputs,   # files and folders
+    inputs,  # files and folders
 ) -> list:
     "The image files named or contained, sorted. Raises `SnetError` if there are none, or two would write the same mask."
     endings = ('.nii', '.nii.gz', '.npz', '.h5', *PICTURES)
-    files = [f for p in map(Path, inputs) for f in (sorted(q for q in p.iterdir() if q.name.lower().endswith(endings) and not q.name.startswith('.')) if p.is_dir() else [p])]
-    if not files: raise SnetError(f'There is no image in {", ".join(map(str, inputs))}; name files or a folder with {", ".join(endings)}.')
+    files = [
+        f
+        for p in map(Path, inputs)
+        for f in (
+            sorted(
+                q
+                for q in p.iterdir()
+                if q.name.lower().endswith(endings) and not q.name.startswith('.')
+            )
+            if p.is_dir()
+            else [p]
+        )
+    ]
+    if not files:
+        raise SnetError(
+            f'There is no image in {", ".join(map(str, inputs))}; name files or a folder with {", ".join(endings)}.'
+        )
     twins = {stem(f) for f in files if [stem(g) for g in files].count(stem(f)) > 1}
-    if twins: raise SnetError(f'Several inputs are called {sorted(twins)[0]} and would write the same mask; predict them into different --out folders.')
+    if twins:
+        raise SnetError(
+            f'Several inputs are called {sorted(twins)[0]} and would write the same mask; predict them into different --out folders.'
+        )
     return files
 
+
 def predict_files(
-    run: Run,                # from `load_run`
-    inputs,                  # files and folders
-    out,                     # folder for masks, overlays and predictions.csv
+    run: Run,  # from `load_run`
+    inputs,  # files and folders
+    out,  # folder for masks, overlays and predictions.csv
     *,
-    progress: bool=True,     # bars, on a terminal
-    **kwargs,                # see `predict_file`
+    progress: bool = True,  # bars, on a terminal
+    **kwargs,  # see `predict_file`
 ) -> list:
     "Predict many files; returns one row each, with status 'done', 'was there' or 'failed: why'. A file that fails does not stop the others."
-    import pandas as pd
     out, rows, files = Path(out), [], find_images(inputs)
-    with atomic_path(out/'predictions.csv') as tmp: tmp.write_text('case,status\n')   # an unwritable folder is found now, not after the first hour
+    with atomic_path(out / 'predictions.csv') as tmp:
+        tmp.write_text(
+            'case,status\n'
+        )  # an unwritable folder is found now, not after the first hour
     for f in tqdm(files, unit='case', disable=None if progress and len(files) > 1 else True):
-        try: rows.append(predict_file(run, f, out, progress=progress, **kwargs))
-        except SnetError as e: rows.append(dict(case=stem(f), status=f'failed: {e}'))
-        with atomic_path(out/'predictions.csv') as tmp: pd.DataFrame(rows).to_csv(tmp, index=False)
+        try:
+            rows.append(predict_file(run, f, out, progress=progress, **kwargs))
+        except SnetError as e:
+            rows.append(dict(case=stem(f), status=f'failed: {e}'))
+        with atomic_path(out / 'predictions.csv') as tmp:
+            pd.DataFrame(rows).to_csv(tmp, index=False)
     return rows

@@ -9,87 +9,137 @@ __all__ = ['Run', 'as_size', 'load_run', 'match_channels', 'slice_labels', 'to_s
 import json
 from dataclasses import dataclass
 from pathlib import Path
+
 import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional as F
 from ..core import SnetError, choose
 from ..data.slices import resize_images, resize_labels
-from ..models.layers import fast_settings
 from ..models import create_model
+from ..models.layers import fast_settings
 from ..train.learner import load_tensors
+from torch import nn
+from torch.nn import functional as F
 
 # %% ../../nbs/7_use/00_slices.ipynb #7e2a9bde
 @dataclass
 class Run:
     "A trained network with what it needs to know about its images."
-    folder: Path       # where it came from
-    config: dict       # config.json
-    model: nn.Module   # in eval(), on its device
+
+    folder: Path  # where it came from
+    config: dict  # config.json
+    model: nn.Module  # in eval(), on its device
 
     @property
-    def class_names(self): return tuple(self.config['data']['class_names'])
+    def class_names(self):
+        return tuple(self.config['data']['class_names'])
+
     @property
-    def intensity(self): return self.config['data']['intensity']
+    def intensity(self):
+        return self.config['data']['intensity']
+
     @property
-    def size(self): return as_size(self.config['recipe']['size'])
+    def size(self):
+        return as_size(self.config['recipe']['size'])
+
 
 def as_size(
-    size,   # None, a side in pixels, or (H, W)
+    size,  # None, a side in pixels, or (H, W)
 ):
     "None or (H, W)."
     return None if size is None else (size, size) if isinstance(size, int) else tuple(size)
 
+
 def load_run(
-    folder,               # what `snet train --out` was given
-    weights: str='best',  # 'best': highest validation Dice; 'last': the last epoch
-    device=None,          # 'cpu', 'cuda'; None: the GPU if there is one
+    folder,  # what `snet train --out` was given
+    weights: str = 'best',  # 'best': highest validation Dice; 'last': the last epoch
+    device=None,  # 'cpu', 'cuda'; None: the GPU if there is one
 ) -> Run:
     "Load a trained run. Raises `SnetError` if it is no run, has no weights yet, is damaged, or its weights belong to another configuration."
     folder = Path(folder)
-    try: config = json.loads((folder/'config.json').read_text())
-    except FileNotFoundError as e: raise SnetError(f'{folder} is no run (it has no config.json); name the folder that `snet train --out` was given.') from e
-    except ValueError as e: raise SnetError(f'{folder/"config.json"} is damaged; restore it from a copy or train again.') from e
+    try:
+        config = json.loads((folder / 'config.json').read_text())
+    except FileNotFoundError as e:
+        raise SnetError(
+            f'{folder} is no run (it has no config.json); name the folder that `snet train --out` was given.'
+        ) from e
+    except ValueError as e:
+        raise SnetError(
+            f'{folder / "config.json"} is damaged; restore it from a copy or train again.'
+        ) from e
     data = config['data']
-    model = create_model(config['model'], c_in=data['c_in'], n_out=data['n_out'], **config['model_kwargs'])
-    state = load_tensors(folder/'best.pth') if choose(weights, ('best', 'last'), 'checkpoint') == 'best' else load_tensors(folder/'last.pth')['model']
-    try: model.load_state_dict(state)
-    except RuntimeError as e: raise SnetError(f'The weights in {folder} belong to another configuration than its config.json ({config["model"]}, {data["n_out"]} classes); restore both from the same run.') from e
+    model = create_model(
+        config['model'], c_in=data['c_in'], n_out=data['n_out'], **config['model_kwargs']
+    )
+    state = (
+        load_tensors(folder / 'best.pth')
+        if choose(weights, ('best', 'last'), 'checkpoint') == 'best'
+        else load_tensors(folder / 'last.pth')['model']
+    )
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as e:
+        raise SnetError(
+            f'The weights in {folder} belong to another configuration than its config.json ({config["model"]}, {data["n_out"]} classes); restore both from the same run.'
+        ) from e
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    return Run(folder, config, model.eval().to(device, memory_format=fast_settings(device)['memory_format']))
+    return Run(
+        folder,
+        config,
+        model.eval().to(device, memory_format=fast_settings(device)['memory_format']),
+    )
 
 # %% ../../nbs/7_use/00_slices.ipynb #2f039a28
 def match_channels(
-    x: torch.Tensor,   # (b, c, H, W)
-    c_in: int,         # channels the network takes
+    x: torch.Tensor,  # (b, c, H, W)
+    c_in: int,  # channels the network takes
 ) -> torch.Tensor:
     "Grey for a colour network is repeated; anything else must fit. Raises `SnetError` with the cure."
-    if x.shape[1] == c_in: return x
-    if x.shape[1] == 1: return x.expand(-1, c_in, -1, -1)
-    if x.shape[1] == 3 and c_in == 1 and torch.equal(x[:, 0], x[:, 1]) and torch.equal(x[:, 0], x[:, 2]): return x[:, :1]
-    raise SnetError(f'The image has {x.shape[1]} channels and the network takes {c_in}; convert the image (e.g. to grey), or train with c_in={x.shape[1]}.')
+    if x.shape[1] == c_in:
+        return x
+    if x.shape[1] == 1:
+        return x.expand(-1, c_in, -1, -1)
+    if (
+        x.shape[1] == 3
+        and c_in == 1
+        and torch.equal(x[:, 0], x[:, 1])
+        and torch.equal(x[:, 0], x[:, 2])
+    ):
+        return x[:, :1]
+    raise SnetError(
+        f'The image has {x.shape[1]} channels and the network takes {c_in}; convert the image (e.g. to grey), or train with c_in={x.shape[1]}.'
+    )
+
 
 @torch.inference_mode()
 def slice_labels(
-    model: nn.Module,          # in eval(): (b, c, h, w) → logits (b, n_out, h, w)
-    x: torch.Tensor,           # (b, c, H, W) float in [0, 1]
-    size: tuple | None=None,   # (h, w) the network sees; None: as it is
-    resize: str='logits',      # 'logits': logits up-sampled bilinearly, then arg-max; 'published': spline down, arg-max, nearest up
+    model: nn.Module,  # in eval(): (b, c, h, w) → logits (b, n_out, h, w)
+    x: torch.Tensor,  # (b, c, H, W) float in [0, 1]
+    size: tuple | None = None,  # (h, w) the network sees; None: as it is
+    resize: str = 'logits',  # 'logits': logits up-sampled bilinearly, then arg-max; 'published': spline down, arg-max, nearest up
 ) -> np.ndarray:
     "Labels (b, H, W) uint8 of a batch of slices."
     device, full = next(model.parameters()).device, tuple(x.shape[-2:])
-    small = x if size is None or full == tuple(size) else to_size(x, size, 'published' if resize == 'published' else 'bilinear')
+    small = (
+        x
+        if size is None or full == tuple(size)
+        else to_size(x, size, 'published' if resize == 'published' else 'bilinear')
+    )
     amp = fast_settings(device)['amp']
     with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
         logits = model(small.to(device, memory_format=torch.channels_last))
-    if resize == 'published': return resize_labels(logits.argmax(1).byte().cpu().numpy(), full, 'published')
-    if logits.shape[-2:] != full: logits = F.interpolate(logits.float(), full, mode='bilinear', align_corners=False)
+    if resize == 'published':
+        return resize_labels(logits.argmax(1).byte().cpu().numpy(), full, 'published')
+    if logits.shape[-2:] != full:
+        logits = F.interpolate(logits.float(), full, mode='bilinear', align_corners=False)
     return logits.argmax(1).byte().cpu().numpy()
 
+
 def to_size(
-    x: torch.Tensor,   # (b, c, H, W)
-    size: tuple,       # (h, w)
-    how: str,          # 'bilinear' or 'published', see `resize_images`
+    x: torch.Tensor,  # (b, c, H, W)
+    size: tuple,  # (h, w)
+    how: str,  # 'bilinear' or 'published', see `resize_images`
 ) -> torch.Tensor:
     "Images at another size, by the same function that made the training slices."
-    return torch.from_numpy(np.ascontiguousarray(resize_images(x.movedim(1, -1).numpy(), size, how))).movedim(-1, 1)
+    return torch.from_numpy(
+        np.ascontiguousarray(resize_images(x.movedim(1, -1).numpy(), size, how))
+    ).movedim(-1, 1)

@@ -8,102 +8,141 @@ __all__ = ['tile_starts', 'tile_weights', 'tile_size', 'tile_bands', 'tile_batch
 # %% ../../nbs/7_use/01_tiles.ipynb #predicttil2
 import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional as F
 from ..core import SnetError, choose
 from ..data.slices import scale_intensity
 from ..models.layers import fast_settings
 from .slices import as_size, match_channels
+from torch import nn
+from torch.nn import functional as F
 
 # %% ../../nbs/7_use/01_tiles.ipynb #b9af2215
 def tile_starts(
-    length: int,           # pixels along one axis
-    tile: int,             # pixels of a tile, ≤ length
-    overlap: float=.25,    # share of a tile that the next one covers again
+    length: int,  # pixels along one axis
+    tile: int,  # pixels of a tile, ≤ length
+    overlap: float = 0.25,  # share of a tile that the next one covers again
 ) -> list:
     "Where tiles begin: even steps, the last one flush with the end."
-    return [*range(0, length - tile, max(1, int(tile*(1 - overlap)))), length - tile]
+    return [*range(0, length - tile, max(1, int(tile * (1 - overlap)))), length - tile]
+
 
 def tile_weights(
-    length: int,              # pixels along one axis
-    tile: int,                # pixels of a tile, ≤ length
-    overlap: float=.25,       # share of a tile
-    blend: str='guarded',     # 'guarded': nothing within a quarter of the overlap from a border, then smooth; 'hann': smooth from the border on; 'flat': plain mean
+    length: int,  # pixels along one axis
+    tile: int,  # pixels of a tile, ≤ length
+    overlap: float = 0.25,  # share of a tile
+    blend: str = 'guarded',  # 'guarded': nothing within a quarter of the overlap from a border, then smooth; 'hann': smooth from the border on; 'flat': plain mean
 ) -> np.ndarray:
     "Weight of each pixel of each tile along one axis, (tiles, tile) float32; those that meet in a pixel sum to 1."
     choose(blend, ('guarded', 'hann', 'flat'), 'blending')
-    starts, t = tile_starts(length, tile, overlap), np.arange(tile) + .5
-    o = max(tile - int(tile*(1 - overlap)), 1)
-    ramp = np.sin(np.pi/2*((t - o/4)/(o/2)).clip(1e-5, 1))**2 if blend == 'guarded' else np.sin(np.pi*t/tile) if blend == 'hann' else np.ones(tile)
-    left, right = (lambda s: s > 0, lambda s: s + tile < length) if blend == 'guarded' else (lambda s: True,)*2   # a guard only where another tile takes over
-    w = np.stack([(ramp if left(s) else 1)*(ramp[::-1] if right(s) else 1)*np.ones(tile) for s in starts])
+    starts, t = tile_starts(length, tile, overlap), np.arange(tile) + 0.5
+    o = max(tile - int(tile * (1 - overlap)), 1)
+    ramp = (
+        np.sin(np.pi / 2 * ((t - o / 4) / (o / 2)).clip(1e-5, 1)) ** 2
+        if blend == 'guarded'
+        else np.sin(np.pi * t / tile)
+        if blend == 'hann'
+        else np.ones(tile)
+    )
+    left, right = (
+        (lambda s: s > 0, lambda s: s + tile < length)
+        if blend == 'guarded'
+        else (lambda s: True,) * 2
+    )  # a guard only where another tile takes over
+    w = np.stack(
+        [(ramp if left(s) else 1) * (ramp[::-1] if right(s) else 1) * np.ones(tile) for s in starts]
+    )
     total = np.zeros(length)
-    for s, v in zip(starts, w): total[s:s + tile] += v
-    return np.stack([v/total[s:s + tile] for s, v in zip(starts, w)]).astype(np.float32)
+    for s, v in zip(starts, w):
+        total[s : s + tile] += v
+    return np.stack([v / total[s : s + tile] for s, v in zip(starts, w)]).astype(np.float32)
 
 # %% ../../nbs/7_use/01_tiles.ipynb #0e7f7884
 def tile_size(
-    shape: tuple,      # (H, W) of the image
-    tile,              # side, or (h, w)
-    overlap: float,    # share of a tile
+    shape: tuple,  # (H, W) of the image
+    tile,  # side, or (h, w)
+    overlap: float,  # share of a tile
 ) -> tuple:
     "(h, w) of the tiles: `tile`, or the image's side where that is smaller. Raises `SnetError` for tiles below 32 pixels or an overlap outside 0 … 0.9."
     h, w = as_size(tile)
-    if min(h, w) < 32: raise SnetError(f'A tile of {h}×{w} pixels is too small for a network; choose a tile of 32 or more, e.g. 512.')
-    if not 0 <= overlap <= .9: raise SnetError(f'An overlap of {overlap} is out of range; it is a share of the tile from 0 to 0.9, e.g. 0.25.')
+    if min(h, w) < 32:
+        raise SnetError(
+            f'A tile of {h}×{w} pixels is too small for a network; choose a tile of 32 or more, e.g. 512.'
+        )
+    if not 0 <= overlap <= 0.9:
+        raise SnetError(
+            f'An overlap of {overlap} is out of range; it is a share of the tile from 0 to 0.9, e.g. 0.25.'
+        )
     return min(h, shape[0]), min(w, shape[1])
+
 
 @torch.inference_mode()
 def tile_bands(
-    model: nn.Module,            # in eval(): (b, c, h, w) → logits (b, n_out, h, w)
-    image: np.ndarray,           # (H, W) or (H, W, c)
-    intensity: dict | None=None, # how to scale it, see `part_scale`; None: it is scaled already
+    model: nn.Module,  # in eval(): (b, c, h, w) → logits (b, n_out, h, w)
+    image: np.ndarray,  # (H, W) or (H, W, c)
+    intensity: dict | None = None,  # how to scale it, see `part_scale`; None: it is scaled already
     *,
-    tile: int=512,               # side, or (h, w)
-    overlap: float=.25,          # share of a tile that the next one covers again
-    bs: int=1,                   # tiles at a time
-    c_in: int | None=None,       # channels of the network; None: those of the image
-    blend: str='guarded',        # see `tile_weights`
+    tile: int = 512,  # side, or (h, w)
+    overlap: float = 0.25,  # share of a tile that the next one covers again
+    bs: int = 1,  # tiles at a time
+    c_in: int | None = None,  # channels of the network; None: those of the image
+    blend: str = 'guarded',  # see `tile_weights`
 ):
     "Yield (first row, probabilities (n_out, rows, W)) of one band after the other; together they are the image. Memory grows with its width alone."
     (H, W), device = image.shape[:2], next(model.parameters()).device
-    h, w = tile_size((H, W), tile, overlap); ys, xs = tile_starts(H, h, overlap), tile_starts(W, w, overlap)
-    down, across = (torch.from_numpy(tile_weights(n, t, overlap, blend)).to(device) for n, t in ((H, h), (W, w)))
+    h, w = tile_size((H, W), tile, overlap)
+    ys, xs = tile_starts(H, h, overlap), tile_starts(W, w, overlap)
+    down, across = (
+        torch.from_numpy(tile_weights(n, t, overlap, blend)).to(device) for n, t in ((H, h), (W, w))
+    )
     amp, band = fast_settings(device)['amp'], None
     for i, y in enumerate(ys):
         for j in range(0, len(xs), bs):
-            x = tile_batch([image[y:y + h, c:c + w] for c in xs[j:j + bs]], intensity, c_in)
-            with torch.autocast(device.type, dtype=amp, enabled=amp is not None): logits = model(x.to(device, memory_format=torch.channels_last))
-            if band is None: band = torch.zeros(logits.shape[1], h, W, device=device)
-            for p, c, v in zip(logits.float().softmax(1), xs[j:], across[j:]): band[:, :, c:c + w] += p*(down[i][:, None]*v)
-        rows = (ys[i + 1] if i + 1 < len(ys) else H) - y   # no later tile reaches these
+            x = tile_batch([image[y : y + h, c : c + w] for c in xs[j : j + bs]], intensity, c_in)
+            with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
+                logits = model(x.to(device, memory_format=torch.channels_last))
+            if band is None:
+                band = torch.zeros(logits.shape[1], h, W, device=device)
+            for p, c, v in zip(logits.float().softmax(1), xs[j:], across[j:]):
+                band[:, :, c : c + w] += p * (down[i][:, None] * v)
+        rows = (ys[i + 1] if i + 1 < len(ys) else H) - y  # no later tile reaches these
         yield y, band[:, :rows]
         band = torch.cat((band[:, rows:], band.new_zeros(len(band), rows, W)), 1)
 
+
 def tile_batch(parts, intensity, c_in):
     "Equal parts of an image, (h, w) or (h, w, c), as a batch for the network."
-    x = torch.from_numpy(np.stack([np.asarray(p if intensity is None else scale_intensity(p, intensity), np.float32) for p in parts]))
+    x = torch.from_numpy(
+        np.stack(
+            [
+                np.asarray(p if intensity is None else scale_intensity(p, intensity), np.float32)
+                for p in parts
+            ]
+        )
+    )
     x = x[:, None] if x.ndim == 3 else x.movedim(-1, 1)
     return match_channels(x, c_in or x.shape[1])
 
 # %% ../../nbs/7_use/01_tiles.ipynb #9ce759fa
 def part_scale(
-    image: np.ndarray,   # the whole image or volume
-    intensity: dict,     # see `scale_intensity`
+    image: np.ndarray,  # the whole image or volume
+    intensity: dict,  # see `scale_intensity`
 ) -> dict:
     "A rule that scales any part of the image as the whole would be: percentiles become the window they stand for."
-    if intensity['kind'] != 'percentile': return intensity
+    if intensity['kind'] != 'percentile':
+        return intensity
     lo, hi = np.percentile(image, (intensity['lo'], intensity['hi']))
     return dict(kind='window', lo=lo, hi=hi)
 
+
 def tiled_labels(
-    model: nn.Module,             # in eval()
-    image: np.ndarray,            # (H, W) or (H, W, c)
-    intensity: dict | None=None,  # how to scale it; None: it is scaled already
-    step=lambda: None,            # called after each row of tiles
-    **kwargs,                     # tile, overlap, bs, c_in, blend: see `tile_bands`
+    model: nn.Module,  # in eval()
+    image: np.ndarray,  # (H, W) or (H, W, c)
+    intensity: dict | None = None,  # how to scale it; None: it is scaled already
+    step=lambda: None,  # called after each row of tiles
+    **kwargs,  # tile, overlap, bs, c_in, blend: see `tile_bands`
 ) -> np.ndarray:
     "Labels (H, W) uint8, tile by tile."
     out = np.empty(image.shape[:2], np.uint8)
-    for y, p in tile_bands(model, image, intensity, **kwargs): out[y:y + p.shape[1]] = p.argmax(0).byte().cpu().numpy(); step()
+    for y, p in tile_bands(model, image, intensity, **kwargs):
+        out[y : y + p.shape[1]] = p.argmax(0).byte().cpu().numpy()
+        step()
     return out

@@ -16,83 +16,180 @@ from ..viz import LINES, montage, new_figure
 
 # %% ../../nbs/5_measure/06_figures.ipynb #d0722ef5
 def box_plots(
-    table: pd.DataFrame,           # rows of `score_case`; may have a column 'model'
-    score: str='dice',             # column to draw
-    protocol: str='corrected',     # which rows
+    table: pd.DataFrame,  # rows of `score_case`; may have a column 'model'
+    score: str = 'dice',  # column to draw
+    protocol: str = 'corrected',  # which rows
 ) -> Figure:
     "A box for each class and model, with every case as a dot."
-    t = _rows(table, protocol); models = list(t['model'].unique()); classes = list(t['class'].unique())
-    fig, axes = new_figure(1, 1, (max(3.6, .6*len(classes)*len(models) + 1.6), 2.8)); ax = axes[0, 0]; width = .8/len(models)
+    t = _rows(table, protocol)
+    models = list(t['model'].unique())
+    classes = list(t['class'].unique())
+    fig, axes = new_figure(1, 1, (max(3.6, 0.6 * len(classes) * len(models) + 1.6), 2.8))
+    ax = axes[0, 0]
+    width = 0.8 / len(models)
     for k, m in enumerate(models):
         for i, c in enumerate(classes):
-            v = t.loc[(t['model'] == m) & (t['class'] == c), score].dropna().to_numpy(); at = i + (k - (len(models) - 1)/2)*width; colour = LINES[k % 8]
-            if not len(v): continue
-            ax.boxplot(v, positions=[at], widths=width*.7, showfliers=False, manage_ticks=False, medianprops=dict(color=colour, lw=2), boxprops=dict(color=colour), whiskerprops=dict(color=colour), capprops=dict(color=colour))
-            ax.plot(at + np.linspace(-.2, .2, len(v))*width, v, 'os^Dv<>P'[k % 8], ms=3, color=colour, alpha=.7, label=str(m) if i == 0 else None)
-    ax.set(xticks=range(len(classes)), xticklabels=classes, ylabel=_axis_name(t, score)); ax.set_xlim(-.6, len(classes) - .4); ax.grid(axis='y', alpha=.3)
-    if len(models) > 1: fig.legend(*ax.get_legend_handles_labels(), loc='outside upper center', ncols=min(4, len(models)), frameon=False, fontsize=8)
+            v = t.loc[(t['model'] == m) & (t['class'] == c), score].dropna().to_numpy()
+            at = i + (k - (len(models) - 1) / 2) * width
+            colour = LINES[k % 8]
+            if not len(v):
+                continue
+            ax.boxplot(
+                v,
+                positions=[at],
+                widths=width * 0.7,
+                showfliers=False,
+                manage_ticks=False,
+                medianprops=dict(color=colour, lw=2),
+                boxprops=dict(color=colour),
+                whiskerprops=dict(color=colour),
+                capprops=dict(color=colour),
+            )
+            ax.plot(
+                at + np.linspace(-0.2, 0.2, len(v)) * width,
+                v,
+                'os^Dv<>P'[k % 8],
+                ms=3,
+                color=colour,
+                alpha=0.7,
+                label=str(m) if i == 0 else None,
+            )
+    ax.set(xticks=range(len(classes)), xticklabels=classes, ylabel=_axis_name(t, score))
+    ax.set_xlim(-0.6, len(classes) - 0.4)
+    ax.grid(axis='y', alpha=0.3)
+    if len(models) > 1:
+        fig.legend(
+            *ax.get_legend_handles_labels(),
+            loc='outside upper center',
+            ncols=min(4, len(models)),
+            frameon=False,
+            fontsize=8,
+        )
     return fig
 
+
 def _rows(table, protocol):
-    t = table[table['protocol'] == choose(protocol, PROTOCOLS, 'protocol')] if 'protocol' in table else table
-    if t.empty: raise SnetError('The table has no rows; score at least one case first.')
+    t = (
+        table[table['protocol'] == choose(protocol, PROTOCOLS, 'protocol')]
+        if 'protocol' in table
+        else table
+    )
+    if t.empty:
+        raise SnetError('The table has no rows; score at least one case first.')
     return t if 'model' in t else t.assign(model='model')
+
 
 def _axis_name(t, score):
     unit = '/'.join(sorted(set(t['unit']))) if score == 'hd95' and 'unit' in t else ''
-    return {'dice': 'Dice', 'iou': 'IoU', 'hd95': 'HD95'}.get(score, score) + (f' ({unit})' if unit else '')
+    return {'dice': 'Dice', 'iou': 'IoU', 'hd95': 'HD95'}.get(score, score) + (
+        f' ({unit})' if unit else ''
+    )
 
 # %% ../../nbs/5_measure/06_figures.ipynb #051cfd2c
 def bland_altman(
-    table: pd.DataFrame,     # rows of `score_case`; may have a column 'model'
-    cls: str | None=None,    # the class to draw; all in panels if None
+    table: pd.DataFrame,  # rows of `score_case`; may have a column 'model'
+    cls: str | None = None,  # the class to draw; all in panels if None
 ) -> Figure:
     "Predicted minus true volume against their mean, with bias and 95 % limits of agreement, a panel a class; in ml, or voxels where no spacing was given."
-    t = _rows(table, 'corrected').drop_duplicates(['model', 'case', 'class']); classes = list(t['class'].unique()) if cls is None else [choose(cls, list(t['class'].unique()), 'class')]
-    ml = not t['targ_ml'].isna().any(); p, q = ('pred_ml', 'targ_ml') if ml else ('pred_voxels', 'targ_voxels'); models = list(t['model'].unique()); cols = min(4, len(classes))
-    fig, axes = new_figure(-(-len(classes)//cols), cols, (3., 2.6))
-    for ax in axes.flat[len(classes):]: ax.set_axis_off()
+    t = _rows(table, 'corrected').drop_duplicates(['model', 'case', 'class'])
+    classes = (
+        list(t['class'].unique())
+        if cls is None
+        else [choose(cls, list(t['class'].unique()), 'class')]
+    )
+    ml = not t['targ_ml'].isna().any()
+    p, q = ('pred_ml', 'targ_ml') if ml else ('pred_voxels', 'targ_voxels')
+    models = list(t['model'].unique())
+    cols = min(4, len(classes))
+    fig, axes = new_figure(-(-len(classes) // cols), cols, (3.0, 2.6))
+    for ax in axes.flat[len(classes) :]:
+        ax.set_axis_off()
     for ax, c in zip(axes.flat, classes):
         for k, m in enumerate(models):
-            r = t[(t['class'] == c) & (t['model'] == m)]; d = r[p] - r[q]; bias, lo, hi = limits_of_agreement(d)
-            ax.plot((r[p] + r[q])/2, d, 'os^Dv<>P'[k % 8], ms=4, color=LINES[k % 8], alpha=.8, label=str(m)); ax.axhline(bias, color=LINES[k % 8], lw=1.5)
-            for v in (lo, hi): ax.axhline(v, color=LINES[k % 8], lw=1, ls='--')
-        ax.axhline(0, color='.7', lw=.8, zorder=0); ax.set_title(c, fontsize=10); ax.set_xlabel(f'mean of both ({"ml" if ml else "voxels"})')
+            r = t[(t['class'] == c) & (t['model'] == m)]
+            d = r[p] - r[q]
+            bias, lo, hi = limits_of_agreement(d)
+            ax.plot(
+                (r[p] + r[q]) / 2,
+                d,
+                'os^Dv<>P'[k % 8],
+                ms=4,
+                color=LINES[k % 8],
+                alpha=0.8,
+                label=str(m),
+            )
+            ax.axhline(bias, color=LINES[k % 8], lw=1.5)
+            for v in (lo, hi):
+                ax.axhline(v, color=LINES[k % 8], lw=1, ls='--')
+        ax.axhline(0, color='.7', lw=0.8, zorder=0)
+        ax.set_title(c, fontsize=10)
+        ax.set_xlabel(f'mean of both ({"ml" if ml else "voxels"})')
     axes[0, 0].set_ylabel('predicted − true')
-    if len(models) > 1: fig.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside upper center', ncols=min(4, len(models)), frameon=False, fontsize=8)
+    if len(models) > 1:
+        fig.legend(
+            *axes[0, 0].get_legend_handles_labels(),
+            loc='outside upper center',
+            ncols=min(4, len(models)),
+            frameon=False,
+            fontsize=8,
+        )
     return fig
 
+
 def limits_of_agreement(
-    d,    # differences, one a case
+    d,  # differences, one a case
 ) -> tuple:
     "(bias, lower, upper): mean of the differences, and mean ± 1.96 standard deviations; NaN limits for fewer than two."
     d = np.asarray(d, float)
     sd = d.std(ddof=1) if len(d) > 1 else np.nan
-    return d.mean(), d.mean() - 1.96*sd, d.mean() + 1.96*sd
+    return d.mean(), d.mean() - 1.96 * sd, d.mean() + 1.96 * sd
 
 # %% ../../nbs/5_measure/06_figures.ipynb #93627f09
 def pick_cases(
-    table: pd.DataFrame,         # rows of `score_case` of one model
-    score: str='dice',           # higher is better, but for 'hd95'
-    protocol: str='corrected',   # which rows
+    table: pd.DataFrame,  # rows of `score_case` of one model
+    score: str = 'dice',  # higher is better, but for 'hd95'
+    protocol: str = 'corrected',  # which rows
 ) -> dict:
     "Names of the cases {'best', 'median', 'worst'} by their mean over classes; fewer where there are fewer cases. Undefined cases do not take part."
-    mean = cases_by_class(_rows(table, protocol), score).mean(axis=1).dropna().sort_values(ascending=score == 'hd95', kind='stable')
-    if mean.empty: raise SnetError(f'No case has a defined {score}; check that prediction and truth share classes.')
-    at = {'best': 0, 'median': (len(mean) - 1)//2, 'worst': len(mean) - 1}
-    return {k: mean.index[i] for j, (k, i) in enumerate(at.items()) if i not in list(at.values())[:j]}
+    mean = (
+        cases_by_class(_rows(table, protocol), score)
+        .mean(axis=1)
+        .dropna()
+        .sort_values(ascending=score == 'hd95', kind='stable')
+    )
+    if mean.empty:
+        raise SnetError(
+            f'No case has a defined {score}; check that prediction and truth share classes.'
+        )
+    at = {'best': 0, 'median': (len(mean) - 1) // 2, 'worst': len(mean) - 1}
+    return {
+        k: mean.index[i] for j, (k, i) in enumerate(at.items()) if i not in list(at.values())[:j]
+    }
+
 
 def case_overlays(
-    cases: dict,                     # title -> (image, pred, targ): arrays (H, W[, c]), or volumes (z, H, W[, c]), of which the slice with most truth is taken
-    class_names: tuple | None=None,  # names of all classes, [0] the background's; gives a legend
+    cases: dict,  # title -> (image, pred, targ): arrays (H, W[, c]), or volumes (z, H, W[, c]), of which the slice with most truth is taken
+    class_names: tuple | None = None,  # names of all classes, [0] the background's; gives a legend
 ) -> Figure:
     "Predictions as tints, truths as outlines, one picture a case. Raises `SnetError` without cases."
-    if not cases: raise SnetError('There is no case to draw; give at least one.')
+    if not cases:
+        raise SnetError('There is no case to draw; give at least one.')
     shown = []
     for image, pred, targ in cases.values():
         if np.ndim(targ) == 3:
-            z = int(np.argmax([(t > 0).sum() + 1e-6*(p > 0).sum() for t, p in zip(targ, pred)]))   # without truth, most prediction
+            z = int(
+                np.argmax([(t > 0).sum() + 1e-6 * (p > 0).sum() for t, p in zip(targ, pred)])
+            )  # without truth, most prediction
             image, pred, targ = image[z], pred[z], targ[z]
         shown.append((image, pred, targ))
     images, preds, targs = zip(*shown)
-    return montage(list(images), list(preds), list(targs), n=len(cases), cols=3, titles=list(cases), class_names=class_names, size=2.4)
+    return montage(
+        list(images),
+        list(preds),
+        list(targs),
+        n=len(cases),
+        cols=3,
+        titles=list(cases),
+        class_names=class_names,
+        size=2.4,
+    )

@@ -6,30 +6,42 @@
 __all__ = ['PAGE', 'light_markdown', 'write_report', 'evaluation_parts']
 
 # %% ../../nbs/5_measure/07_page.ipynb #reportpage2
-import base64, re
+import base64
+import re
 from pathlib import Path
+
 import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from ..core import SnetError, atomic_path, provenance
-from ..viz import figure_png
 from .figures import bland_altman, box_plots, case_overlays, pick_cases
 from .tables import paired_table, score_table, to_html
+from ..viz import figure_png
 
 # %% ../../nbs/5_measure/07_page.ipynb #fdcf9d57
 def light_markdown(
-    text: str,    # paragraphs with an empty line between them; '## ' headings, '- ' items, **bold**, `code`
+    text: str,  # paragraphs with an empty line between them; '## ' headings, '- ' items, **bold**, `code`
 ) -> Markup:
     "The text as HTML; everything but these marks is escaped."
-    def inline(s): return re.sub(r'`([^`]+)`', r'<code>\1</code>', re.sub(r'\*\*(.+?)\*\*', r'<b>\1</b>', str(escape(s))))
+
+    def inline(s):
+        return re.sub(
+            r'`([^`]+)`', r'<code>\1</code>', re.sub(r'\*\*(.+?)\*\*', r'<b>\1</b>', str(escape(s)))
+        )
+
     out = []
     for block in re.split(r'\n\s*\n', text.strip()):
         head = re.match(r'(#{1,3}) +(.*)', block)
-        if head: n = max(2, len(head[1])); out.append(f'<h{n}>{inline(head[2])}</h{n}>'); block = block[head.end():].strip()
+        if head:
+            n = max(2, len(head[1]))
+            out.append(f'<h{n}>{inline(head[2])}</h{n}>')
+            block = block[head.end() :].strip()
         lines = block.splitlines()
-        if lines and all(l.startswith('- ') for l in lines): out.append('<ul>' + ''.join(f'<li>{inline(l[2:])}</li>' for l in lines) + '</ul>')
-        elif lines: out.append(f'<p>{inline(" ".join(lines))}</p>')
+        if lines and all(l.startswith('- ') for l in lines):
+            out.append('<ul>' + ''.join(f'<li>{inline(l[2:])}</li>' for l in lines) + '</ul>')
+        elif lines:
+            out.append(f'<p>{inline(" ".join(lines))}</p>')
     return Markup('\n'.join(out))
 
 # %% ../../nbs/5_measure/07_page.ipynb #cf0a0816
@@ -54,42 +66,77 @@ img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--l
 
 # %% ../../nbs/5_measure/07_page.ipynb #3908fec8
 def write_report(
-    path,                        # the HTML file to write
-    title: str,                  # of the page
-    parts: list,                 # texts, DataFrames, Figures or PNG paths, in order; each may be a pair (part, caption)
-    origin: bool=True,           # end with versions, commit and class of machine
-    dpi: int=110,                # of the figures
+    path,  # the HTML file to write
+    title: str,  # of the page
+    parts: list,  # texts, DataFrames, Figures or PNG paths, in order; each may be a pair (part, caption)
+    origin: bool = True,  # end with versions, commit and class of machine
+    dpi: int = 110,  # of the figures
 ) -> Path:
     "Write one self-contained HTML page and return its path. Raises `SnetError` for a part it cannot show, or where it cannot write."
     page = jinja2.Environment(autoescape=True).from_string(PAGE)
-    html = page.render(title=title, parts=[_part(p, dpi) for p in parts], origin=provenance() if origin else None)
-    with atomic_path(path) as tmp: tmp.write_text(html, encoding='utf-8')
+    html = page.render(
+        title=title, parts=[_part(p, dpi) for p in parts], origin=provenance() if origin else None
+    )
+    with atomic_path(path) as tmp:
+        tmp.write_text(html, encoding='utf-8')
     return Path(path)
+
 
 def _part(part, dpi):
     part, caption = part if isinstance(part, tuple) and len(part) == 2 else (part, None)
-    if isinstance(part, str): return 'text', light_markdown(part), caption
-    if isinstance(part, pd.Series): part = part.to_frame()
-    if isinstance(part, pd.DataFrame): return 'table', Markup(to_html(part)), caption
-    if isinstance(part, Figure): return 'figure', base64.b64encode(figure_png(part, dpi)).decode(), caption
-    if isinstance(part, Path) and part.suffix.lower() == '.png' and part.is_file(): return 'figure', base64.b64encode(part.read_bytes()).decode(), caption
-    raise SnetError(f'A report cannot show {type(part).__name__} {str(part)[:60]!r}; give a text, a DataFrame, a matplotlib Figure or the Path of a PNG file that exists.')
+    if isinstance(part, str):
+        return 'text', light_markdown(part), caption
+    if isinstance(part, pd.Series):
+        part = part.to_frame()
+    if isinstance(part, pd.DataFrame):
+        return 'table', Markup(to_html(part)), caption
+    if isinstance(part, Figure):
+        return 'figure', base64.b64encode(figure_png(part, dpi)).decode(), caption
+    if isinstance(part, Path) and part.suffix.lower() == '.png' and part.is_file():
+        return 'figure', base64.b64encode(part.read_bytes()).decode(), caption
+    raise SnetError(
+        f'A report cannot show {type(part).__name__} {str(part)[:60]!r}; give a text, a DataFrame, a matplotlib Figure or the Path of a PNG file that exists.'
+    )
 
 # %% ../../nbs/5_measure/07_page.ipynb #0c9ade1f
 def evaluation_parts(
-    table: pd.DataFrame,                # rows of `score_case`; may have a column 'model'
-    pictures: dict | None=None,         # (model, case) or case -> (image, pred, targ), for the overlays; those missing are left out
-    class_names: tuple | None=None,     # names of all classes, for the legend
+    table: pd.DataFrame,  # rows of `score_case`; may have a column 'model'
+    pictures: dict
+    | None = None,  # (model, case) or case -> (image, pred, targ), for the overlays; those missing are left out
+    class_names: tuple | None = None,  # names of all classes, for the legend
 ) -> list:
     "The parts of an evaluation's report, for `write_report`: tables under both protocols, boxes, volumes, paired comparison, best, median and worst cases."
-    t = table if 'model' in table else table.assign(model='model'); models = list(t['model'].unique())
-    parts = [f'**{t["case"].nunique()} case{"s"*(t["case"].nunique() > 1)}**, {t["class"].nunique()} classes. Scores per case and class; mean over cases, then over classes, with the 95 % bootstrap interval over cases. '
-             'Undefined scores (a class absent from truth or prediction) are left out under `corrected` and replaced by 0 or 1 under `published`.', '## Scores', (score_table(t), 'Mean and 95 % interval.'),
-             '## Spread over cases', (box_plots(t), 'Dice; one dot a case.'), (box_plots(t, 'hd95'), 'HD95, where it is defined.'), '## Volumes',
-             (bland_altman(t), 'Bland–Altman: bias (solid) and 95 % limits of agreement (dashed).')]
-    if len(models) > 1: parts += ['## Paired comparison', (paired_table(t), "Dice, differences on the same cases, 95 % interval, p of Wilcoxon's signed-rank test (not corrected for several classes).")]
+    t = table if 'model' in table else table.assign(model='model')
+    models = list(t['model'].unique())
+    parts = [
+        f'**{t["case"].nunique()} case{"s" * (t["case"].nunique() > 1)}**, {t["class"].nunique()} classes. Scores per case and class; mean over cases, then over classes, with the 95 % bootstrap interval over cases. '
+        'Undefined scores (a class absent from truth or prediction) are left out under `corrected` and replaced by 0 or 1 under `published`.',
+        '## Scores',
+        (score_table(t), 'Mean and 95 % interval.'),
+        '## Spread over cases',
+        (box_plots(t), 'Dice; one dot a case.'),
+        (box_plots(t, 'hd95'), 'HD95, where it is defined.'),
+        '## Volumes',
+        (bland_altman(t), 'Bland–Altman: bias (solid) and 95 % limits of agreement (dashed).'),
+    ]
+    if len(models) > 1:
+        parts += [
+            '## Paired comparison',
+            (
+                paired_table(t),
+                "Dice, differences on the same cases, 95 % interval, p of Wilcoxon's signed-rank test (not corrected for several classes).",
+            ),
+        ]
     for m in models:
-        picked = pick_cases(t[t['model'] == m]); find = lambda c: (pictures or {}).get((m, c), (pictures or {}).get(c))
+        picked = pick_cases(t[t['model'] == m])
+        find = lambda c: (pictures or {}).get((m, c), (pictures or {}).get(c))
         cases = {f'{k}: {c}': find(c) for k, c in picked.items() if find(c) is not None}
-        if cases: parts += [f'## Cases{": " + str(m) if len(models) > 1 else ""}', (case_overlays(cases, class_names), 'Tint: prediction; outline: truth. By mean Dice over classes.')]
+        if cases:
+            parts += [
+                f'## Cases{": " + str(m) if len(models) > 1 else ""}',
+                (
+                    case_overlays(cases, class_names),
+                    'Tint: prediction; outline: truth. By mean Dice over classes.',
+                ),
+            ]
     return parts

@@ -13,70 +13,163 @@ from ..scores.statistics import compare, summarise
 
 # %% ../../nbs/5_measure/05_tables.ipynb #f9ce2faa
 def score_table(
-    table: pd.DataFrame,                # rows of `score_case`; may have a column 'model'
-    scores: tuple=('dice', 'hd95'),     # columns to show
-    digits: int=3,                      # after the point; one less for distances
-    how: str='interval',                # beside the mean: 'interval' (95 %, bootstrap over cases), 'sd', or 'none'
+    table: pd.DataFrame,  # rows of `score_case`; may have a column 'model'
+    scores: tuple = ('dice', 'hd95'),  # columns to show
+    digits: int = 3,  # after the point; one less for distances
+    how: str = 'interval',  # beside the mean: 'interval' (95 %, bootstrap over cases), 'sd', or 'none'
 ) -> pd.DataFrame:
     "Rows (model,) protocol and score; columns the classes, their mean, and how many scores were undefined. Cells are text."
     choose(how, ('interval', 'sd', 'none'), 'kind of table')
     s = summarise(table, scores)
+
     def cell(r):
         d = digits - 1 if r.score == 'hd95' else digits
-        if np.isnan(r['mean']): return '–'
-        beside = {'interval': f' [{r.lo:.{d}f}, {r.hi:.{d}f}]', 'sd': f' ± {r.sd:.{d}f}', 'none': ''}[how]
+        if np.isnan(r['mean']):
+            return '–'
+        beside = {
+            'interval': f' [{r.lo:.{d}f}, {r.hi:.{d}f}]',
+            'sd': f' ± {r.sd:.{d}f}',
+            'none': '',
+        }[how]
         return f'{r["mean"]:.{d}f}' + ('' if 'nan' in beside else beside)
+
     s['cell'] = [cell(r) for _, r in s.iterrows()]
     keys = [k for k in ('model', 'protocol', 'score') if k in s]
     rows = []
     for key, part in s.groupby(keys, sort=False):
-        part = part.set_index('class'); row = dict(zip(keys, key)); mask = np.all([table[k] == v for k, v in row.items() if k in table], axis=0) if set(keys) & set(table) else slice(None)
-        unit = sorted(set(table.loc[mask, 'unit'])) if row['score'] in ('hd95',) and 'unit' in table else []
-        row['score'] = {'dice': 'Dice', 'iou': 'IoU', 'hd95': 'HD95'}.get(row['score'], row['score']) + (f' ({"/".join(unit)})' if unit else '')
+        part = part.set_index('class')
+        row = dict(zip(keys, key))
+        mask = (
+            np.all([table[k] == v for k, v in row.items() if k in table], axis=0)
+            if set(keys) & set(table)
+            else slice(None)
+        )
+        unit = (
+            sorted(set(table.loc[mask, 'unit']))
+            if row['score'] in ('hd95',) and 'unit' in table
+            else []
+        )
+        row['score'] = {'dice': 'Dice', 'iou': 'IoU', 'hd95': 'HD95'}.get(
+            row['score'], row['score']
+        ) + (f' ({"/".join(unit)})' if unit else '')
         rows.append(row | part['cell'].to_dict() | {'undefined': part.undefined['mean']})
     return pd.DataFrame(rows).set_index([k for k in keys])
 
 # %% ../../nbs/5_measure/05_tables.ipynb #6c37e148
 def to_markdown(
-    table: pd.DataFrame,   # any; the index becomes the first columns unless it is a plain count
+    table: pd.DataFrame,  # any; the index becomes the first columns unless it is a plain count
 ) -> str:
     "A GitHub-flavoured Markdown table."
     t = _flat(table)
-    line = lambda cells: '| ' + ' | '.join(str(c).replace('|', '\\|').replace('\n', ' ') for c in cells) + ' |'
-    return '\n'.join([line(t.columns), line(['---']*t.shape[1]), *(line(r) for r in t.itertuples(index=False))]) + '\n'
+
+    def line(cells):
+        return (
+            '| ' + ' | '.join(str(c).replace('|', '\\|').replace('\n', ' ') for c in cells) + ' |'
+        )
+
+    return (
+        '\n'.join(
+            [
+                line(t.columns),
+                line(['---'] * t.shape[1]),
+                *(line(r) for r in t.itertuples(index=False)),
+            ]
+        )
+        + '\n'
+    )
+
 
 def to_latex(
-    table: pd.DataFrame,        # any
-    caption: str | None=None,   # the table's caption, escaped
+    table: pd.DataFrame,  # any
+    caption: str | None = None,  # the table's caption, escaped
 ) -> str:
     "A LaTeX table with booktabs rules; special characters are escaped."
     t = _flat(table)
-    specials = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '–': '--', '±': r'$\pm$', **{c: '\\' + c for c in '&%$#_{}'}}
-    safe = lambda s: ''.join(specials.get(c, c) for c in str(s))
-    rows = [' & '.join(safe(c) for c in r) + r' \\' for r in ([t.columns] + list(t.itertuples(index=False)))]
-    body = '\n'.join([r'\begin{tabular}{' + 'l'*t.shape[1] + '}', r'\toprule', rows[0], r'\midrule', *rows[1:], r'\bottomrule', r'\end{tabular}'])
-    return body + '\n' if caption is None else '\n'.join([r'\begin{table}', r'\centering', r'\caption{' + safe(caption) + '}', body, r'\end{table}', ''])
+    specials = {
+        '\\': r'\textbackslash{}',
+        '~': r'\textasciitilde{}',
+        '^': r'\textasciicircum{}',
+        '–': '--',
+        '±': r'$\pm$',
+        **{c: '\\' + c for c in '&%$#_{}'},
+    }
+
+    def safe(s):
+        return ''.join(specials.get(c, c) for c in str(s))
+
+    rows = [
+        ' & '.join(safe(c) for c in r) + r' \\'
+        for r in ([t.columns] + list(t.itertuples(index=False)))
+    ]
+    body = '\n'.join(
+        [
+            r'\begin{tabular}{' + 'l' * t.shape[1] + '}',
+            r'\toprule',
+            rows[0],
+            r'\midrule',
+            *rows[1:],
+            r'\bottomrule',
+            r'\end{tabular}',
+        ]
+    )
+    return (
+        body + '\n'
+        if caption is None
+        else '\n'.join(
+            [
+                r'\begin{table}',
+                r'\centering',
+                r'\caption{' + safe(caption) + '}',
+                body,
+                r'\end{table}',
+                '',
+            ]
+        )
+    )
+
 
 def to_html(
-    table: pd.DataFrame,   # any
+    table: pd.DataFrame,  # any
 ) -> str:
     "An HTML table without styles of its own; every cell is escaped, missing values are a dash."
-    return table.to_html(escape=True, na_rep='–', border=0, index=not _is_count(table), float_format=lambda v: f'{v:.4g}')
+    return table.to_html(
+        escape=True,
+        na_rep='–',
+        border=0,
+        index=not _is_count(table),
+        float_format=lambda v: f'{v:.4g}',
+    )
 
-def _is_count(t): return isinstance(t.index, pd.RangeIndex) and t.index.name is None
+
+def _is_count(t):
+    return isinstance(t.index, pd.RangeIndex) and t.index.name is None
+
 
 def _flat(t):
     t = t if _is_count(t) else t.reset_index()
-    return t.map(lambda v: f'{v:.4g}' if isinstance(v, float) and not np.isnan(v) else '–' if pd.isna(v) else v)
+    return t.map(
+        lambda v: (
+            f'{v:.4g}' if isinstance(v, float) and not np.isnan(v) else '–' if pd.isna(v) else v
+        )
+    )
 
 # %% ../../nbs/5_measure/05_tables.ipynb #4c734ce9
 def paired_table(
-    table: pd.DataFrame,         # rows of `score_case` with a column 'model'
-    score: str='dice',           # column to compare
-    protocol: str='corrected',   # which rows
+    table: pd.DataFrame,  # rows of `score_case` with a column 'model'
+    score: str = 'dice',  # column to compare
+    protocol: str = 'corrected',  # which rows
 ) -> pd.DataFrame:
     "The first model against each other one: difference with 95 % interval and Wilcoxon's p, for each class and their mean. Raises `SnetError` with fewer than two models."
     models = list(table['model'].unique()) if 'model' in table else []
-    if len(models) < 2: raise SnetError("A comparison needs two models; give a table with a column 'model'.")
-    of = lambda m: table[table['model'] == m]
-    return pd.concat([compare(of(models[0]), of(m), score, protocol).assign(comparison=f'{models[0]} − {m}') for m in models[1:]]).set_index(['comparison', 'class'])
+    if len(models) < 2:
+        raise SnetError("A comparison needs two models; give a table with a column 'model'.")
+
+    def of(m):
+        return table[table['model'] == m]
+
+    return pd.concat(
+        [
+            compare(of(models[0]), of(m), score, protocol).assign(comparison=f'{models[0]} − {m}')
+            for m in models[1:]
+        ]
+    ).set_index(['comparison', 'class'])

@@ -6,116 +6,211 @@
 __all__ = ['ready_data', 'caption', 'reproduce', 'write_table', 'recorded', 'ladder_figure']
 
 # %% ../../nbs/8_results/05_reproduce.ipynb #reproducee2
-import hashlib, json, sys
-from functools import cache as remembered
+import hashlib
+import json
+import sys
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from ..core import atomic_path, choose, provenance
-from ..data.sets.catalogue import get_dataset
 from ..data.prepare import prepare
-from ..report.tables import to_latex, to_markdown
+from ..data.sets.catalogue import get_dataset
 from ..report.page import write_report
+from ..report.tables import to_latex, to_markdown
 from .figures import figure
 from .papers import EXPERIMENTS, in_checkout, paper_table
-from .plan import plan
+from .plan import SCALES, plan
 from .queue import claimed, finished, work_through
 from .tables import bands_table, cases_table, data_table, numbers, size_table
-from .plan import SCALES
 
 # %% ../../nbs/8_results/05_reproduce.ipynb #39c440a5
 def ready_data(
-    steps: list,    # from `plan`
-    cache,          # folder of all runs
-    progress: bool=True,   # bars
+    steps: list,  # from `plan`
+    cache,  # folder of all runs
+    progress: bool = True,  # bars
 ) -> list:
     "The plan on prepared data: a raw data set is prepared once, below the cache. A data set that is ready already is used as it is."
     roots = {}
     for _, _, c in steps:
-        if c is None or not c['root'] or (c['dataset'], c['root']) in roots: continue
+        if c is None or not c['root'] or (c['dataset'], c['root']) in roots:
+            continue
         key = (c['dataset'], c['root'])
-        if all(i.ready for i in get_dataset(c['dataset'], c['root']).items(c['root'])): roots[key] = c['root']; continue
-        out = Path(cache).resolve()/'prepared'/f"{c['dataset']}-{hashlib.sha256(json.dumps([c['root'], c['data_kwargs']], sort_keys=True).encode()).hexdigest()[:8]}"
+        if all(i.ready for i in get_dataset(c['dataset'], c['root']).items(c['root'])):
+            roots[key] = c['root']
+            continue
+        out = (
+            Path(cache).resolve()
+            / 'prepared'
+            / f"{c['dataset']}-{hashlib.sha256(json.dumps([c['root'], c['data_kwargs']], sort_keys=True).encode()).hexdigest()[:8]}"
+        )
         with claimed(out.with_name(out.name + '.lock'), wait=True):
-            done = prepare(c['dataset'], c['root'], out, split=c['data_kwargs'].get('split'), progress=progress)
-        for case, reason in done['failed'].items(): print(f'{case}: {reason}', file=sys.stderr)
+            done = prepare(
+                c['dataset'], c['root'], out, split=c['data_kwargs'].get('split'), progress=progress
+            )
+        for case, reason in done['failed'].items():
+            print(f'{case}: {reason}', file=sys.stderr)
         roots[key] = str(out)
-    return [(r, s, c if c is None or not c['root'] else c | dict(root=roots[c['dataset'], c['root']], data_kwargs={k: v for k, v in c['data_kwargs'].items() if k != 'split'} if roots[c['dataset'], c['root']] != c['root'] else c['data_kwargs']))
-            for r, s, c in steps]
+    return [
+        (
+            r,
+            s,
+            c
+            if c is None or not c['root']
+            else c
+            | dict(
+                root=roots[c['dataset'], c['root']],
+                data_kwargs={k: v for k, v in c['data_kwargs'].items() if k != 'split'}
+                if roots[c['dataset'], c['root']] != c['root']
+                else c['data_kwargs'],
+            ),
+        )
+        for r, s, c in steps
+    ]
+
 
 def caption(name, scale, steps, cache):
     "What a table must say about itself."
     e, done = EXPERIMENTS[name], [d for _, _, c in steps if c and (d := finished(c, cache))]
     text = f"{e.title}. Scale {scale!r}: {SCALES[scale]['about']}."
     if done:
-        n = done[0]['counts']; sets = sorted({d['config']['dataset'] for d in done})
+        n = done[0]['counts']
+        sets = sorted({d['config']['dataset'] for d in done})
         text += f" Data: {', '.join(sets)}, {n['train_cases']} cases ({n['train_slices']} slices) to train, {n['valid_cases']} to choose the checkpoint, {n['test_cases']} to test; {max(d['config']['seed'] for d in done) + 1} seeds, "
-        text += f"{sum(d['train_seconds'] for d in {json.dumps(d['config'], sort_keys=True): d for d in done}.values())/60:.0f} minutes of training in all."
-        if any(d['counts']['test_failed'] for d in done): text += ' Some test cases could not be read: see failed.csv of the runs.'
-    if scale == 'smoke': text += ' No number here means anything.'
-    elif e.kind == 'cases': text += ' Dice in percent with the 95 % interval over seeds and patients; columns named "paper" are the paper\'s own numbers, on the paper\'s data. HD95 and "corrected": undefined scores left out, distances in mm where the spacing is known.'
+        text += f"{sum(d['train_seconds'] for d in {json.dumps(d['config'], sort_keys=True): d for d in done}.values()) / 60:.0f} minutes of training in all."
+        if any(d['counts']['test_failed'] for d in done):
+            text += ' Some test cases could not be read: see failed.csv of the runs.'
+    if scale == 'smoke':
+        text += ' No number here means anything.'
+    elif e.kind == 'cases':
+        text += ' Dice in percent with the 95 % interval over seeds and patients; columns named "paper" are the paper\'s own numbers, on the paper\'s data. HD95 and "corrected": undefined scores left out, distances in mm where the spacing is known.'
     return text
 
+
 def reproduce(
-    name: str,            # 'table1' … 'table6', 'tableI' … 'tableIII', 'figure1', 'figure2', 'figure7', 'figure3'
+    name: str,  # 'table1' … 'table6', 'tableI' … 'tableIII', 'figure1', 'figure2', 'figure7', 'figure3'
     *,
-    scale: str='small',   # 'paper' | 'longer' | 'small' | 'smoke'
-    seeds: int=3,         # runs of each row
-    data=None,            # folder of the data set, or with one folder a data set
-    cache='runs/reproduce',   # folder of all runs; may be shared by many processes and tables
-    out=None,             # folder of the table; None: cache/tables
-    device=None,          # 'cpu', 'cuda:1'; None: the GPU if there is one
-    train: bool=True,     # False: only write what has finished
-    progress: bool=True,  # bars
+    scale: str = 'small',  # 'paper' | 'longer' | 'small' | 'smoke'
+    seeds: int = 3,  # runs of each row
+    data=None,  # folder of the data set, or with one folder a data set
+    cache='runs/reproduce',  # folder of all runs; may be shared by many processes and tables
+    out=None,  # folder of the table; None: cache/tables
+    device=None,  # 'cpu', 'cuda:1'; None: the GPU if there is one
+    train: bool = True,  # False: only write what has finished
+    progress: bool = True,  # bars
 ) -> pd.DataFrame | None:
     "Train what is missing, score it, write NAME.csv, .md, .tex and .html (or NAME.png) into `out`; returns the table (None for a figure). Raises `SnetError` for unknown names and missing data."
-    e = EXPERIMENTS[choose(name, EXPERIMENTS, 'table or figure')]; choose(scale, SCALES, 'scale')
-    out = Path(out) if out else Path(cache)/'tables'
-    if e.kind == 'size': return write_table(out, name, scale, size_table(e.rows, paper_table(name)), 'Parameters, and multiply-adds at 224²; the column "paper M" is the paper\'s.')
-    if e.kind == 'data': return write_table(out, name, scale, data_table(paper_table(name), data), e.title)
+    e = EXPERIMENTS[choose(name, EXPERIMENTS, 'table or figure')]
+    choose(scale, SCALES, 'scale')
+    out = Path(out) if out else Path(cache) / 'tables'
+    if e.kind == 'size':
+        return write_table(
+            out,
+            name,
+            scale,
+            size_table(e.rows, paper_table(name)),
+            'Parameters, and multiply-adds at 224²; the column "paper M" is the paper\'s.',
+        )
+    if e.kind == 'data':
+        return write_table(out, name, scale, data_table(paper_table(name), data), e.title)
     steps = ready_data(plan(name, scale, 1 if e.kind == 'figure' else seeds, data), cache, progress)
     why = work_through(steps, cache, device, progress) if train else {}
     if e.kind == 'figure':
         fig = figure(name, steps, cache)
-        with atomic_path(out/f'{name}.png') as tmp: fig.savefig(tmp, dpi=110, format='png')
+        with atomic_path(out / f'{name}.png') as tmp:
+            fig.savefig(tmp, dpi=110, format='png')
         return None
     table = (cases_table if e.kind == 'cases' else bands_table)(name, steps, cache, scale, why)
-    return write_table(out, name, scale, table, caption(name, scale, steps, cache), [finished(c, cache) for _, _, c in steps if c])
+    return write_table(
+        out,
+        name,
+        scale,
+        table,
+        caption(name, scale, steps, cache),
+        [finished(c, cache) for _, _, c in steps if c],
+    )
+
 
 def write_table(out, name, scale, table, about, runs=()):
     "The table as CSV (with its origin), Markdown, LaTeX and a page."
     out, shown = Path(out), table.round(3)
     commits = ' '.join(sorted({c for r in runs if r for c in r['commits']}))
-    with atomic_path(out/f'{name}_{scale}.csv') as tmp: table.assign(scale=scale, runs_of=commits, **provenance()).to_csv(tmp, float_format='%.6g')
-    with atomic_path(out/f'{name}_{scale}.md') as tmp: tmp.write_text(f'{about}\n\n{to_markdown(shown.reset_index())}')
-    with atomic_path(out/f'{name}_{scale}.tex') as tmp: tmp.write_text(to_latex(shown, about))
-    with atomic_path(out/f'{name}_{scale}_runs.json') as tmp: tmp.write_text(json.dumps([r | dict(config={k: v for k, v in r['config'].items() if k != 'root'}) for r in runs if r], indent=1))   # where the data lay is nobody's business
-    write_report(out/f'{name}_{scale}.html', f'{name}, {scale}', [about, (shown, 'Ours beside the paper\'s.')])
+    with atomic_path(out / f'{name}_{scale}.csv') as tmp:
+        table.assign(scale=scale, runs_of=commits, **provenance()).to_csv(tmp, float_format='%.6g')
+    with atomic_path(out / f'{name}_{scale}.md') as tmp:
+        tmp.write_text(f'{about}\n\n{to_markdown(shown.reset_index())}')
+    with atomic_path(out / f'{name}_{scale}.tex') as tmp:
+        tmp.write_text(to_latex(shown, about))
+    with atomic_path(out / f'{name}_{scale}_runs.json') as tmp:
+        tmp.write_text(
+            json.dumps(
+                [
+                    r | dict(config={k: v for k, v in r['config'].items() if k != 'root'})
+                    for r in runs
+                    if r
+                ],
+                indent=1,
+            )
+        )  # where the data lay is nobody's business
+    write_report(
+        out / f'{name}_{scale}.html',
+        f'{name}, {scale}',
+        [about, (shown, 'Ours beside the paper\'s.')],
+    )
     return table
 
 # %% ../../nbs/8_results/05_reproduce.ipynb #6b4d30ce
 def recorded(
-    name: str,            # 'table5', …
-    scale: str='small',   # 'paper' | 'longer' | 'small'
+    name: str,  # 'table5', …
+    scale: str = 'small',  # 'paper' | 'longer' | 'small'
 ) -> pd.DataFrame | None:
     "The recorded table, or None where nothing has been run at this scale."
     path = in_checkout(f'{name}_{scale}.csv')
-    return path and pd.read_csv(path, dtype={'commit': str, 'runs_of': str}).set_index('data' if name == 'tableI' else ['data', 'method', 'band'] if name in ('tableII', 'tableIII') else 'method')
+    return path and pd.read_csv(path, dtype={'commit': str, 'runs_of': str}).set_index(
+        'data'
+        if name == 'tableI'
+        else ['data', 'method', 'band']
+        if name in ('tableII', 'tableIII')
+        else 'method'
+    )
+
 
 def ladder_figure(
-    table: pd.DataFrame,   # from `cases_table` for table5 or table6
+    table: pd.DataFrame,  # from `cases_table` for table5 or table6
 ):
     "Left: ours, each row with its interval. Right: what each row adds to the one before, ours with its interval and the paper's as a diamond (on the paper's data)."
     from snetlib.viz import new_figure
-    t = table[table['average'].notna()]; y = np.arange(len(t))[::-1]; fig, axes = new_figure(1, 2, (3.4, .45 + .42*len(t)), dpi=72)
+
+    t = table[table['average'].notna()]
+    y = np.arange(len(t))[::-1]
+    fig, axes = new_figure(1, 2, (3.4, 0.45 + 0.42 * len(t)), dpi=72)
     left, right = axes[0]
     for k, (_, r) in zip(y, t.iterrows()):
-        m, lo, hi = numbers(r['corrected']); left.errorbar(m, k, xerr=[[m - lo], [hi - m]], fmt='o', color='#0072B2', capsize=3)
+        m, lo, hi = numbers(r['corrected'])
+        left.errorbar(m, k, xerr=[[m - lo], [hi - m]], fmt='o', color='#0072B2', capsize=3)
         if 'to the row before' in r and isinstance(r['to the row before'], str):
-            m, lo, hi = numbers(r['to the row before']); right.errorbar(m, k, xerr=[[m - lo], [hi - m]], fmt='o', color='#0072B2', capsize=3, label='ours, 95 %')
-            before = t['paper avg'].iloc[list(t.index).index(r.name) - 1]; right.plot(r['paper avg'] - before, k, 'D', color='#D55E00', label="the paper's, on Synapse")
-    left.set_yticks(y, list(t.index)); left.set_xlabel('Dice in percent, mean of the classes'); right.set_yticks(y, ['']*len(t)); right.axvline(0, color='grey', lw=.8); right.set_xlabel('difference to the row before')
-    for ax in (left, right): ax.set_ylim(-.6, len(t) - .4)
+            m, lo, hi = numbers(r['to the row before'])
+            right.errorbar(
+                m,
+                k,
+                xerr=[[m - lo], [hi - m]],
+                fmt='o',
+                color='#0072B2',
+                capsize=3,
+                label='ours, 95 %',
+            )
+            before = t['paper avg'].iloc[list(t.index).index(r.name) - 1]
+            right.plot(
+                r['paper avg'] - before, k, 'D', color='#D55E00', label="the paper's, on Synapse"
+            )
+    left.set_yticks(y, list(t.index))
+    left.set_xlabel('Dice in percent, mean of the classes')
+    right.set_yticks(y, [''] * len(t))
+    right.axvline(0, color='grey', lw=0.8)
+    right.set_xlabel('difference to the row before')
+    for ax in (left, right):
+        ax.set_ylim(-0.6, len(t) - 0.4)
     handles = dict(zip(*reversed(right.get_legend_handles_labels())))
-    if handles: right.legend(handles.values(), handles.keys(), fontsize=7, frameon=False, loc='best')
+    if handles:
+        right.legend(handles.values(), handles.keys(), fontsize=7, frameon=False, loc='best')
     return fig

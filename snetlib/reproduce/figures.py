@@ -6,49 +6,89 @@
 __all__ = ['largest_slice', 'figure']
 
 # %% ../../nbs/8_results/04_figures.ipynb #reproducef2
-from functools import cache as remembered
 from pathlib import Path
+
 import numpy as np
 import torch
 from ..core import SnetError
-from ..data.slices import scale_intensity
 from ..data.loaders import load_cases
-from ..predict.slices import load_run
+from ..data.slices import scale_intensity
 from ..predict.predictor import predict_case
-from ..viz import montage
+from ..predict.slices import load_run
 from .queue import finished, run_name
+from ..viz import montage
 
 # %% ../../nbs/8_results/04_figures.ipynb #3cfe5d34
 def largest_slice(
-    label: np.ndarray,   # (z, H, W)
+    label: np.ndarray,  # (z, H, W)
 ) -> int:
     "The slice with the most classes; the largest target among those."
-    kinds = [len(np.unique(l[l < 255])) for l in label]; area = ((label > 0) & (label < 255)).sum((1, 2))
+    kinds = [len(np.unique(l[l < 255])) for l in label]
+    area = ((label > 0) & (label < 255)).sum((1, 2))
     return int(np.lexsort((area, kinds))[-1])
 
+
 def figure(
-    name: str,       # 'figure1' | 'figure2' | 'figure7' | 'figure3'
-    steps: list,     # from `plan`, one seed
-    cache,           # folder of all runs
+    name: str,  # 'figure1' | 'figure2' | 'figure7' | 'figure3'
+    steps: list,  # from `plan`, one seed
+    cache,  # folder of all runs
 ):
     "The figure, from finished runs. Raises `SnetError` if none has finished."
     from snetlib.explain.figures import figure1, figure2
-    ready = {r.method: load_run(Path(cache)/run_name(c)) for r, _, c in steps if c and finished(c, cache)}
-    if not ready: raise SnetError(f'No run of {name} has finished; run snet reproduce {name} again.')
-    first = next(c for _, _, c in steps if c); run = next(iter(ready.values()))
-    cases = list(load_cases(first['dataset'], first['root'], 'test', **first['data_kwargs'])); cases = [cases[0], cases[len(cases)//2]]
+
+    ready = {
+        r.method: load_run(Path(cache) / run_name(c))
+        for r, _, c in steps
+        if c and finished(c, cache)
+    }
+    if not ready:
+        raise SnetError(f'No run of {name} has finished; run snet reproduce {name} again.')
+    first = next(c for _, _, c in steps if c)
+    run = next(iter(ready.values()))
+    cases = list(load_cases(first['dataset'], first['root'], 'test', **first['data_kwargs']))
+    cases = [cases[0], cases[len(cases) // 2]]
     if name in ('figure7', 'figure3'):
         pictures, labels, titles = [], [], []
         for case in cases:
-            z = largest_slice(case.label); image = scale_intensity(case.image, case.intensity or run.intensity)[z]
-            for title, mask in {'image': np.zeros_like(case.label[z]), 'truth': case.label[z]}.items(): pictures.append(image); labels.append(mask); titles.append(title)
-            for method, r in ready.items(): pictures.append(image); labels.append(predict_case(r, case)[z]); titles.append(method)
-        return montage(pictures, labels, titles=titles, n=len(pictures), cols=2 + len(ready), class_names=run.class_names)
+            z = largest_slice(case.label)
+            image = scale_intensity(case.image, case.intensity or run.intensity)[z]
+            for title, mask in {
+                'image': np.zeros_like(case.label[z]),
+                'truth': case.label[z],
+            }.items():
+                pictures.append(image)
+                labels.append(mask)
+                titles.append(title)
+            for method, r in ready.items():
+                pictures.append(image)
+                labels.append(predict_case(r, case)[z])
+                titles.append(method)
+        return montage(
+            pictures,
+            labels,
+            titles=titles,
+            n=len(pictures),
+            cols=2 + len(ready),
+            class_names=run.class_names,
+        )
     from snetlib.data.slices import resize_images, resize_labels
-    size = run.size or (96, 96); x, y = [], []
+
+    size = run.size or (96, 96)
+    x, y = [], []
     for case in cases:
-        z = largest_slice(case.label); image = scale_intensity(case.image, case.intensity or run.intensity)[z:z + 1]
-        x.append(torch.from_numpy(np.ascontiguousarray(resize_images(image, size))).float()[:, None] if image.ndim == 3 else torch.from_numpy(np.ascontiguousarray(resize_images(image, size))).float().movedim(-1, 1))
-        y.append(torch.from_numpy(resize_labels(case.label[z:z + 1], size)).long())
+        z = largest_slice(case.label)
+        image = scale_intensity(case.image, case.intensity or run.intensity)[z : z + 1]
+        x.append(
+            torch.from_numpy(np.ascontiguousarray(resize_images(image, size))).float()[:, None]
+            if image.ndim == 3
+            else torch.from_numpy(np.ascontiguousarray(resize_images(image, size)))
+            .float()
+            .movedim(-1, 1)
+        )
+        y.append(torch.from_numpy(resize_labels(case.label[z : z + 1], size)).long())
     x, y = torch.cat(x), torch.cat(y)
-    return figure1(run.model, x) if name == 'figure1' else figure2({k.lower(): r.model for k, r in ready.items()}, x, y)
+    return (
+        figure1(run.model, x)
+        if name == 'figure1'
+        else figure2({k.lower(): r.model for k, r in ready.items()}, x, y)
+    )

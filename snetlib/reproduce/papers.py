@@ -7,8 +7,8 @@ __all__ = ['ORGANS', 'GROUPS', 'HEART', 'SOSEG', 'EXPERIMENTS', 'Row', 'Experime
 
 # %% ../../nbs/8_results/00_papers.ipynb #51052335
 from dataclasses import dataclass, field
-from functools import cache as remembered
 from pathlib import Path
+
 import pandas as pd
 from ..core import SnetError, choose
 
@@ -16,66 +16,258 @@ from ..core import SnetError, choose
 @dataclass(frozen=True)
 class Row:
     "A line of a table: the paper's name for it, and our network."
-    method: str                  # as the paper prints it
-    model: str | None=None       # registered name; None: no well-kept library has it
-    kwargs: tuple=()             # further keywords of the model, as pairs
+
+    method: str  # as the paper prints it
+    model: str | None = None  # registered name; None: no well-kept library has it
+    kwargs: tuple = ()  # further keywords of the model, as pairs
+
 
 @dataclass(frozen=True)
 class Experiment:
     "A table or figure of one of the papers."
-    name: str                    # as typed: 'table5'
-    title: str                   # what it shows
-    paper: str                   # stem of the file with the paper's numbers
-    rows: tuple                  # of `Row`
-    dataset: str                 # what the paper used
-    recipe: str                  # with which settings
-    columns: dict = field(default_factory=dict)   # the paper's column -> our classes, averaged
-    kind: str = 'cases'          # 'cases': Dice per case; 'bands': scores by size of the target; 'size': parameters; 'data': counts; 'figure'
-    ladder: bool = False         # each row adds one part to the row before: the paper's claim is that it helps
 
-ORGANS = {c: (n,) for c, n in dict(aorta='aorta', gallbladder='gallbladder', kidney_l='left kidney', kidney_r='right kidney', pancreas='pancreas',
-                                  liver='liver', spleen='spleen', stomach='stomach').items()}
-GROUPS = dict(tissues=('aorta',), small=('gallbladder', 'left kidney', 'right kidney', 'pancreas'), large=('liver', 'spleen', 'stomach'))
+    name: str  # as typed: 'table5'
+    title: str  # what it shows
+    paper: str  # stem of the file with the paper's numbers
+    rows: tuple  # of `Row`
+    dataset: str  # what the paper used
+    recipe: str  # with which settings
+    columns: dict = field(default_factory=dict)  # the paper's column -> our classes, averaged
+    kind: str = 'cases'  # 'cases': Dice per case; 'bands': scores by size of the target; 'size': parameters; 'data': counts; 'figure'
+    ladder: bool = (
+        False  # each row adds one part to the row before: the paper's claim is that it helps
+    )
+
+
+ORGANS = {
+    c: (n,)
+    for c, n in dict(
+        aorta='aorta',
+        gallbladder='gallbladder',
+        kidney_l='left kidney',
+        kidney_r='right kidney',
+        pancreas='pancreas',
+        liver='liver',
+        spleen='spleen',
+        stomach='stomach',
+    ).items()
+}
+GROUPS = dict(
+    tissues=('aorta',),
+    small=('gallbladder', 'left kidney', 'right kidney', 'pancreas'),
+    large=('liver', 'spleen', 'stomach'),
+)
 HEART = dict(rv=('RV',), myo=('Myo',), lv=('LV',))
-SOSEG = (Row('U-Net', 'unet'), Row('U-Net++', 'unetpp'), Row('PraNet'), Row('HRNet', 'hrnet'), Row('CaraNet'), Row('CFANet'), Row('SoSegFormer', 'sosegformer_base'))
+SOSEG = (
+    Row('U-Net', 'unet'),
+    Row('U-Net++', 'unetpp'),
+    Row('PraNet'),
+    Row('HRNet', 'hrnet'),
+    Row('CaraNet'),
+    Row('CFANet'),
+    Row('SoSegFormer', 'sosegformer_base'),
+)
 
 # %% ../../nbs/8_results/00_papers.ipynb #7d292fe8
-EXPERIMENTS = {e.name: e for e in (
-    Experiment('table1', 'Synapse, eight organs', 'snet_table1', (
-        Row('V-Net', 'vnet'), Row('DARR'), Row('U-Net', 'unet'), Row('Att-UNet', 'attention_unet'), Row('R50 ViT'), Row('TransUNet'), Row('TransClaw'), Row('SwinUnet'),
-        Row('CASTformers'), Row('MISSformer'), Row('CTC-Net'), Row('HiFormer'), Row('CT-Net'), Row('SNet*', 'snet_star'), Row('SNet', 'snet_base')), 'synapse', 'synapse_paper', ORGANS),
-    Experiment('table2', 'ACDC, three parts of the heart', 'snet_table2', (
-        Row('R50 U-Net', 'r50_unet'), Row('R50 Att-UNet', 'r50_att_unet'), Row('R50 ViT'), Row('TransUnet'), Row('SwinUnet'), Row('Missformer'), Row('SNet', 'snet_base')),
-        'acdc', 'acdc_paper', HEART),
-    Experiment('table3', 'MoNuSeg, nuclei', 'snet_table3', (
-        Row('UNet', 'unet'), Row('Att-UNet', 'attention_unet'), Row('TransUNet'), Row('SwinUNet'), Row('UCTransNet-pre'), Row('ATTransUNet'), Row('CT-Net'), Row('SNet', 'snet_base')),
-        'monuseg', 'monuseg', dict(dice=('nucleus',))),
-    Experiment('table4', 'Parameters', 'snet_table4', (
-        Row('U-Net', 'unet'), Row('Att-UNet', 'attention_unet'), Row('R50 ViT'), Row('TransUnet'), Row('SwinUnet'), Row('Missformer'), Row('HiFormer'), Row('SNet', 'snet_base')),
-        'synapse', 'synapse_paper', kind='size'),
-    Experiment('table5', 'Unstagger against stagger fusion', 'snet_table5', (Row('Unstagger', 'snet_base', (('fusion', 'unstagger'),)), Row('Stagger', 'snet_base')),
-        'synapse', 'synapse_paper', GROUPS, ladder=True),
-    Experiment('table6', 'One part after the other', 'snet_table6', (
-        Row('stagger', 'snet_base', (('feb', False), ('ffb', False), ('gab', False))), Row('+ FEB', 'snet_base', (('ffb', False), ('gab', False))),
-        Row('+ FFB', 'snet_base', (('gab', False),)), Row('+ GAB', 'snet_base')), 'synapse', 'synapse_paper', GROUPS, ladder=True),
-    Experiment('tableI', 'The small-object data sets', 'sosegformer_table1', tuple(Row(d) for d in ('ATLAS', 'PolypGen', 'SemSperm')), 'atlas', 'sosegformer_paper', kind='data'),
-    Experiment('tableII', 'ATLAS and PolypGen by size of the target', 'sosegformer_table2', SOSEG, 'atlas polypgen', 'sosegformer_paper', kind='bands'),
-    Experiment('tableIII', 'SemSperm', 'sosegformer_table3', SOSEG, 'semsperm', 'sosegformer_paper', kind='bands'),
-    Experiment('figure1', 'Activations of lower and higher layers', '', (Row('SNet', 'snet_base'),), 'synapse', 'synapse_paper', kind='figure'),
-    Experiment('figure2', 'What goes into a fusion and what comes out', '', (Row('Unstagger', 'snet_base', (('fusion', 'unstagger'),)), Row('Stagger', 'snet_base')), 'synapse', 'synapse_paper', kind='figure'),
-    Experiment('figure7', 'Segmentations side by side', '', (Row('UNet', 'unet'), Row('SwinUnet'), Row('TransUnet'), Row('SNet', 'snet_base')), 'synapse', 'synapse_paper', kind='figure'),
-    Experiment('figure3', 'Small objects side by side', '', SOSEG, 'polypgen', 'sosegformer_paper', kind='figure'),
-)}
+EXPERIMENTS = {
+    e.name: e
+    for e in (
+        Experiment(
+            'table1',
+            'Synapse, eight organs',
+            'snet_table1',
+            (
+                Row('V-Net', 'vnet'),
+                Row('DARR'),
+                Row('U-Net', 'unet'),
+                Row('Att-UNet', 'attention_unet'),
+                Row('R50 ViT'),
+                Row('TransUNet'),
+                Row('TransClaw'),
+                Row('SwinUnet'),
+                Row('CASTformers'),
+                Row('MISSformer'),
+                Row('CTC-Net'),
+                Row('HiFormer'),
+                Row('CT-Net'),
+                Row('SNet*', 'snet_star'),
+                Row('SNet', 'snet_base'),
+            ),
+            'synapse',
+            'synapse_paper',
+            ORGANS,
+        ),
+        Experiment(
+            'table2',
+            'ACDC, three parts of the heart',
+            'snet_table2',
+            (
+                Row('R50 U-Net', 'r50_unet'),
+                Row('R50 Att-UNet', 'r50_att_unet'),
+                Row('R50 ViT'),
+                Row('TransUnet'),
+                Row('SwinUnet'),
+                Row('Missformer'),
+                Row('SNet', 'snet_base'),
+            ),
+            'acdc',
+            'acdc_paper',
+            HEART,
+        ),
+        Experiment(
+            'table3',
+            'MoNuSeg, nuclei',
+            'snet_table3',
+            (
+                Row('UNet', 'unet'),
+                Row('Att-UNet', 'attention_unet'),
+                Row('TransUNet'),
+                Row('SwinUNet'),
+                Row('UCTransNet-pre'),
+                Row('ATTransUNet'),
+                Row('CT-Net'),
+                Row('SNet', 'snet_base'),
+            ),
+            'monuseg',
+            'monuseg',
+            dict(dice=('nucleus',)),
+        ),
+        Experiment(
+            'table4',
+            'Parameters',
+            'snet_table4',
+            (
+                Row('U-Net', 'unet'),
+                Row('Att-UNet', 'attention_unet'),
+                Row('R50 ViT'),
+                Row('TransUnet'),
+                Row('SwinUnet'),
+                Row('Missformer'),
+                Row('HiFormer'),
+                Row('SNet', 'snet_base'),
+            ),
+            'synapse',
+            'synapse_paper',
+            kind='size',
+        ),
+        Experiment(
+            'table5',
+            'Unstagger against stagger fusion',
+            'snet_table5',
+            (
+                Row('Unstagger', 'snet_base', (('fusion', 'unstagger'),)),
+                Row('Stagger', 'snet_base'),
+            ),
+            'synapse',
+            'synapse_paper',
+            GROUPS,
+            ladder=True,
+        ),
+        Experiment(
+            'table6',
+            'One part after the other',
+            'snet_table6',
+            (
+                Row('stagger', 'snet_base', (('feb', False), ('ffb', False), ('gab', False))),
+                Row('+ FEB', 'snet_base', (('ffb', False), ('gab', False))),
+                Row('+ FFB', 'snet_base', (('gab', False),)),
+                Row('+ GAB', 'snet_base'),
+            ),
+            'synapse',
+            'synapse_paper',
+            GROUPS,
+            ladder=True,
+        ),
+        Experiment(
+            'tableI',
+            'The small-object data sets',
+            'sosegformer_table1',
+            tuple(Row(d) for d in ('ATLAS', 'PolypGen', 'SemSperm')),
+            'atlas',
+            'sosegformer_paper',
+            kind='data',
+        ),
+        Experiment(
+            'tableII',
+            'ATLAS and PolypGen by size of the target',
+            'sosegformer_table2',
+            SOSEG,
+            'atlas polypgen',
+            'sosegformer_paper',
+            kind='bands',
+        ),
+        Experiment(
+            'tableIII',
+            'SemSperm',
+            'sosegformer_table3',
+            SOSEG,
+            'semsperm',
+            'sosegformer_paper',
+            kind='bands',
+        ),
+        Experiment(
+            'figure1',
+            'Activations of lower and higher layers',
+            '',
+            (Row('SNet', 'snet_base'),),
+            'synapse',
+            'synapse_paper',
+            kind='figure',
+        ),
+        Experiment(
+            'figure2',
+            'What goes into a fusion and what comes out',
+            '',
+            (
+                Row('Unstagger', 'snet_base', (('fusion', 'unstagger'),)),
+                Row('Stagger', 'snet_base'),
+            ),
+            'synapse',
+            'synapse_paper',
+            kind='figure',
+        ),
+        Experiment(
+            'figure7',
+            'Segmentations side by side',
+            '',
+            (Row('UNet', 'unet'), Row('SwinUnet'), Row('TransUnet'), Row('SNet', 'snet_base')),
+            'synapse',
+            'synapse_paper',
+            kind='figure',
+        ),
+        Experiment(
+            'figure3',
+            'Small objects side by side',
+            '',
+            SOSEG,
+            'polypgen',
+            'sosegformer_paper',
+            kind='figure',
+        ),
+    )
+}
+
 
 def in_checkout(name):
     "A file of data/results in the checkout that this module, or else the current folder, lies in; None without one."
-    start = Path(__file__).resolve() if '__file__' in globals() else Path.cwd()/'x'
-    return next((p for folder in (*start.parents, Path.cwd(), *Path.cwd().parents) if (p := folder/'data/results'/name).is_file()), None)
+    start = Path(__file__).resolve() if '__file__' in globals() else Path.cwd() / 'x'
+    return next(
+        (
+            p
+            for folder in (*start.parents, Path.cwd(), *Path.cwd().parents)
+            if (p := folder / 'data/results' / name).is_file()
+        ),
+        None,
+    )
+
 
 def paper_table(
-    name: str,   # 'table1' … 'table6', 'tableI' … 'tableIII'
+    name: str,  # 'table1' … 'table6', 'tableI' … 'tableIII'
 ) -> pd.DataFrame:
     "The paper's numbers, from data/results/papers of the checkout. Raises `SnetError` where the checkout is not at hand."
     path = in_checkout(f'papers/{EXPERIMENTS[choose(name, EXPERIMENTS, "table")].paper}.csv')
-    if path: return pd.read_csv(path)
-    raise SnetError("The papers' numbers (data/results/papers) are not at hand; run the command inside a checkout of snetlib.")
+    if path:
+        return pd.read_csv(path)
+    raise SnetError(
+        "The papers' numbers (data/results/papers) are not at hand; run the command inside a checkout of snetlib."
+    )

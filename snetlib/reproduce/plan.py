@@ -6,65 +6,139 @@
 __all__ = ['HALF', 'SCALES', 'EXTRA', 'plan', 'stand_in', 'configuration', 'data_root']
 
 # %% ../../nbs/8_results/01_plan.ipynb #reproducep2
-from functools import cache as remembered
 from pathlib import Path
+
 from ..core import SnetError, choose
 from ..data.sets.catalogue import DATASETS
+from .papers import EXPERIMENTS, Row
 from ..train.recipes import get_recipe
 from ..train.run import run_config
-from .papers import EXPERIMENTS, Row
 
 # %% ../../nbs/8_results/01_plan.ipynb #d0504b95
-HALF = dict(channels=(32, 64, 128, 256, 512))   # Attention U-Net with half of its 64 … 1024 channels, beside networks of half the width
+HALF = dict(
+    channels=(32, 64, 128, 256, 512)
+)  # Attention U-Net with half of its 64 … 1024 channels, beside networks of half the width
 SCALES = {
-    'paper': dict(recipe=None, changes={}, data={}, models={}, about="the paper's data, image size and recipe"),
-    'small': dict(recipe='cpu_small', about='half the width, 80² pixels, 300 steps of 4 slices, AdamW', data={'synapse': ('acdc', {'split': 'small'}), 'acdc': ('acdc', {'split': 'small'})},
-                  changes=dict(size=80, bs=4, steps=300, opt='adamw', lr=1e-3),   # SGD at 0.05 lost whole classes within so few steps
-                  models={'snet_base': ('snet_small', {}), 'snet_star': ('snet_small', {'vit_depths': (2, 2, 2, 2)}), 'attention_unet': ('attention_unet', HALF), 'sosegformer_base': ('sosegformer_tiny', {})}),
-    'smoke': dict(recipe='smoke', about='a phantom and two steps: no number means anything', changes=dict(size=32, bs=2, steps=2), data=dict.fromkeys((*DATASETS, 'semsperm'), ('phantom', {})),
-                  models={'snet_base': ('snet_tiny', {}), 'snet_star': ('snet_tiny', {}), 'attention_unet': ('attention_unet', dict(channels=(8, 16, 32))), 'sosegformer_base': ('sosegformer_tiny', {}),
-                          'unet': ('unet_tiny', {}), 'vnet': ('unet_tiny', {}), 'r50_unet': ('unet_tiny', {}), 'r50_att_unet': ('unet_tiny', {}), 'unetpp': ('unet_tiny', {}), 'hrnet': ('unet_tiny', {})}),
+    'paper': dict(
+        recipe=None, changes={}, data={}, models={}, about="the paper's data, image size and recipe"
+    ),
+    'small': dict(
+        recipe='cpu_small',
+        about='half the width, 80² pixels, 300 steps of 4 slices, AdamW',
+        data={'synapse': ('acdc', {'split': 'small'}), 'acdc': ('acdc', {'split': 'small'})},
+        changes=dict(
+            size=80, bs=4, steps=300, opt='adamw', lr=1e-3
+        ),  # SGD at 0.05 lost whole classes within so few steps
+        models={
+            'snet_base': ('snet_small', {}),
+            'snet_star': ('snet_small', {'vit_depths': (2, 2, 2, 2)}),
+            'attention_unet': ('attention_unet', HALF),
+            'sosegformer_base': ('sosegformer_tiny', {}),
+        },
+    ),
+    'smoke': dict(
+        recipe='smoke',
+        about='a phantom and two steps: no number means anything',
+        changes=dict(size=32, bs=2, steps=2),
+        data=dict.fromkeys((*DATASETS, 'semsperm'), ('phantom', {})),
+        models={
+            'snet_base': ('snet_tiny', {}),
+            'snet_star': ('snet_tiny', {}),
+            'attention_unet': ('attention_unet', dict(channels=(8, 16, 32))),
+            'sosegformer_base': ('sosegformer_tiny', {}),
+            'unet': ('unet_tiny', {}),
+            'vnet': ('unet_tiny', {}),
+            'r50_unet': ('unet_tiny', {}),
+            'r50_att_unet': ('unet_tiny', {}),
+            'unetpp': ('unet_tiny', {}),
+            'hrnet': ('unet_tiny', {}),
+        },
+    ),
 }
-SCALES['longer'] = SCALES['small'] | dict(about='half the width, 80² pixels, 1,200 steps of 4 slices, AdamW', changes=SCALES['small']['changes'] | dict(steps=1200))
-EXTRA = {'table5': (Row('U-Net', 'unet'), Row('Att-UNet', 'attention_unet')), 'table6': (Row('U-Net', 'unet'), Row('Att-UNet', 'attention_unet'))}   # beside the ablations at small scale; not in the paper's tables
+SCALES['longer'] = SCALES['small'] | dict(
+    about='half the width, 80² pixels, 1,200 steps of 4 slices, AdamW',
+    changes=SCALES['small']['changes'] | dict(steps=1200),
+)
+EXTRA = {
+    'table5': (Row('U-Net', 'unet'), Row('Att-UNet', 'attention_unet')),
+    'table6': (Row('U-Net', 'unet'), Row('Att-UNet', 'attention_unet')),
+}  # beside the ablations at small scale; not in the paper's tables
+
 
 def plan(
-    name: str,           # 'table1', …
-    scale: str='small',  # 'paper' | 'longer' | 'small' | 'smoke'
-    seeds: int=3,        # runs of each row
-    data=None,           # folder of the data set, or with one folder a data set
+    name: str,  # 'table1', …
+    scale: str = 'small',  # 'paper' | 'longer' | 'small' | 'smoke'
+    seeds: int = 3,  # runs of each row
+    data=None,  # folder of the data set, or with one folder a data set
 ) -> list:
     "What the table needs, in the order to run it: (row, seed, configuration), the configuration being None for a row without a network. Raises `SnetError` for an unknown name or scale, or missing data."
-    e, s = EXPERIMENTS[choose(name, EXPERIMENTS, 'table or figure')], SCALES[choose(scale, SCALES, 'scale')]
-    rows, sets = e.rows + (EXTRA.get(name, ()) if scale == 'small' else ()), [stand_in(d, scale) for d in e.dataset.split()]
+    e, s = (
+        EXPERIMENTS[choose(name, EXPERIMENTS, 'table or figure')],
+        SCALES[choose(scale, SCALES, 'scale')],
+    )
+    rows, sets = (
+        e.rows + (EXTRA.get(name, ()) if scale == 'small' else ()),
+        [stand_in(d, scale) for d in e.dataset.split()],
+    )
     have, missing = {}, []
     for dataset, kw in sets:
-        try: have[dataset] = kw, data_root(dataset, data, several=len(sets) > 1)
-        except SnetError as err: missing.append(err)
-    if not have: raise missing[0]                                             # of two data sets one may be missing: its rows will say so
-    return [(row, seed, configuration(row, s, e.recipe, dataset, kw, root, seed)) for seed in range(seeds) for dataset, (kw, root) in have.items() for row in rows]
+        try:
+            have[dataset] = kw, data_root(dataset, data, several=len(sets) > 1)
+        except SnetError as err:
+            missing.append(err)
+    if not have:
+        raise missing[0]  # of two data sets one may be missing: its rows will say so
+    return [
+        (row, seed, configuration(row, s, e.recipe, dataset, kw, root, seed))
+        for seed in range(seeds)
+        for dataset, (kw, root) in have.items()
+        for row in rows
+    ]
+
 
 def stand_in(dataset, scale):
     "(name, keywords) of the data set that takes the place of the paper's at a scale; mostly itself."
     return SCALES[scale]['data'].get(dataset, (dataset, {}))
 
+
 def configuration(row, scale, recipe, dataset, data_kwargs, root, seed):
     "`run_config` of one row at one scale, or None."
-    if row.model is None: return None
+    if row.model is None:
+        return None
     model, kw = scale['models'].get(row.model, (row.model, {}))
     base, changes = scale['recipe'] or recipe, scale['changes']
-    if base == 'cpu_small' and recipe == 'sosegformer_paper': base, changes = 'sosegformer_cpu', changes | dict(augment=dict(hflip=.5))   # resized already: nothing to crop
-    return run_config(dataset, model, get_recipe(base, **changes), root=root, seed=seed, model_kwargs=kw | dict(row.kwargs), data_kwargs=data_kwargs)
+    if base == 'cpu_small' and recipe == 'sosegformer_paper':
+        base, changes = (
+            'sosegformer_cpu',
+            changes | dict(augment=dict(hflip=0.5)),
+        )  # resized already: nothing to crop
+    return run_config(
+        dataset,
+        model,
+        get_recipe(base, **changes),
+        root=root,
+        seed=seed,
+        model_kwargs=kw | dict(row.kwargs),
+        data_kwargs=data_kwargs,
+    )
+
 
 def data_root(
-    dataset: str,   # name
-    data,           # the folder of this data set, or a folder that holds one of this name, or None
-    several: bool=False,   # only a folder of this name will do
+    dataset: str,  # name
+    data,  # the folder of this data set, or a folder that holds one of this name, or None
+    several: bool = False,  # only a folder of this name will do
 ):
     "The folder of a data set, or None for an embedded one. Raises `SnetError` with what to get where there is none."
-    if dataset in DATASETS and DATASETS[dataset].embedded: return None
+    if dataset in DATASETS and DATASETS[dataset].embedded:
+        return None
     about = DATASETS[dataset] if dataset in DATASETS else None
-    if data is None: raise SnetError(f'{dataset} is needed: get it ({about.where if about else "see snetlib.data." + dataset}) and name its folder with --data, or try --scale smoke, which needs none.')
-    folder = Path(data)/dataset if several or (Path(data)/dataset).is_dir() else Path(data)
-    if not folder.is_dir(): raise SnetError(f'{folder} is no folder; name the folder of {dataset} with --data, or a folder that holds it under this name.')
+    if data is None:
+        raise SnetError(
+            f'{dataset} is needed: get it ({about.where if about else "see snetlib.data." + dataset}) and name its folder with --data, or try --scale smoke, which needs none.'
+        )
+    folder = Path(data) / dataset if several or (Path(data) / dataset).is_dir() else Path(data)
+    if not folder.is_dir():
+        raise SnetError(
+            f'{folder} is no folder; name the folder of {dataset} with --data, or a folder that holds it under this name.'
+        )
     return folder

@@ -6,103 +6,178 @@
 __all__ = ['run_name', 'finished', 'claimed', 'run_one', 'work_through', 'work_side_by_side', 'all_devices']
 
 # %% ../../nbs/8_results/02_queue.ipynb #reproduceq2
-import fcntl, hashlib, json, os, subprocess, sys, time
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
 from contextlib import contextmanager
-from functools import cache as remembered
 from pathlib import Path
+
 import pandas as pd
 import torch
-from ..models.registry import count_parameters
 from ..core import SnetError, atomic_path, provenance
 from ..evaluate import evaluate_run
+from ..models.registry import count_parameters
 from ..train.learner import DamagedFile
 from ..train.run import train_run
 
 # %% ../../nbs/8_results/02_queue.ipynb #685c339e
 def run_name(
-    config: dict,   # from `run_config`
+    config: dict,  # from `run_config`
 ) -> str:
     "A folder's name for the run: model, seed, and a hash of the whole configuration."
     return f"{config['dataset']}-{config['model']}-{config['seed']}-{hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]}"
 
+
 def finished(
-    config: dict,   # from `run_config`
-    cache: Path,    # folder of all runs
+    config: dict,  # from `run_config`
+    cache: Path,  # folder of all runs
 ) -> dict | None:
     "What done.json says, or None if this run has not finished (or its files are damaged or gone)."
-    folder = Path(cache)/run_name(config)
-    try: done = json.loads((folder/'done.json').read_text())
-    except (OSError, ValueError): return None
-    return done if done.get('config') == config and (folder/'scores/scores.csv').is_file() and (folder/'best.pth').is_file() else None
+    folder = Path(cache) / run_name(config)
+    try:
+        done = json.loads((folder / 'done.json').read_text())
+    except (OSError, ValueError):
+        return None
+    return (
+        done
+        if done.get('config') == config
+        and (folder / 'scores/scores.csv').is_file()
+        and (folder / 'best.pth').is_file()
+        else None
+    )
+
 
 @contextmanager
 def claimed(
-    folder: Path,        # of a run
-    wait: bool=False,    # wait for another process that works on it
+    folder: Path,  # of a run
+    wait: bool = False,  # wait for another process that works on it
 ):
     "Context: True while this process, and no other on any machine that shares the folder, works on the run. The system drops the claim of a killed process."
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder/'.claim', 'w') as f:
-        try: fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError: yield False; return
+    with open(folder / '.claim', 'w') as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
         yield True
 
 # %% ../../nbs/8_results/02_queue.ipynb #a16280ac
 def run_one(
-    config: dict,         # from `run_config`
-    cache,                # folder of all runs
-    device=None,          # 'cpu', 'cuda', 'cuda:1'; None: the GPU if there is one
-    progress: bool=True,  # bars
+    config: dict,  # from `run_config`
+    cache,  # folder of all runs
+    device=None,  # 'cpu', 'cuda', 'cuda:1'; None: the GPU if there is one
+    progress: bool = True,  # bars
 ) -> dict:
     "Train and score one configuration in the cache, continuing what is there; returns what done.json says. Raises `SnetError` if it cannot be finished."
-    folder, c = Path(cache)/run_name(config), config
+    folder, c = Path(cache) / run_name(config), config
     done = finished(config, cache)
-    if done: return done
-    began, commits = time.time(), {json.loads(f.read_text())['origin']['commit'] for f in [folder/'config.json'] if f.exists()}   # of code that has worked on this run before
-    go = lambda: train_run(folder, c['dataset'], c['model'], c['recipe'], root=c['root'], seed=c['seed'], resume=True, device=device, progress=progress,
-                           model_kwargs=c['model_kwargs'], data_kwargs=c['data_kwargs'])
-    try: learn = go()
-    except DamagedFile as e:
-        if Path(e.path) != folder/'last.pth': raise
-        os.replace(folder/'last.pth', folder/'last.damaged'); (folder/'best.pth').unlink(missing_ok=True)
-        print(f'{folder/"last.pth"} is damaged: set aside as last.damaged, the run starts anew.', file=sys.stderr)
+    if done:
+        return done
+    began, commits = (
+        time.time(),
+        {
+            json.loads(f.read_text())['origin']['commit']
+            for f in [folder / 'config.json']
+            if f.exists()
+        },
+    )  # of code that has worked on this run before
+
+    def go():
+        return train_run(
+            folder,
+            c['dataset'],
+            c['model'],
+            c['recipe'],
+            root=c['root'],
+            seed=c['seed'],
+            resume=True,
+            device=device,
+            progress=progress,
+            model_kwargs=c['model_kwargs'],
+            data_kwargs=c['data_kwargs'],
+        )
+
+    try:
         learn = go()
-    scores = evaluate_run(folder, folder/'scores', progress=progress)
-    failed = pd.read_csv(folder/'scores/failed.csv')
-    about = json.loads((folder/'config.json').read_text())['data']
-    done = dict(config=config, parameters=count_parameters(learn.model), steps=c['recipe']['steps'] or c['recipe']['epochs']*len(learn.dls.train), train_seconds=round(learn.schedule.used, 1),
-                seconds=round(time.time() - began, 1), best_valid_dice=learn.checkpoint.best, counts=about['counts'] | dict(test_cases=int(scores['case'].nunique()), test_failed=len(failed)), **provenance())
+    except DamagedFile as e:
+        if Path(e.path) != folder / 'last.pth':
+            raise
+        os.replace(folder / 'last.pth', folder / 'last.damaged')
+        (folder / 'best.pth').unlink(missing_ok=True)
+        print(
+            f'{folder / "last.pth"} is damaged: set aside as last.damaged, the run starts anew.',
+            file=sys.stderr,
+        )
+        learn = go()
+    scores = evaluate_run(folder, folder / 'scores', progress=progress)
+    failed = pd.read_csv(folder / 'scores/failed.csv')
+    about = json.loads((folder / 'config.json').read_text())['data']
+    done = dict(
+        config=config,
+        parameters=count_parameters(learn.model),
+        steps=c['recipe']['steps'] or c['recipe']['epochs'] * len(learn.dls.train),
+        train_seconds=round(learn.schedule.used, 1),
+        seconds=round(time.time() - began, 1),
+        best_valid_dice=learn.checkpoint.best,
+        counts=about['counts']
+        | dict(test_cases=int(scores['case'].nunique()), test_failed=len(failed)),
+        **provenance(),
+    )
     done['commits'] = sorted(commits | {done['commit']})
-    with atomic_path(folder/'done.json') as tmp: tmp.write_text(json.dumps(done, indent=1))
+    with atomic_path(folder / 'done.json') as tmp:
+        tmp.write_text(json.dumps(done, indent=1))
     return done
 
 # %% ../../nbs/8_results/02_queue.ipynb #39a9d25f
 def work_through(
-    steps: list,         # from `plan`
-    cache,               # folder of all runs
-    device=None,         # see `run_one`
-    progress: bool=True, # bars
+    steps: list,  # from `plan`
+    cache,  # folder of all runs
+    device=None,  # see `run_one`
+    progress: bool = True,  # bars
 ) -> dict:
     "Run what is missing; {name of the run: why it could not be finished}. A full disk and an interruption stop everything, another failure only its run."
     why = {}
     for waiting in (False, True):
         for row, seed, config in steps:
-            if config is None or finished(config, cache): continue
-            with claimed(Path(cache)/run_name(config), waiting) as mine:
-                if not mine: continue
-                try: run_one(config, cache, device, progress)
+            if config is None or finished(config, cache):
+                continue
+            with claimed(Path(cache) / run_name(config), waiting) as mine:
+                if not mine:
+                    continue
+                try:
+                    run_one(config, cache, device, progress)
                 except SnetError as e:
-                    if 'disk is full' in str(e): raise
+                    if 'disk is full' in str(e):
+                        raise
                     why[run_name(config)] = str(e)
     return why
 
+
 def work_side_by_side(
-    arguments: list,     # of the command: [name, '--scale', …]
-    devices: list,       # one process on each: ['cuda:0', 'cuda:1'], ['cpu']
+    arguments: list,  # of the command: [name, '--scale', …]
+    devices: list,  # one process on each: ['cuda:0', 'cuda:1'], ['cpu']
 ) -> list:
     "One `snet reproduce … --worker` a device; returns their exit codes. They share the queue through the cache."
-    command = lambda d: [sys.executable, '-c', 'from snetlib.cli import main; main()', 'reproduce', *arguments, '--worker', '--device', d]
+
+    def command(d):
+        return [
+            sys.executable,
+            '-c',
+            'from snetlib.cli import main; main()',
+            'reproduce',
+            *arguments,
+            '--worker',
+            '--device',
+            d,
+        ]
+
     return [p.wait() for p in [subprocess.Popen(command(d)) for d in devices]]
+
 
 def all_devices() -> list:
     "Every GPU, or the CPU."

@@ -10,281 +10,483 @@ __all__ = ['NO_LIBRARY', 'SMOKE', 'BAND_NAMES', 'BAND_SCORES', 'two_way', 'two_w
 
 # %% ../../nbs/8_results/03_tables.ipynb #reproducet2
 import re
-from functools import cache as remembered, lru_cache, partial
+from functools import cache as remembered
+from functools import lru_cache, partial
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap
-from ..models.registry import count_parameters, gflops
 from ..core import SnetError, atomic_path
 from ..data.bands import band_masks
 from ..data.loaders import find_cases, load_cases
-from ..predict.slices import load_run
+from ..models import create_model
+from ..models.registry import count_parameters, gflops
 from ..predict.predictor import predict_case
+from ..predict.slices import load_run
+from .papers import EXPERIMENTS, paper_table
+from .plan import SCALES, data_root, stand_in
+from .queue import finished, run_name
 from ..scores.overlap import confusion, set_scores
 from ..scores.statistics import signed_rank
-from ..models import create_model
-from .papers import EXPERIMENTS, paper_table
-from .plan import data_root, stand_in
-from .queue import finished, run_name
-from .plan import SCALES
 
 # %% ../../nbs/8_results/03_tables.ipynb #2d379d48
 def two_way(
-    statistic,               # (indices of seeds, indices of cases) -> a number
-    seeds: int,              # how many there are
-    cases: int,              # likewise
-    n_resamples: int=2000,   # draws
-    seed: int=0,             # of the draws
+    statistic,  # (indices of seeds, indices of cases) -> a number
+    seeds: int,  # how many there are
+    cases: int,  # likewise
+    n_resamples: int = 2000,  # draws
+    seed: int = 0,  # of the draws
 ) -> tuple:
     "(value, lo, hi): a statistic and its 95 % interval over seeds and cases. NaN bounds with fewer than two cases."
-    s, c = np.arange(seeds), np.arange(cases); rng = np.random.default_rng(seed)
+    s, c = np.arange(seeds), np.arange(cases)
+    rng = np.random.default_rng(seed)
     centre, of = float(statistic(s, c)), lambda i, j: statistic(i.astype(int), j.astype(int))
-    if cases < 2: return centre, np.nan, np.nan
-    if seeds < 2: draws = [of(s, rng.choice(c, cases)) for _ in range(n_resamples)]
-    else: draws = bootstrap((s, c), of, n_resamples=n_resamples, vectorized=False, method='percentile', rng=rng).bootstrap_distribution
-    return centre, *(map(float, np.nanpercentile(draws, [2.5, 97.5])) if np.isfinite(draws).any() else (np.nan, np.nan))
+    if cases < 2:
+        return centre, np.nan, np.nan
+    if seeds < 2:
+        draws = [of(s, rng.choice(c, cases)) for _ in range(n_resamples)]
+    else:
+        draws = bootstrap(
+            (s, c), of, n_resamples=n_resamples, vectorized=False, method='percentile', rng=rng
+        ).bootstrap_distribution
+    return centre, *(
+        map(float, np.nanpercentile(draws, [2.5, 97.5]))
+        if np.isfinite(draws).any()
+        else (np.nan, np.nan)
+    )
+
 
 def two_way_interval(
-    values: np.ndarray,      # (seeds, cases, classes); NaN: undefined
-    groups=None,             # indices of the cases of each patient, from `patients`; None: each case is one
-    **kw,                    # of `two_way`
+    values: np.ndarray,  # (seeds, cases, classes); NaN: undefined
+    groups=None,  # indices of the cases of each patient, from `patients`; None: each case is one
+    **kw,  # of `two_way`
 ) -> tuple:
     "(mean, lo, hi): mean over classes of the mean over cases of the mean over seeds, and its interval over seeds and patients."
     groups = [[k] for k in range(values.shape[1])] if groups is None else groups
+
     def mean(i, j):
-        v = values[np.ix_(i, np.concatenate([groups[k] for k in j]))]; n = (~np.isnan(v)).sum((0, 1))
-        return (np.nansum(v, (0, 1))[n > 0]/n[n > 0]).mean() if (n > 0).any() else np.nan
+        v = values[np.ix_(i, np.concatenate([groups[k] for k in j]))]
+        n = (~np.isnan(v)).sum((0, 1))
+        return (np.nansum(v, (0, 1))[n > 0] / n[n > 0]).mean() if (n > 0).any() else np.nan
+
     return two_way(mean, len(values), len(groups), **kw)
 
 # %% ../../nbs/8_results/03_tables.ipynb #8fc3916f
 def run_scores(config, cache):
     "scores.csv of a run. Raises `SnetError` for one that did not finish."
-    if not finished(config, cache): raise SnetError(f'{run_name(config)} did not finish; run the same snet reproduce again.')
-    path = Path(cache)/run_name(config)/'scores/scores.csv'
+    if not finished(config, cache):
+        raise SnetError(f'{run_name(config)} did not finish; run the same snet reproduce again.')
+    path = Path(cache) / run_name(config) / 'scores/scores.csv'
     return read_scores(path, path.stat().st_mtime_ns)
+
 
 @lru_cache(256)
 def read_scores(path, age):
     "A table of scores, kept in memory as long as the file's age is the same: one table asks for it a dozen times."
     return pd.read_csv(path, dtype={'case': str})
 
+
 def run_classes(config, cache):
     "Names of the classes that a run was scored on."
     return list(run_scores(config, cache)['class'].unique())
 
+
 def run_values(
-    configs: list,              # one row's configurations, one a seed; all finished
-    cache,                      # folder of all runs
-    classes: tuple,             # class names
-    score: str='dice',          # column of scores.csv
-    protocol: str='published',  # 'published' | 'corrected'
-    cases: list | None=None,    # which, in order; None: those that every seed has
+    configs: list,  # one row's configurations, one a seed; all finished
+    cache,  # folder of all runs
+    classes: tuple,  # class names
+    score: str = 'dice',  # column of scores.csv
+    protocol: str = 'published',  # 'published' | 'corrected'
+    cases: list | None = None,  # which, in order; None: those that every seed has
 ) -> np.ndarray:
     "(seeds, cases, classes), over the cases; × 100 for Dice and IoU. Raises `SnetError` for a run that did not finish."
-    tables = [t[t['protocol'] == protocol].pivot(index='case', columns='class', values=score)[list(classes)] for t in (run_scores(c, cache) for c in configs)]
-    if cases is None: cases = sorted(set.intersection(*(set(t.index) for t in tables)))
-    return np.stack([t.loc[cases].to_numpy(float) for t in tables])*(100 if score in ('dice', 'iou') else 1)
+    tables = [
+        t[t['protocol'] == protocol].pivot(index='case', columns='class', values=score)[
+            list(classes)
+        ]
+        for t in (run_scores(c, cache) for c in configs)
+    ]
+    if cases is None:
+        cases = sorted(set.intersection(*(set(t.index) for t in tables)))
+    return np.stack([t.loc[cases].to_numpy(float) for t in tables]) * (
+        100 if score in ('dice', 'iou') else 1
+    )
+
 
 def common_cases(configs, cache):
     "The cases that every one of these finished runs has scored: a case that one of them could not read is left out for all."
     sets = [set(run_scores(c, cache)['case']) for c in configs]
     return sorted(set.intersection(*sets)) if sets else []
 
+
 def patients(
-    config: dict,   # of a run
-    cases: list,    # ids, in the order of the scores
+    config: dict,  # of a run
+    cases: list,  # ids, in the order of the scores
 ) -> list:
     "Indices of the cases of each patient, as the data set groups them."
-    group = {i.id: i.group or i.id for i in find_cases(config['dataset'], config['root'], 'test', **config['data_kwargs'])[1]}; found = {}
-    for k, c in enumerate(cases): found.setdefault(group.get(c, c), []).append(k)
+    group = {
+        i.id: i.group or i.id
+        for i in find_cases(config['dataset'], config['root'], 'test', **config['data_kwargs'])[1]
+    }
+    found = {}
+    for k, c in enumerate(cases):
+        found.setdefault(group.get(c, c), []).append(k)
     return list(found.values())
 
+
 def number(
-    v: tuple,   # (mean, lo, hi)
+    v: tuple,  # (mean, lo, hi)
 ) -> str:
     "As the tables print it: '71.20 [68.10, 74.00]'; a dash for nothing."
-    return '–' if np.isnan(v[0]) else f'{v[0]:.2f}' + ('' if np.isnan(v[1]) else f' [{v[1]:.2f}, {v[2]:.2f}]')
+    return (
+        '–'
+        if np.isnan(v[0])
+        else f'{v[0]:.2f}' + ('' if np.isnan(v[1]) else f' [{v[1]:.2f}, {v[2]:.2f}]')
+    )
+
 
 def numbers(
-    text,   # '71.20 [68.10, 74.00]' as `cases_table` writes it
+    text,  # '71.20 [68.10, 74.00]' as `cases_table` writes it
 ) -> tuple:
     "(mean, lo, hi); NaN where there is none."
     found = [float(v) for v in re.findall(r'-?\d+\.\d+', str(text))]
-    return tuple((found + [np.nan]*3)[:3])
+    return tuple((found + [np.nan] * 3)[:3])
 
 # %% ../../nbs/8_results/03_tables.ipynb #79fa64c1
-NO_LIBRARY, SMOKE = 'no well-kept library has this network yet', 'a smoke test says nothing about a score'   # why a row has no number, and need not have one
+NO_LIBRARY, SMOKE = (
+    'no well-kept library has this network yet',
+    'a smoke test says nothing about a score',
+)  # why a row has no number, and need not have one
+
 
 def verdict(
-    ours: tuple,           # (mean, lo, hi)
-    paper: float,          # the paper's value
-    scale: str,            # 'paper', …
-    gain: tuple | None,    # (mean, lo, hi) of the paired difference to the row before, or None
-    claimed: float=np.nan, # the paper's difference to its row before
+    ours: tuple,  # (mean, lo, hi)
+    paper: float,  # the paper's value
+    scale: str,  # 'paper', …
+    gain: tuple | None,  # (mean, lo, hi) of the paired difference to the row before, or None
+    claimed: float = np.nan,  # the paper's difference to its row before
 ) -> str:
     "One line: reproduced, not reproduced, or why neither can be said."
-    if scale == 'smoke': return f'not run: {SMOKE}'
+    if scale == 'smoke':
+        return f'not run: {SMOKE}'
     if scale == 'paper':
-        if np.isnan(ours[1]): return 'not reproduced: too few cases for an interval'
+        if np.isnan(ours[1]):
+            return 'not reproduced: too few cases for an interval'
         where = 'in' if ours[1] <= paper <= ours[2] else 'above' if paper > ours[2] else 'below'
-        return 'reproduced: the paper\'s average lies in our interval' if where == 'in' else f'not reproduced: the paper\'s average lies {where} our interval'
-    if gain is None or np.isnan(claimed): return 'at this scale there is nothing to compare with'
-    if np.isnan(gain[1]): return 'not reproduced: too few cases for an interval'
+        return (
+            'reproduced: the paper\'s average lies in our interval'
+            if where == 'in'
+            else f'not reproduced: the paper\'s average lies {where} our interval'
+        )
+    if gain is None or np.isnan(claimed):
+        return 'at this scale there is nothing to compare with'
+    if np.isnan(gain[1]):
+        return 'not reproduced: too few cases for an interval'
     side = np.sign(claimed)
-    if min(gain[1]*side, gain[2]*side) > 0: return f'direction reproduced: {gain[0]:+.2f} to the row before, the paper {claimed:+.2f}'
-    if max(gain[1]*side, gain[2]*side) < 0: return f'not reproduced: {gain[0]:+.2f} to the row before, the opposite of the paper\'s {claimed:+.2f}'
+    if min(gain[1] * side, gain[2] * side) > 0:
+        return f'direction reproduced: {gain[0]:+.2f} to the row before, the paper {claimed:+.2f}'
+    if max(gain[1] * side, gain[2] * side) < 0:
+        return f'not reproduced: {gain[0]:+.2f} to the row before, the opposite of the paper\'s {claimed:+.2f}'
     return f'not reproduced: {gain[0]:+.2f} to the row before with an interval that holds 0; the paper {claimed:+.2f}'
 
 # %% ../../nbs/8_results/03_tables.ipynb #ec303c46
 def not_run(configs, why):
     "Why none of these runs has a number."
-    return 'not run: ' + next((why[run_name(c)] for c in configs if run_name(c) in why), 'it has not finished' if configs else NO_LIBRARY)
+    return 'not run: ' + next(
+        (why[run_name(c)] for c in configs if run_name(c) in why),
+        'it has not finished' if configs else NO_LIBRARY,
+    )
+
 
 def unfinished(
-    table: pd.DataFrame,   # from `reproduce`
+    table: pd.DataFrame,  # from `reproduce`
 ) -> list:
     "The rows without a number for a reason that can be mended."
-    return [i for i, v in table['verdict'].items() if v.startswith('not run') and NO_LIBRARY not in v and SMOKE not in v]
+    return [
+        i
+        for i, v in table['verdict'].items()
+        if v.startswith('not run') and NO_LIBRARY not in v and SMOKE not in v
+    ]
+
 
 def cases_table(
-    name: str,       # an experiment of kind 'cases'
-    steps: list,     # from `plan`
-    cache,           # folder of all runs
-    scale: str,      # of the plan
-    why: dict=(),    # from `work_through`
+    name: str,  # an experiment of kind 'cases'
+    steps: list,  # from `plan`
+    cache,  # folder of all runs
+    scale: str,  # of the plan
+    why: dict = (),  # from `work_through`
 ) -> pd.DataFrame:
     "Ours beside the paper's, one row a method; only from runs that have finished, and the row says how many of the seeds these are."
     e, why, rows, before, last = EXPERIMENTS[name], dict(why), [], None, None
-    paper = paper_table(name); paper = paper.assign(method=[r.method for r in e.rows]) if name == 'table6' else paper
-    paper = paper.set_index('method'); total = 'avg' if 'avg' in paper else list(e.columns)[-1]
-    have = [c for _, _, c in steps if c is not None and finished(c, cache)]; common = common_cases(have, cache); groups = patients(have[0], common) if have else []
+    paper = paper_table(name)
+    paper = paper.assign(method=[r.method for r in e.rows]) if name == 'table6' else paper
+    paper = paper.set_index('method')
+    total = 'avg' if 'avg' in paper else list(e.columns)[-1]
+    have = [c for _, _, c in steps if c is not None and finished(c, cache)]
+    common = common_cases(have, cache)
+    groups = patients(have[0], common) if have else []
     for row in dict.fromkeys(r for r, _, _ in steps):
         theirs = paper.loc[row.method] if row.method in paper.index else None
-        line = dict(method=row.method) | {f'paper {c}': theirs[c] if theirs is not None else np.nan for c in (*e.columns, *(['avg'] if total == 'avg' else []))}
-        configs = [c for r, _, c in steps if r == row and c is not None]; ready = [c for c in configs if finished(c, cache)]
+        line = dict(method=row.method) | {
+            f'paper {c}': theirs[c] if theirs is not None else np.nan
+            for c in (*e.columns, *(['avg'] if total == 'avg' else []))
+        }
+        configs = [c for r, _, c in steps if r == row and c is not None]
+        ready = [c for c in configs if finished(c, cache)]
         if not ready:
-            rows.append(line | dict(seeds=0, verdict=not_run(configs, why))); before = None; continue
-        scores, ours, corrected = our_scores(e, ready, cache, common, groups); line |= scores; gain, claim = None, np.nan
-        if scale == 'paper' and theirs is not None: line['difference'] = number(tuple(v - theirs[total] for v in ours))
+            rows.append(line | dict(seeds=0, verdict=not_run(configs, why)))
+            before = None
+            continue
+        scores, ours, corrected = our_scores(e, ready, cache, common, groups)
+        line |= scores
+        gain, claim = None, np.nan
+        if scale == 'paper' and theirs is not None:
+            line['difference'] = number(tuple(v - theirs[total] for v in ours))
         if e.ladder and before and theirs is not None and before[0].shape == corrected.shape:
-            d = corrected - before[0]; gain = two_way_interval(d, groups); claim = theirs[total] - before[1]
-            line |= {'to the row before': number(gain), 'p': signed_rank(np.array([np.nanmean(d[:, g]) for g in groups]))}
-        if theirs is None: line |= beside(corrected, last, scale, groups)
-        else: line['verdict'] = verdict(ours, theirs[total], scale, gain, claim); last = corrected
-        if len(ready) < len(configs): line['verdict'] += f' ({len(ready)} of {len(configs)} seeds finished)'
+            d = corrected - before[0]
+            gain = two_way_interval(d, groups)
+            claim = theirs[total] - before[1]
+            line |= {
+                'to the row before': number(gain),
+                'p': signed_rank(np.array([np.nanmean(d[:, g]) for g in groups])),
+            }
+        if theirs is None:
+            line |= beside(corrected, last, scale, groups)
+        else:
+            line['verdict'] = verdict(ours, theirs[total], scale, gain, claim)
+            last = corrected
+        if len(ready) < len(configs):
+            line['verdict'] += f' ({len(ready)} of {len(configs)} seeds finished)'
         before = (corrected, theirs[total]) if theirs is not None else None
         rows.append(line)
     return pd.DataFrame(rows).set_index('method').dropna(axis=1, how='all')
 
+
 def our_scores(e, ready, cache, cases, patients):
     "A row's numbers as text, the average as (mean, lo, hi), and the corrected Dice of every seed, case and class."
-    values = partial(run_values, ready, cache, cases=cases); found = run_classes(ready[0], cache)
-    groups = {c: n for c, n in e.columns.items() if set(n) <= set(found)} or {n: (n,) for n in found}   # a stand-in has classes of its own
-    every = tuple(n for names in groups.values() for n in names); interval = lambda v: two_way_interval(v, patients); corrected = values(every, protocol='corrected'); ours = interval(values(every))
+    values = partial(run_values, ready, cache, cases=cases)
+    found = run_classes(ready[0], cache)
+    groups = {c: n for c, n in e.columns.items() if set(n) <= set(found)} or {
+        n: (n,) for n in found
+    }  # a stand-in has classes of its own
+    every = tuple(n for names in groups.values() for n in names)
+    interval = lambda v: two_way_interval(v, patients)
+    corrected = values(every, protocol='corrected')
+    ours = interval(values(every))
     line = {c: number(interval(values(names))) for c, names in groups.items()}
-    return line | {'average': number(ours), 'corrected': number(interval(corrected)), 'hd95': number(interval(values(every, score='hd95', protocol='corrected'))),
-                   'seeds': len(ready), 'classes lost': int((np.nan_to_num(corrected).max(1) == 0).sum())}, ours, corrected      # lost: (seed, class) never found in any case
+    return (
+        line
+        | {
+            'average': number(ours),
+            'corrected': number(interval(corrected)),
+            'hd95': number(interval(values(every, score='hd95', protocol='corrected'))),
+            'seeds': len(ready),
+            'classes lost': int((np.nan_to_num(corrected).max(1) == 0).sum()),
+        },
+        ours,
+        corrected,
+    )  # lost: (seed, class) never found in any case
+
 
 def beside(values, reference, scale, groups=None):
     "What a network that the paper's table does not have adds to ours: the paired difference of the last row of the paper to it."
-    if scale == 'smoke': return dict(verdict=f'not run: {SMOKE}')
-    if reference is None or reference.shape != values.shape: return dict(verdict='not in the paper\'s table')
-    d = two_way_interval(reference - values, groups); word = 'better' if d[1] > 0 else 'worse' if d[2] < 0 else 'not told apart'
-    return {'SNet minus this': number(d), 'verdict': f'not in the paper\'s table; SNet is {word} here'}
+    if scale == 'smoke':
+        return dict(verdict=f'not run: {SMOKE}')
+    if reference is None or reference.shape != values.shape:
+        return dict(verdict='not in the paper\'s table')
+    d = two_way_interval(reference - values, groups)
+    word = 'better' if d[1] > 0 else 'worse' if d[2] < 0 else 'not told apart'
+    return {
+        'SNet minus this': number(d),
+        'verdict': f'not in the paper\'s table; SNet is {word} here',
+    }
 
 # %% ../../nbs/8_results/03_tables.ipynb #59496f7e
 def image_confusions(
-    config: dict,   # a finished run
-    cache,          # folder of all runs
-    part: str='test',   # which part of the data
+    config: dict,  # a finished run
+    cache,  # folder of all runs
+    part: str = 'test',  # which part of the data
 ) -> np.ndarray:
     "(images, n, n) of the test part, truth by prediction; kept beside the run once counted. Raises `SnetError` for a run that did not finish."
-    if not finished(config, cache): raise SnetError(f'{run_name(config)} did not finish; run the same snet reproduce again.')
-    path = Path(cache)/run_name(config)/f'confusions_{part}.npy'
+    if not finished(config, cache):
+        raise SnetError(f'{run_name(config)} did not finish; run the same snet reproduce again.')
+    path = Path(cache) / run_name(config) / f'confusions_{part}.npy'
     if not path.exists():
-        run = load_run(path.parent); n = len(run.class_names); counts = []
+        run = load_run(path.parent)
+        n = len(run.class_names)
+        counts = []
         for case in load_cases(config['dataset'], config['root'], part, **config['data_kwargs']):
             pred = predict_case(run, case)
             counts += [confusion(p, t, n, ignore_index=255) for p, t in zip(pred, case.label)]
         with atomic_path(path) as tmp:
-            with open(tmp, 'wb') as f: np.save(f, np.stack(counts))
+            with open(tmp, 'wb') as f:
+                np.save(f, np.stack(counts))
     return np.load(path, allow_pickle=False)
 
-BAND_NAMES = {'ultra_small': 'ultra-small', 'small': 'small', 'all': 'all'}   # the paper's columns and our cumulative bands: < 1 %, < 10 %, all
-BAND_SCORES = {'miou': ('miou', 100), 'mdice': ('mdice', 100), 'mae_e-4': ('mae', 1e4), 'precision': ('precision', 100), 'f2': ('f2', 100)}   # the paper's column: ours, and its unit
+
+BAND_NAMES = {
+    'ultra_small': 'ultra-small',
+    'small': 'small',
+    'all': 'all',
+}  # the paper's columns and our cumulative bands: < 1 %, < 10 %, all
+BAND_SCORES = {
+    'miou': ('miou', 100),
+    'mdice': ('mdice', 100),
+    'mae_e-4': ('mae', 1e4),
+    'precision': ('precision', 100),
+    'f2': ('f2', 100),
+}  # the paper's column: ours, and its unit
+
 
 def band_intervals(
-    m: np.ndarray,   # (seeds, images, n, n), truth by prediction
-    band: str,       # a key of `band_masks`, cumulative
-    scores,          # keys of `set_scores`, published pooling
+    m: np.ndarray,  # (seeds, images, n, n), truth by prediction
+    band: str,  # a key of `band_masks`, cumulative
+    scores,  # keys of `set_scores`, published pooling
 ) -> dict:
     "Of each score (value, lo, hi): mean over seeds for the images in a band, and its interval over seeds and images; NaN for a band without images."
-    m = m[:, band_masks(m[0, :, 1:].sum((1, 2))/np.maximum(m[0].sum((1, 2)), 1), True)[band]]
-    if not m.shape[1]: return dict.fromkeys(scores, (np.nan,)*3)
-    one = remembered(lambda k, j: set_scores(m[k, list(j)]))           # the draws are the same for every score
-    return {s: two_way(lambda i, j: np.nanmean([one(k, tuple(j))[s] for k in i]), *m.shape[:2], n_resamples=1000) for s in scores}
+    m = m[:, band_masks(m[0, :, 1:].sum((1, 2)) / np.maximum(m[0].sum((1, 2)), 1), True)[band]]
+    if not m.shape[1]:
+        return dict.fromkeys(scores, (np.nan,) * 3)
+    one = remembered(
+        lambda k, j: set_scores(m[k, list(j)])
+    )  # the draws are the same for every score
+    return {
+        s: two_way(
+            lambda i, j: np.nanmean([one(k, tuple(j))[s] for k in i]),
+            *m.shape[:2],
+            n_resamples=1000,
+        )
+        for s in scores
+    }
+
 
 def bands_table(
-    name: str,       # 'tableII' | 'tableIII'
-    steps: list,     # from `plan`
-    cache,           # folder of all runs
-    scale: str,      # of the plan
-    why: dict=(),    # from `work_through`
+    name: str,  # 'tableII' | 'tableIII'
+    steps: list,  # from `plan`
+    cache,  # folder of all runs
+    scale: str,  # of the plan
+    why: dict = (),  # from `work_through`
 ) -> pd.DataFrame:
     "Ours (mean over seeds, with the interval over seeds and images) beside the paper's, one row a data set, method and band; at the paper's scale with the difference in mDice."
     e, why, rows, paper = EXPERIMENTS[name], dict(why), [], paper_table(name)
-    for dataset in dict.fromkeys([c['dataset'] for _, _, c in steps if c] + [stand_in(d, scale)[0] for d in e.dataset.split()]):
+    for dataset in dict.fromkeys(
+        [c['dataset'] for _, _, c in steps if c]
+        + [stand_in(d, scale)[0] for d in e.dataset.split()]
+    ):
         for row in dict.fromkeys(r for r, _, _ in steps):
-            configs = [c for r, _, c in steps if r == row and c and c['dataset'] == dataset]; ready = [c for c in configs if finished(c, cache)]
-            theirs = paper[(paper.method == row.method) & (paper.dataset.str.lower() == dataset if 'dataset' in paper else True)]
+            configs = [c for r, _, c in steps if r == row and c and c['dataset'] == dataset]
+            ready = [c for c in configs if finished(c, cache)]
+            theirs = paper[
+                (paper.method == row.method)
+                & (paper.dataset.str.lower() == dataset if 'dataset' in paper else True)
+            ]
             m = np.stack([image_confusions(c, cache) for c in ready]) if ready else None
             for column, band in BAND_NAMES.items():
-                if name == 'tableIII' and column != 'all': continue
+                if name == 'tableIII' and column != 'all':
+                    continue
                 line = dict(data=dataset, method=row.method, band=band, seeds=len(ready))
                 for score in BAND_SCORES:
                     printed = f'{score}_{column}' if name == 'tableII' else score
-                    if len(theirs): line[f'paper {score}'] = float(theirs[printed].iloc[0])
-                if not ready: rows.append(line | dict(verdict=not_run(configs, why) if configs or row.model is None else f'not run: {dataset} is not at hand')); continue
-                intervals = band_intervals(m, band, [s for s, _ in BAND_SCORES.values()]); found = {k: tuple(unit*v for v in intervals[s]) for k, (s, unit) in BAND_SCORES.items()}
-                line |= {k: number(v) for k, v in found.items()} | dict(verdict=verdict(found['mdice'], line.get('paper mdice', np.nan), scale, None))
-                if scale == 'paper' and 'paper mdice' in line: line['difference'] = number(tuple(v - line['paper mdice'] for v in found['mdice']))
+                    if len(theirs):
+                        line[f'paper {score}'] = float(theirs[printed].iloc[0])
+                if not ready:
+                    rows.append(
+                        line
+                        | dict(
+                            verdict=not_run(configs, why)
+                            if configs or row.model is None
+                            else f'not run: {dataset} is not at hand'
+                        )
+                    )
+                    continue
+                intervals = band_intervals(m, band, [s for s, _ in BAND_SCORES.values()])
+                found = {
+                    k: tuple(unit * v for v in intervals[s]) for k, (s, unit) in BAND_SCORES.items()
+                }
+                line |= {k: number(v) for k, v in found.items()} | dict(
+                    verdict=verdict(found['mdice'], line.get('paper mdice', np.nan), scale, None)
+                )
+                if scale == 'paper' and 'paper mdice' in line:
+                    line['difference'] = number(
+                        tuple(v - line['paper mdice'] for v in found['mdice'])
+                    )
                 rows.append(line)
     return pd.DataFrame(rows).set_index(['data', 'method', 'band'])
 
 # %% ../../nbs/8_results/03_tables.ipynb #778d867c
 def size_table(
-    rows: tuple,          # of `Row`
+    rows: tuple,  # of `Row`
     paper: pd.DataFrame,  # with params_million
-    scale: str='paper',   # networks of this scale
+    scale: str = 'paper',  # networks of this scale
 ) -> pd.DataFrame:
     "Parameters and multiply-adds of every network that can be built, beside the paper's count; 'reproduced' within 1 %."
     found, paper = [], paper.set_index('method')
     for row in rows:
-        model, kw = SCALES[scale]['models'].get(row.model, (row.model, {})); theirs = float(paper.params_million.get(row.method, np.nan)); line = dict(method=row.method, **{'paper M': theirs})
-        if row.model is None: found.append(line | dict(verdict=f'not run: {NO_LIBRARY}')); continue
-        try: net = create_model(model, c_in=3, n_out=9, **kw, **dict(row.kwargs))
-        except SnetError as e: found.append(line | dict(verdict=f'not run: {e}')); continue
-        ours = count_parameters(net)/1e6
-        found.append(line | dict(network=model, ours=round(ours, 2), GMAC=round(gflops(net, (1, 3, 224, 224)), 1), difference=f'{(ours/theirs - 1):+.1%}',
-                                 verdict='reproduced' if abs(ours/theirs - 1) <= .01 else 'not reproduced: another network bears this name in the library'))
+        model, kw = SCALES[scale]['models'].get(row.model, (row.model, {}))
+        theirs = float(paper.params_million.get(row.method, np.nan))
+        line = dict(method=row.method, **{'paper M': theirs})
+        if row.model is None:
+            found.append(line | dict(verdict=f'not run: {NO_LIBRARY}'))
+            continue
+        try:
+            net = create_model(model, c_in=3, n_out=9, **kw, **dict(row.kwargs))
+        except SnetError as e:
+            found.append(line | dict(verdict=f'not run: {e}'))
+            continue
+        ours = count_parameters(net) / 1e6
+        found.append(
+            line
+            | dict(
+                network=model,
+                ours=round(ours, 2),
+                GMAC=round(gflops(net, (1, 3, 224, 224)), 1),
+                difference=f'{(ours / theirs - 1):+.1%}',
+                verdict='reproduced'
+                if abs(ours / theirs - 1) <= 0.01
+                else 'not reproduced: another network bears this name in the library',
+            )
+        )
     return pd.DataFrame(found).set_index('method')
 
+
 def data_table(
-    paper: pd.DataFrame,   # SoSegFormer's Table I
-    data,                  # folder with one folder a data set, or None
+    paper: pd.DataFrame,  # SoSegFormer's Table I
+    data,  # folder with one folder a data set, or None
 ) -> pd.DataFrame:
     "Counts of the small-object data sets that are at hand, beside the paper's."
     found = []
     for _, p in paper.iterrows():
-        name = p.dataset.lower(); line = dict(data=p.dataset, **{f'paper {k}': p[k] for k in ('images_train', 'images_test', 'area_percent_min', 'area_percent_max')})
+        name = p.dataset.lower()
+        line = dict(
+            data=p.dataset,
+            **{
+                f'paper {k}': p[k]
+                for k in ('images_train', 'images_test', 'area_percent_min', 'area_percent_max')
+            },
+        )
         try:
-            root = data_root(name, data); share = []
-            for case in load_cases(name, root, 'all'): share += [100*float(((l > 0) & (l < 255)).mean()) for l in case.label]
-        except SnetError as e: found.append(line | dict(verdict=f'not run: {e}')); continue
+            root = data_root(name, data)
+            share = []
+            for case in load_cases(name, root, 'all'):
+                share += [100 * float(((l > 0) & (l < 255)).mean()) for l in case.label]
+        except SnetError as e:
+            found.append(line | dict(verdict=f'not run: {e}'))
+            continue
         share = np.array([s for s in share if s > 0])
-        if not len(share): found.append(line | dict(verdict='not run: no image there has a target')); continue
+        if not len(share):
+            found.append(line | dict(verdict='not run: no image there has a target'))
+            continue
         same = len(share) == p.images_train + p.images_test
-        found.append(line | dict(images=len(share), **{'area % min': round(share.min(), 3), 'area % max': round(share.max(), 3)}, **{n: int(b.sum()) for n, b in band_masks(share/100, True).items()},
-                                 verdict='reproduced' if same else f'not reproduced: {len(share)} images with a target here, {p.images_train + p.images_test:.0f} in the paper'))
+        found.append(
+            line
+            | dict(
+                images=len(share),
+                **{'area % min': round(share.min(), 3), 'area % max': round(share.max(), 3)},
+                **{n: int(b.sum()) for n, b in band_masks(share / 100, True).items()},
+                verdict='reproduced'
+                if same
+                else f'not reproduced: {len(share)} images with a target here, {p.images_train + p.images_test:.0f} in the paper',
+            )
+        )
     return pd.DataFrame(found).set_index('data')

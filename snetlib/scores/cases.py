@@ -9,39 +9,66 @@ __all__ = ['score_case']
 import numpy as np
 import pandas as pd
 from ..core import SnetError
-from .surface import bounding_box, hd95
 from .overlap import PROTOCOLS, _area, _dice, _iou, _labels, confusion
+from .surface import bounding_box, hd95
 
 # %% ../../nbs/5_measure/02_cases.ipynb #1480130e
 def score_case(
-    pred: np.ndarray,                # predicted classes, integers of any shape
-    targ: np.ndarray,                # true classes, same shape
-    n_classes: int,                  # number of classes, background included
-    spacing=None,                    # mm along each axis, for HD95 of 'corrected' and for volumes
-    class_names: tuple | None=None,  # n_classes names, [0] the background's
-    case: str | None=None,           # a name for the case: becomes the first column
-    ignore_index: int | None=None,   # voxels with this true label are left out
+    pred: np.ndarray,  # predicted classes, integers of any shape
+    targ: np.ndarray,  # true classes, same shape
+    n_classes: int,  # number of classes, background included
+    spacing=None,  # mm along each axis, for HD95 of 'corrected' and for volumes
+    class_names: tuple | None = None,  # n_classes names, [0] the background's
+    case: str | None = None,  # a name for the case: becomes the first column
+    ignore_index: int | None = None,  # voxels with this true label are left out
 ) -> pd.DataFrame:
     "Rows class × protocol with dice, iou, hd95 (and its unit), areas in voxels, volumes in ml, and which scores are undefined. Raises `SnetError` for input that does not fit."
     pred, targ = _labels(pred, targ)
     names = [str(c) for c in range(n_classes)] if class_names is None else list(class_names)
-    if len(names) != n_classes: raise SnetError(f'{len(names)} class names were given for n_classes={n_classes}; name each class, the background first.')
-    if ignore_index is not None: pred, targ = np.where(targ == ignore_index, 0, pred), np.where(targ == ignore_index, 0, targ)
-    m = confusion(pred, targ, n_classes); _, n_pred, n_targ = _area(m)
-    ml = np.nan if spacing is None else float(np.prod(np.broadcast_to(spacing, targ.ndim)))/1000
+    if len(names) != n_classes:
+        raise SnetError(
+            f'{len(names)} class names were given for n_classes={n_classes}; name each class, the background first.'
+        )
+    if ignore_index is not None:
+        pred, targ = (
+            np.where(targ == ignore_index, 0, pred),
+            np.where(targ == ignore_index, 0, targ),
+        )
+    m = confusion(pred, targ, n_classes)
+    _, n_pred, n_targ = _area(m)
+    ml = np.nan if spacing is None else float(np.prod(np.broadcast_to(spacing, targ.ndim))) / 1000
     rows = []
     for protocol, far in zip(PROTOCOLS, _distances(pred, targ, n_classes, spacing)):
         unit = 'mm' if protocol == 'corrected' and spacing is not None else 'voxel'
-        rows += [{'class': names[i + 1], 'protocol': protocol, 'dice': d, 'iou': j, 'hd95': h, 'unit': unit,
-                  'pred_voxels': n_pred[i], 'targ_voxels': n_targ[i], 'pred_ml': n_pred[i]*ml, 'targ_ml': n_targ[i]*ml,
-                  'undefined': ', '.join(k for k, v in (('dice', d), ('iou', j), ('hd95', h)) if np.isnan(v))} for i, (d, j, h) in enumerate(zip(_dice(m, protocol), _iou(m, protocol), far))]
+        rows += [
+            {
+                'class': names[i + 1],
+                'protocol': protocol,
+                'dice': d,
+                'iou': j,
+                'hd95': h,
+                'unit': unit,
+                'pred_voxels': n_pred[i],
+                'targ_voxels': n_targ[i],
+                'pred_ml': n_pred[i] * ml,
+                'targ_ml': n_targ[i] * ml,
+                'undefined': ', '.join(
+                    k for k, v in (('dice', d), ('iou', j), ('hd95', h)) if np.isnan(v)
+                ),
+            }
+            for i, (d, j, h) in enumerate(zip(_dice(m, protocol), _iou(m, protocol), far))
+        ]
     table = pd.DataFrame(rows)
-    if case is not None: table.insert(0, 'case', str(case))
+    if case is not None:
+        table.insert(0, 'case', str(case))
     return table
+
 
 def _distances(pred, targ, n_classes, spacing):
     seen = (pred > 0) | (targ > 0)
-    box = bounding_box(seen) if seen.any() else ...                # what lies outside is background in both
+    box = bounding_box(seen) if seen.any() else ...  # what lies outside is background in both
     pred, targ = pred[box], targ[box]
     voxel = np.array([hd95(pred == c, targ == c) for c in range(1, n_classes)])
-    return np.nan_to_num(voxel, nan=0.), voxel if spacing is None else [hd95(pred == c, targ == c, spacing) for c in range(1, n_classes)]
+    return np.nan_to_num(voxel, nan=0.0), voxel if spacing is None else [
+        hd95(pred == c, targ == c, spacing) for c in range(1, n_classes)
+    ]

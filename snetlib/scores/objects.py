@@ -14,31 +14,49 @@ from .overlap import set_scores
 
 # %% ../../nbs/5_measure/04_objects.ipynb #239f3884
 def band_scores(
-    confusions: list,            # `confusion(pred, targ, n_classes)` of each image of a set
-    protocol: str='published',   # 'published' or 'corrected', see `set_scores`
-    cumulative: bool=True,       # the papers' bands (< 1 %, < 10 %, all), or disjoint ones
+    confusions: list,  # `confusion(pred, targ, n_classes)` of each image of a set
+    protocol: str = 'published',  # 'published' or 'corrected', see `set_scores`
+    cumulative: bool = True,  # the papers' bands (< 1 %, < 10 %, all), or disjoint ones
 ) -> pd.DataFrame:
     "`set_scores` for the images of each band of true foreground share; a band without images has NaN. Raises `SnetError` without images."
-    if not len(confusions): raise SnetError('There are no images to score; give the confusion matrix of at least one.')
+    if not len(confusions):
+        raise SnetError('There are no images to score; give the confusion matrix of at least one.')
     m = np.stack(confusions)
-    share = m[:, 1:].sum((1, 2))/np.maximum(m.sum((1, 2)), 1)
-    rows = {k: set_scores(m[b], protocol) if b.any() else dict(images=0, undefined=0) for k, b in band_masks(share, cumulative).items()}
+    share = m[:, 1:].sum((1, 2)) / np.maximum(m.sum((1, 2)), 1)
+    rows = {
+        k: set_scores(m[b], protocol) if b.any() else dict(images=0, undefined=0)
+        for k, b in band_masks(share, cumulative).items()
+    }
     columns = ['images', 'miou', 'mdice', 'mae', 'precision', 'recall', 'f2', 'undefined']
-    return pd.DataFrame(rows, index=columns).T.rename_axis('band').astype({'images': int, 'undefined': int})
+    return (
+        pd.DataFrame(rows, index=columns)
+        .T.rename_axis('band')
+        .astype({'images': int, 'undefined': int})
+    )
 
 # %% ../../nbs/5_measure/04_objects.ipynb #8b6f982b
 def threshold_dice(
-    prob: np.ndarray,      # probabilities of the one foreground class, any shape
-    targ: np.ndarray,      # booleans, same shape
-    n: int=256,            # thresholds, evenly spaced over 0 … 1, ends included
-    stretch: bool=True,    # map the smallest value to 0 and the largest to 1 first
+    prob: np.ndarray,  # probabilities of the one foreground class, any shape
+    targ: np.ndarray,  # booleans, same shape
+    n: int = 256,  # thresholds, evenly spaced over 0 … 1, ends included
+    stretch: bool = True,  # map the smallest value to 0 and the largest to 1 first
 ) -> float:
     "Mean of the Dice of `prob >= t` over thresholds t: the mDice of PraNet's line of papers, for one image; average over images. Raises `SnetError` for shapes that differ or values outside 0 … 1."
     p, t = np.asarray(prob, float).ravel(), np.asarray(targ, bool).ravel()
-    if np.shape(prob) != np.shape(targ): raise SnetError(f'Probabilities and truth have shapes {np.shape(prob)} and {np.shape(targ)}; resize one to the other first.')
-    if not ((p >= 0) & (p <= 1)).all(): raise SnetError('Probabilities lie between 0 and 1; apply a sigmoid or a softmax to the logits first.')
-    if stretch: p = (p - p.min())/(p.max() - p.min() + 1e-8)
+    if np.shape(prob) != np.shape(targ):
+        raise SnetError(
+            f'Probabilities and truth have shapes {np.shape(prob)} and {np.shape(targ)}; resize one to the other first.'
+        )
+    if not ((p >= 0) & (p <= 1)).all():
+        raise SnetError(
+            'Probabilities lie between 0 and 1; apply a sigmoid or a softmax to the logits first.'
+        )
+    if stretch:
+        p = (p - p.min()) / (p.max() - p.min() + 1e-8)
     cuts = np.linspace(0, 1, n)
-    above = lambda v: v.size - np.searchsorted(np.sort(v), cuts)      # how many values are >= each threshold
+
+    def above(v):
+        return v.size - np.searchsorted(np.sort(v), cuts)  # how many values are >= each threshold
+
     inter, size = above(p[t]), above(p) + t.sum()
-    return float((2*inter/np.maximum(size, 1)).mean())
+    return float((2 * inter / np.maximum(size, 1)).mean())

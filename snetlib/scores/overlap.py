@@ -11,91 +11,137 @@ from ..core import SnetError, choose
 
 # %% ../../nbs/5_measure/00_overlap.ipynb #0b8b92df
 def confusion(
-    pred: np.ndarray,                # predicted classes, integers of any shape
-    targ: np.ndarray,                # true classes, same shape
-    n_classes: int,                  # number of classes, background included
-    ignore_index: int | None=None,   # voxels with this true label are left out
+    pred: np.ndarray,  # predicted classes, integers of any shape
+    targ: np.ndarray,  # true classes, same shape
+    n_classes: int,  # number of classes, background included
+    ignore_index: int | None = None,  # voxels with this true label are left out
 ) -> np.ndarray:
     "Counts (n_classes, n_classes), rows the truth, columns the prediction. Raises `SnetError` for shapes, types or labels that do not fit."
     pred, targ = _labels(pred, targ)
-    counts, step = np.zeros(n_classes**2, np.int64), 1 << 22   # in pieces: the sum below needs 8 bytes a voxel
+    counts, step = (
+        np.zeros(n_classes**2, np.int64),
+        1 << 22,
+    )  # in pieces: the sum below needs 8 bytes a voxel
     for i in range(0, targ.size, step):
-        p, t = pred.reshape(-1)[i:i+step].astype(np.int64), targ.reshape(-1)[i:i+step].astype(np.int64)
-        if ignore_index is not None: p, t = p[t != ignore_index], t[t != ignore_index]
+        p, t = (
+            pred.reshape(-1)[i : i + step].astype(np.int64),
+            targ.reshape(-1)[i : i + step].astype(np.int64),
+        )
+        if ignore_index is not None:
+            p, t = p[t != ignore_index], t[t != ignore_index]
         for what, v in (('prediction', p), ('truth', t)):
             if v.size and (v.min() < 0 or v.max() >= n_classes):
-                raise SnetError(f'The {what} holds class {v.max() if v.max() >= n_classes else v.min()}, but n_classes={n_classes} allows 0 to {n_classes - 1}; remap the labels or raise n_classes.')
-        counts += np.bincount(t*n_classes + p, minlength=n_classes**2)
+                raise SnetError(
+                    f'The {what} holds class {v.max() if v.max() >= n_classes else v.min()}, but n_classes={n_classes} allows 0 to {n_classes - 1}; remap the labels or raise n_classes.'
+                )
+        counts += np.bincount(t * n_classes + p, minlength=n_classes**2)
     return counts.reshape(n_classes, n_classes)
+
 
 def _labels(pred, targ):
     pred, targ = np.asarray(pred), np.asarray(targ)
-    if pred.shape != targ.shape: raise SnetError(f'Prediction and truth have shapes {pred.shape} and {targ.shape}; resample one onto the other first.')
+    if pred.shape != targ.shape:
+        raise SnetError(
+            f'Prediction and truth have shapes {pred.shape} and {targ.shape}; resample one onto the other first.'
+        )
     for what, v in (('prediction', pred), ('truth', targ)):
-        if v.dtype.kind not in 'biu': raise SnetError(f'The {what} is of type {v.dtype}; give class indices as integers, e.g. logits.argmax(1).')
+        if v.dtype.kind not in 'biu':
+            raise SnetError(
+                f'The {what} is of type {v.dtype}; give class indices as integers, e.g. logits.argmax(1).'
+            )
     return pred, targ
 
 # %% ../../nbs/5_measure/00_overlap.ipynb #39c6382f
 PROTOCOLS = ('published', 'corrected')
 
+
 def dice_per_class(
-    pred: np.ndarray,                # predicted classes, integers of any shape: one case
-    targ: np.ndarray,                # true classes, same shape
-    n_classes: int,                  # number of classes, background included
-    protocol: str='corrected',       # 'corrected' or 'published', see the table above
-    ignore_index: int | None=None,   # voxels with this true label are left out
+    pred: np.ndarray,  # predicted classes, integers of any shape: one case
+    targ: np.ndarray,  # true classes, same shape
+    n_classes: int,  # number of classes, background included
+    protocol: str = 'corrected',  # 'corrected' or 'published', see the table above
+    ignore_index: int | None = None,  # voxels with this true label are left out
 ) -> np.ndarray:
     "Dice of each foreground class of one case, (n_classes - 1,). Raises `SnetError` for input that does not fit."
     return _dice(confusion(pred, targ, n_classes, ignore_index), protocol)
 
+
 def iou_per_class(
-    pred: np.ndarray,                # predicted classes, integers of any shape: one case
-    targ: np.ndarray,                # true classes, same shape
-    n_classes: int,                  # number of classes, background included
-    protocol: str='corrected',       # 'corrected' or 'published'
-    ignore_index: int | None=None,   # voxels with this true label are left out
+    pred: np.ndarray,  # predicted classes, integers of any shape: one case
+    targ: np.ndarray,  # true classes, same shape
+    n_classes: int,  # number of classes, background included
+    protocol: str = 'corrected',  # 'corrected' or 'published'
+    ignore_index: int | None = None,  # voxels with this true label are left out
 ) -> np.ndarray:
     "Intersection over union of each foreground class of one case, (n_classes - 1,). Raises `SnetError` for input that does not fit."
     return _iou(confusion(pred, targ, n_classes, ignore_index), protocol)
 
-def _dice(m, protocol): inter, p, t = _area(m); return _settle(2.*inter, p + t, m, protocol)
-def _iou(m, protocol): inter, p, t = _area(m); return _settle(inter, p + t - inter, m, protocol)
-def _area(m): return m.diagonal()[1:], m.sum(0)[1:], m.sum(1)[1:]   # overlap, predicted, true; foreground
+
+def _dice(m, protocol):
+    inter, p, t = _area(m)
+    return _settle(2.0 * inter, p + t, m, protocol)
+
+
+def _iou(m, protocol):
+    inter, p, t = _area(m)
+    return _settle(inter, p + t - inter, m, protocol)
+
+
+def _area(m):
+    return m.diagonal()[1:], m.sum(0)[1:], m.sum(1)[1:]  # overlap, predicted, true; foreground
+
 
 def _settle(above, below, m, protocol):
     choose(protocol, PROTOCOLS, 'protocol')
     _, p, t = _area(m)
-    score = above/np.maximum(below, 1)                      # 0/0 becomes 0 and is settled here
-    if protocol == 'published': score[(p > 0) & (t == 0)] = 1
-    else: score[(p == 0) & (t == 0)] = np.nan
+    score = above / np.maximum(below, 1)  # 0/0 becomes 0 and is settled here
+    if protocol == 'published':
+        score[(p > 0) & (t == 0)] = 1
+    else:
+        score[(p == 0) & (t == 0)] = np.nan
     return score
 
 # %% ../../nbs/5_measure/00_overlap.ipynb #6986e86a
 def set_scores(
-    confusions: list,            # `confusion(pred, targ, n_classes)` of each image of a set
-    protocol: str='published',   # 'published': areas pooled, background averaged in; 'corrected': per image, foreground only
+    confusions: list,  # `confusion(pred, targ, n_classes)` of each image of a set
+    protocol: str = 'published',  # 'published': areas pooled, background averaged in; 'corrected': per image, foreground only
 ) -> dict:
     "miou, mdice, mae, precision, recall, f2 over a set of images, with the numbers of images and of undefined scores. Raises `SnetError` without images."
     choose(protocol, PROTOCOLS, 'protocol')
-    if not len(confusions): raise SnetError('There are no images to score; give the confusion matrix of at least one.')
-    m = np.stack(confusions).astype(float)                             # (image, truth, prediction)
-    if protocol == 'published': m = m.sum(0, keepdims=True)
-    i = np.arange(m.shape[1]); first = 0 if protocol == 'published' else 1
+    if not len(confusions):
+        raise SnetError('There are no images to score; give the confusion matrix of at least one.')
+    m = np.stack(confusions).astype(float)  # (image, truth, prediction)
+    if protocol == 'published':
+        m = m.sum(0, keepdims=True)
+    i = np.arange(m.shape[1])
+    first = 0 if protocol == 'published' else 1
     inter, p, t = m[:, i, i][:, first:], m.sum(1)[:, first:], m.sum(2)[:, first:]
     gone = (p == 0) & (t == 0)
-    scores = dict(miou=_over(inter, p + t - inter, gone), mdice=_over(2*inter, p + t, gone), precision=_over(inter, p, gone if protocol == 'published' else p == 0),
-                  recall=_over(inter, t, gone if protocol == 'published' else t == 0), f2=_over(5*inter, 4*t + p, gone))
+    scores = dict(
+        miou=_over(inter, p + t - inter, gone),
+        mdice=_over(2 * inter, p + t, gone),
+        precision=_over(inter, p, gone if protocol == 'published' else p == 0),
+        recall=_over(inter, t, gone if protocol == 'published' else t == 0),
+        f2=_over(5 * inter, 4 * t + p, gone),
+    )
     wrong = np.abs(i[:, None] - i[None]) if protocol == 'published' else i[:, None] != i[None]
-    mae = (m*wrong).sum((1, 2))/np.maximum(m.sum((1, 2)), 1)
+    mae = (m * wrong).sum((1, 2)) / np.maximum(m.sum((1, 2)), 1)
     undefined = sum(int(np.isnan(v).sum()) for v in scores.values())
-    return {k: float(nan_mean(nan_mean(v, 0), 0)) for k, v in scores.items()} | dict(mae=float(mae.mean()), images=len(confusions), undefined=undefined)
+    return {k: float(nan_mean(nan_mean(v, 0), 0)) for k, v in scores.items()} | dict(
+        mae=float(mae.mean()), images=len(confusions), undefined=undefined
+    )
 
-def _over(a, b, undefined): return np.where(undefined, np.nan, a/np.maximum(b, 1))
+
+def _over(a, b, undefined):
+    return np.where(undefined, np.nan, a / np.maximum(b, 1))
+
 
 def nan_mean(
-    x: np.ndarray,   # numbers, some of them NaN
-    axis: int,       # the axis to average over
+    x: np.ndarray,  # numbers, some of them NaN
+    axis: int,  # the axis to average over
 ):
     "Mean along an axis without the NaN; NaN where nothing is left, and no warning."
     n = (~np.isnan(x)).sum(axis)
-    return np.where(n > 0, np.nansum(x, axis)/np.maximum(n, 1), np.nan)   # np.nanmean without its warning
+    return np.where(
+        n > 0, np.nansum(x, axis) / np.maximum(n, 1), np.nan
+    )  # np.nanmean without its warning

@@ -14,10 +14,10 @@ from .overlap import PROTOCOLS, nan_mean
 
 # %% ../../nbs/5_measure/03_statistics.ipynb #17056145
 def summarise(
-    table: pd.DataFrame,                        # rows of `score_case` of many cases; may have a column 'model'
-    scores: tuple=('dice', 'iou', 'hd95'),      # columns to summarise
-    n_resamples: int=2000,                      # draws of the bootstrap
-    seed: int=0,                                # of the draws
+    table: pd.DataFrame,  # rows of `score_case` of many cases; may have a column 'model'
+    scores: tuple = ('dice', 'iou', 'hd95'),  # columns to summarise
+    n_resamples: int = 2000,  # draws of the bootstrap
+    seed: int = 0,  # of the draws
 ) -> pd.DataFrame:
     "For each (model,) protocol, score and class, and their mean over classes ('mean'): n, undefined, mean, sd over cases, and the 95 % interval lo … hi over cases."
     keys = [k for k in ('model', 'protocol') if k in table]
@@ -27,68 +27,118 @@ def summarise(
             v = cases_by_class(part, score)
             for name, columns in [*((c, [c]) for c in v), ('mean', list(v))]:
                 x = v[columns].to_numpy(float)
-                rows.append(dict(zip(keys, key), score=score, **{'class': name}) | _describe(x, n_resamples, seed))
+                rows.append(
+                    dict(zip(keys, key), score=score, **{'class': name})
+                    | _describe(x, n_resamples, seed)
+                )
     return pd.DataFrame(rows)
 
+
 def cases_by_class(
-    table: pd.DataFrame,    # rows of `score_case`, one protocol and one model
-    score: str,             # 'dice', 'iou', 'hd95'
+    table: pd.DataFrame,  # rows of `score_case`, one protocol and one model
+    score: str,  # 'dice', 'iou', 'hd95'
 ) -> pd.DataFrame:
     "One row a case, one column a class, in the order in which they come. Raises `SnetError` where a case has two scores for one class."
-    if 'case' not in table: raise SnetError("The table has no column 'case'; give score_case a case=… for each case.")
-    if table.duplicated(['case', 'class']).any(): raise SnetError('A case appears twice; select one model and one protocol, and name each case once.')
+    if 'case' not in table:
+        raise SnetError("The table has no column 'case'; give score_case a case=… for each case.")
+    if table.duplicated(['case', 'class']).any():
+        raise SnetError(
+            'A case appears twice; select one model and one protocol, and name each case once.'
+        )
     wide = table.pivot(index='case', columns='class', values=score)
     return wide.loc[table['case'].unique(), table['class'].unique()].rename_axis(columns=None)
 
+
 def _describe(x, n_resamples, seed):
-    per_case = x[:, 0] if x.shape[1] == 1 else nan_mean(x, 1)     # what varies from case to case
+    per_case = x[:, 0] if x.shape[1] == 1 else nan_mean(x, 1)  # what varies from case to case
     known = per_case[~np.isnan(per_case)]
     lo, hi = interval(x, n_resamples, seed)
-    return dict(n=len(known), undefined=int(np.isnan(x).sum()), mean=float(nan_mean(nan_mean(x, 0), 0)), sd=float(known.std(ddof=1)) if len(known) > 1 else np.nan, lo=lo, hi=hi)
+    return dict(
+        n=len(known),
+        undefined=int(np.isnan(x).sum()),
+        mean=float(nan_mean(nan_mean(x, 0), 0)),
+        sd=float(known.std(ddof=1)) if len(known) > 1 else np.nan,
+        lo=lo,
+        hi=hi,
+    )
 
 # %% ../../nbs/5_measure/03_statistics.ipynb #2e6964f4
 def interval(
-    x: np.ndarray,           # (cases, classes), NaN where undefined
-    n_resamples: int=2000,   # draws of the bootstrap
-    seed: int=0,             # of the draws
+    x: np.ndarray,  # (cases, classes), NaN where undefined
+    n_resamples: int = 2000,  # draws of the bootstrap
+    seed: int = 0,  # of the draws
 ) -> tuple:
     "95 % bootstrap interval over cases of the mean over cases, then over classes; (nan, nan) for fewer than two cases."
     x = x[~np.isnan(x).all(1)]
-    if len(x) < 2: return np.nan, np.nan
-    def mean(i, axis=-1): return nan_mean(nan_mean(x[i.astype(int)], -2), -1)   # i: (draws, cases) -> (draws,)
-    draws = bootstrap((np.arange(len(x)),), mean, n_resamples=n_resamples, batch=max(1, 4_000_000//x.size), vectorized=True, axis=-1, method='percentile',
-                      random_state=np.random.default_rng(seed))
-    return tuple(float(v) for v in np.nanquantile(draws.bootstrap_distribution, (.025, .975)))
+    if len(x) < 2:
+        return np.nan, np.nan
+
+    def mean(i, axis=-1):
+        return nan_mean(nan_mean(x[i.astype(int)], -2), -1)  # i: (draws, cases) -> (draws,)
+
+    draws = bootstrap(
+        (np.arange(len(x)),),
+        mean,
+        n_resamples=n_resamples,
+        batch=max(1, 4_000_000 // x.size),
+        vectorized=True,
+        axis=-1,
+        method='percentile',
+        random_state=np.random.default_rng(seed),
+    )
+    return tuple(float(v) for v in np.nanquantile(draws.bootstrap_distribution, (0.025, 0.975)))
 
 # %% ../../nbs/5_measure/03_statistics.ipynb #c32e4978
 def signed_rank(
-    d: np.ndarray,    # paired differences, no NaN
+    d: np.ndarray,  # paired differences, no NaN
 ) -> float:
     "Two-sided p of Wilcoxon's signed-rank test; 1 if nothing differs, NaN without pairs."
-    if not len(d): return float('nan')
-    return float(wilcoxon(d).pvalue) if np.any(d) else 1.
+    if not len(d):
+        return float('nan')
+    return float(wilcoxon(d).pvalue) if np.any(d) else 1.0
 
 # %% ../../nbs/5_measure/03_statistics.ipynb #95793b42
 def compare(
-    a: pd.DataFrame,            # `score_case` rows of one model
-    b: pd.DataFrame,            # of the other, on the same cases
-    score: str='dice',          # column to compare
-    protocol: str='corrected',  # which rows to take
-    n_resamples: int=2000,      # draws of the bootstrap
-    seed: int=0,                # of the draws
+    a: pd.DataFrame,  # `score_case` rows of one model
+    b: pd.DataFrame,  # of the other, on the same cases
+    score: str = 'dice',  # column to compare
+    protocol: str = 'corrected',  # which rows to take
+    n_resamples: int = 2000,  # draws of the bootstrap
+    seed: int = 0,  # of the draws
 ) -> pd.DataFrame:
     "For each class and the mean over classes: pairs, both means, difference a - b with its 95 % interval, and the p value of Wilcoxon's test. Raises `SnetError` if they share no case."
     choose(protocol, PROTOCOLS, 'protocol')
-    va, vb = (cases_by_class(t[t['protocol'] == protocol] if 'protocol' in t else t, score) for t in (a, b))
+    va, vb = (
+        cases_by_class(t[t['protocol'] == protocol] if 'protocol' in t else t, score)
+        for t in (a, b)
+    )
     cases, classes = [c for c in va.index if c in set(vb.index)], [c for c in va if c in set(vb)]
-    if not cases or not classes: raise SnetError('The two tables share no case and class; evaluate both models on the same cases.')
+    if not cases or not classes:
+        raise SnetError(
+            'The two tables share no case and class; evaluate both models on the same cases.'
+        )
     va, vb = va.loc[cases, classes].to_numpy(float), vb.loc[cases, classes].to_numpy(float)
     both = np.isnan(va) | np.isnan(vb)
-    va, vb = np.where(both, np.nan, va), np.where(both, np.nan, vb)              # only what is defined for both
+    va, vb = np.where(both, np.nan, va), np.where(both, np.nan, vb)  # only what is defined for both
     rows = []
-    for name, i in [*((c, [k]) for k, c in enumerate(classes)), ('mean', list(range(len(classes))))]:
-        d = nan_mean(va[:, i] - vb[:, i], 1); d = d[~np.isnan(d)]
+    for name, i in [
+        *((c, [k]) for k, c in enumerate(classes)),
+        ('mean', list(range(len(classes)))),
+    ]:
+        d = nan_mean(va[:, i] - vb[:, i], 1)
+        d = d[~np.isnan(d)]
         lo, hi = interval(va[:, i] - vb[:, i], n_resamples, seed)
         mean_a, mean_b = (float(nan_mean(nan_mean(v[:, i], 0), 0)) for v in (va, vb))
-        rows.append({'class': name, 'pairs': len(d), 'mean_a': mean_a, 'mean_b': mean_b, 'difference': mean_a - mean_b, 'lo': lo, 'hi': hi, 'p': signed_rank(d)})
+        rows.append(
+            {
+                'class': name,
+                'pairs': len(d),
+                'mean_a': mean_a,
+                'mean_b': mean_b,
+                'difference': mean_a - mean_b,
+                'lo': lo,
+                'hi': hi,
+                'p': signed_rank(d),
+            }
+        )
     return pd.DataFrame(rows)

@@ -8,79 +8,100 @@ __all__ = ['bounding_box', 'border', 'surface_distances', 'hd95', 'hd', 'asd', '
 # %% ../../nbs/5_measure/01_surface.ipynb #1c3a445c
 import numpy as np
 from scipy.spatial import cKDTree
-
 from ..core import SnetError
 
 # %% ../../nbs/5_measure/01_surface.ipynb #0d39c108
 def bounding_box(
-    mask: np.ndarray,   # booleans of any dimension, at least one True
+    mask: np.ndarray,  # booleans of any dimension, at least one True
 ) -> tuple:
     "Slices of the smallest box that holds every True voxel. Raises `SnetError` for an empty mask."
-    if not mask.any(): raise SnetError('An empty mask has no bounding box; test mask.any() first.')
+    if not mask.any():
+        raise SnetError('An empty mask has no bounding box; test mask.any() first.')
     box = []
     for axis in range(mask.ndim):
-        w = np.flatnonzero(mask[tuple(box)].any(axis=tuple(i for i in range(mask.ndim) if i != axis)))
-        box.append(slice(w[0], w[-1] + 1))   # each axis searches what the axes before have left
+        w = np.flatnonzero(
+            mask[tuple(box)].any(axis=tuple(i for i in range(mask.ndim) if i != axis))
+        )
+        box.append(slice(w[0], w[-1] + 1))  # each axis searches what the axes before have left
     return tuple(box)
 
 # %% ../../nbs/5_measure/01_surface.ipynb #9e0b4f6d
 def border(
-    mask: np.ndarray,   # booleans of any dimension
+    mask: np.ndarray,  # booleans of any dimension
 ) -> np.ndarray:
     "The voxels of `mask` with a face neighbour outside it; beyond the array counts as outside. Equals medpy's border (connectivity 1)."
     inner = mask.copy()
     for axis in range(mask.ndim):
-        i, m = np.moveaxis(inner, axis, 0), np.moveaxis(mask, axis, 0)   # views: writing to i writes to inner
-        i[1:] &= m[:-1]; i[:-1] &= m[1:]
+        i, m = (
+            np.moveaxis(inner, axis, 0),
+            np.moveaxis(mask, axis, 0),
+        )  # views: writing to i writes to inner
+        i[1:] &= m[:-1]
+        i[:-1] &= m[1:]
         i[0] = i[-1] = False
     return mask & ~inner
 
 # %% ../../nbs/5_measure/01_surface.ipynb #9c728e65
 def surface_distances(
-    pred: np.ndarray,   # booleans of any dimension (other types: non-zero is True)
-    targ: np.ndarray,   # same shape
-    spacing=None,       # size of a voxel along each axis in mm (or one number for all); None: distances in voxels
+    pred: np.ndarray,  # booleans of any dimension (other types: non-zero is True)
+    targ: np.ndarray,  # same shape
+    spacing=None,  # size of a voxel along each axis in mm (or one number for all); None: distances in voxels
 ) -> tuple:
     "Distances (from pred's border to targ's, from targ's border to pred's); two empty arrays if a mask is empty. Raises `SnetError` for shapes or a spacing that do not fit."
     pred, targ = np.atleast_1d(np.asarray(pred, bool)), np.atleast_1d(np.asarray(targ, bool))
-    if pred.shape != targ.shape: raise SnetError(f'The masks have shapes {pred.shape} and {targ.shape}; resample one onto the other first.')
+    if pred.shape != targ.shape:
+        raise SnetError(
+            f'The masks have shapes {pred.shape} and {targ.shape}; resample one onto the other first.'
+        )
     unit = _spacing(spacing, pred.ndim)
     both = pred | targ
-    if not pred.any() or not targ.any(): return np.empty(0), np.empty(0)
+    if not pred.any() or not targ.any():
+        return np.empty(0), np.empty(0)
     box = bounding_box(both)
     p, t = (border(m[box]) for m in (pred, targ))
     return _nearest(p, t, unit), _nearest(t, p, unit)
 
+
 def _nearest(p, t, unit):
-    d = np.zeros(np.count_nonzero(p)); alone = ~t[p]                # voxels on both borders are at distance 0: no need to ask
-    if alone.any(): d[alone] = cKDTree(_points(t, unit), balanced_tree=False).query(_points(p & ~t, unit))[0]
+    d = np.zeros(np.count_nonzero(p))
+    alone = ~t[p]  # voxels on both borders are at distance 0: no need to ask
+    if alone.any():
+        d[alone] = cKDTree(_points(t, unit), balanced_tree=False).query(_points(p & ~t, unit))[0]
     return d
 
-def _points(mask, unit): return np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape), 1)*unit
+
+def _points(mask, unit):
+    return np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape), 1) * unit
+
 
 def _spacing(spacing, ndim):
     unit = np.ones(ndim) if spacing is None else np.asarray(spacing, float)
-    if unit.ndim == 0: unit = np.full(ndim, float(unit))
+    if unit.ndim == 0:
+        unit = np.full(ndim, float(unit))
     if unit.shape != (ndim,) or not np.isfinite(unit).all() or (unit <= 0).any():
-        raise SnetError(f'The spacing {spacing} does not fit masks of {ndim} dimensions; give {ndim} positive numbers in mm, one an axis.')
+        raise SnetError(
+            f'The spacing {spacing} does not fit masks of {ndim} dimensions; give {ndim} positive numbers in mm, one an axis.'
+        )
     return unit
 
 # %% ../../nbs/5_measure/01_surface.ipynb #2b4c10d5
 def hd95(
-    pred: np.ndarray,     # booleans of any dimension
-    targ: np.ndarray,     # same shape
-    spacing=None,         # mm along each axis (or one number); None: in voxels, as the published tables
+    pred: np.ndarray,  # booleans of any dimension
+    targ: np.ndarray,  # same shape
+    spacing=None,  # mm along each axis (or one number); None: in voxels, as the published tables
 ) -> float:
     "95th percentile of both directed surface distances pooled: medpy's value. NaN if a mask is empty."
     return _percentile(pred, targ, spacing, 95)
 
+
 def hd(
-    pred: np.ndarray,     # booleans of any dimension
-    targ: np.ndarray,     # same shape
-    spacing=None,         # mm along each axis (or one number); None: in voxels
+    pred: np.ndarray,  # booleans of any dimension
+    targ: np.ndarray,  # same shape
+    spacing=None,  # mm along each axis (or one number); None: in voxels
 ) -> float:
     "Hausdorff distance: the largest of all surface distances. NaN if a mask is empty."
     return _percentile(pred, targ, spacing, 100)
+
 
 def _percentile(pred, targ, spacing, q):
     d = np.concatenate(surface_distances(pred, targ, spacing))
@@ -88,18 +109,19 @@ def _percentile(pred, targ, spacing, q):
 
 # %% ../../nbs/5_measure/01_surface.ipynb #325e4a38
 def asd(
-    pred: np.ndarray,     # booleans of any dimension
-    targ: np.ndarray,     # same shape
-    spacing=None,         # mm along each axis (or one number); None: in voxels
+    pred: np.ndarray,  # booleans of any dimension
+    targ: np.ndarray,  # same shape
+    spacing=None,  # mm along each axis (or one number); None: in voxels
 ) -> float:
     "Mean distance from pred's border to targ's. NaN if a mask is empty."
     d = surface_distances(pred, targ, spacing)[0]
     return float(d.mean()) if d.size else float('nan')
 
+
 def assd(
-    pred: np.ndarray,     # booleans of any dimension
-    targ: np.ndarray,     # same shape
-    spacing=None,         # mm along each axis (or one number); None: in voxels
+    pred: np.ndarray,  # booleans of any dimension
+    targ: np.ndarray,  # same shape
+    spacing=None,  # mm along each axis (or one number); None: in voxels
 ) -> float:
     "Mean of both directed surface distances pooled: medpy's value. NaN if a mask is empty."
     d = np.concatenate(surface_distances(pred, targ, spacing))

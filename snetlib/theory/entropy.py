@@ -10,202 +10,284 @@ __all__ = ['CORRECTIONS', 'check_distribution', 'entropy', 'log_base', 'axes_of'
 # %% ../../nbs/2_theory/00_entropy.ipynb #32b1ca0a
 import numpy as np
 from scipy.special import entr
-
 from ..core import SnetError, choose
 
 # %% ../../nbs/2_theory/00_entropy.ipynb #9c60484a
 def check_distribution(
-    p,                      # probabilities: array-like of any shape
-    name: str='The table',  # what to call it in the error
+    p,  # probabilities: array-like of any shape
+    name: str = 'The table',  # what to call it in the error
 ) -> np.ndarray:
     "`p` as float64 if it is a probability table; otherwise a `SnetError` that says why it is none."
-    try: p = np.asarray(p, dtype=np.float64)
-    except (TypeError, ValueError) as e: raise SnetError(f'{name} is no array of numbers on the CPU; pass probabilities that add up to 1.') from e
-    if p.size == 0: raise SnetError(f'{name} is empty; a distribution needs at least one outcome.')
-    if not np.isfinite(p).all(): raise SnetError(f'{name} holds NaN or infinity; replace or remove those entries before asking for its entropy.')
-    if p.min() < 0: raise SnetError(f'{name} has a negative entry ({p.min():.3g}); probabilities are at least 0.')
-    if abs(p.sum() - 1) > 1e-6: raise SnetError(f'{name} adds up to {p.sum():.6g}, not to 1; divide it by its sum.')
+    try:
+        p = np.asarray(p, dtype=np.float64)
+    except (TypeError, ValueError) as e:
+        raise SnetError(
+            f'{name} is no array of numbers on the CPU; pass probabilities that add up to 1.'
+        ) from e
+    if p.size == 0:
+        raise SnetError(f'{name} is empty; a distribution needs at least one outcome.')
+    if not np.isfinite(p).all():
+        raise SnetError(
+            f'{name} holds NaN or infinity; replace or remove those entries before asking for its entropy.'
+        )
+    if p.min() < 0:
+        raise SnetError(
+            f'{name} has a negative entry ({p.min():.3g}); probabilities are at least 0.'
+        )
+    if abs(p.sum() - 1) > 1e-6:
+        raise SnetError(f'{name} adds up to {p.sum():.6g}, not to 1; divide it by its sum.')
     return p
 
 # %% ../../nbs/2_theory/00_entropy.ipynb #b0f1c8fa
 def entropy(
-    p,               # probability table of any shape; a joint table gives the joint entropy
-    base: float=2,   # 2: bits, np.e: nats
+    p,  # probability table of any shape; a joint table gives the joint entropy
+    base: float = 2,  # 2: bits, np.e: nats
 ) -> float:
     "Entropy of a discrete distribution, exact. Raises `SnetError` if `p` is no distribution or `base` no base."
     return float(entr(check_distribution(p)).sum() / log_base(base))
 
+
 def log_base(
-    base: float,     # 2: bits, np.e: nats, 10: hartleys
+    base: float,  # 2: bits, np.e: nats, 10: hartleys
 ) -> float:
     "Natural logarithm of the unit of information. Raises `SnetError` unless base > 1."
-    if not (np.isfinite(base) and base > 1): raise SnetError(f'base={base} is no unit of information; use 2 for bits or np.e for nats.')
+    if not (np.isfinite(base) and base > 1):
+        raise SnetError(f'base={base} is no unit of information; use 2 for bits or np.e for nats.')
     return float(np.log(base))
 
 # %% ../../nbs/2_theory/00_entropy.ipynb #977bd1b3
 def axes_of(
-    p: np.ndarray,   # the joint table
-    axes,            # an axis number, or several
+    p: np.ndarray,  # the joint table
+    axes,  # an axis number, or several
 ) -> tuple:
     "The axes as a sorted tuple without repeats. Raises `SnetError` for one that the table does not have."
     axes = tuple(sorted({int(a) for a in np.atleast_1d(axes)}))
-    if not axes or axes[0] < 0 or axes[-1] >= p.ndim: raise SnetError(f'A table of {p.ndim} variables has the axes 0 to {p.ndim - 1}; {axes} is not among them.')
+    if not axes or axes[0] < 0 or axes[-1] >= p.ndim:
+        raise SnetError(
+            f'A table of {p.ndim} variables has the axes 0 to {p.ndim - 1}; {axes} is not among them.'
+        )
     return axes
 
+
 def marginal(
-    p,        # joint probability table
-    keep,     # axis or axes to keep; the others are summed out
+    p,  # joint probability table
+    keep,  # axis or axes to keep; the others are summed out
 ) -> np.ndarray:
     "Marginal distribution of the variables in `keep`, axes in their old order."
-    p = check_distribution(p); keep = axes_of(p, keep)
+    p = check_distribution(p)
+    keep = axes_of(p, keep)
     return p.sum(tuple(i for i in range(p.ndim) if i not in keep))
 
+
 def joint_entropy(
-    p,               # joint probability table
-    axes=None,       # whose joint entropy; None: of all variables
-    base: float=2,   # 2: bits
+    p,  # joint probability table
+    axes=None,  # whose joint entropy; None: of all variables
+    base: float = 2,  # 2: bits
 ) -> float:
     "H of the variables in `axes` together, exact."
     return entropy(p if axes is None else marginal(p, axes), base)
 
 # %% ../../nbs/2_theory/00_entropy.ipynb #8212049e
 def conditional_entropy(
-    p,               # joint probability table
-    of=0,            # axis or axes whose entropy is asked for
-    given=1,         # axis or axes that are known
-    base: float=2,   # 2: bits
+    p,  # joint probability table
+    of=0,  # axis or axes whose entropy is asked for
+    given=1,  # axis or axes that are known
+    base: float = 2,  # 2: bits
 ) -> float:
     "H(of | given): what stays unknown of `of` once `given` is known, exact."
     both = np.r_[np.atleast_1d(of), np.atleast_1d(given)]
     return joint_entropy(p, both, base) - joint_entropy(p, given, base)
 
+
 def mutual_information(
-    p,               # joint probability table
-    a=0,             # axis or axes of the one
-    b=1,             # axis or axes of the other
-    base: float=2,   # 2: bits
+    p,  # joint probability table
+    a=0,  # axis or axes of the one
+    b=1,  # axis or axes of the other
+    base: float = 2,  # 2: bits
 ) -> float:
     "I(a; b) = H(a) + H(b) − H(a, b) of Eq. 1, exact (rounding may leave −1e-16 instead of 0)."
-    return joint_entropy(p, a, base) + joint_entropy(p, b, base) - joint_entropy(p, np.r_[np.atleast_1d(a), np.atleast_1d(b)], base)
+    return (
+        joint_entropy(p, a, base)
+        + joint_entropy(p, b, base)
+        - joint_entropy(p, np.r_[np.atleast_1d(a), np.atleast_1d(b)], base)
+    )
 
 # %% ../../nbs/2_theory/00_entropy.ipynb #66bacf2a
 def noisy_copy(
-    t: float,        # dependence in [0, 1]: the probability that the second variable copies the first
-    p_a=4,           # distribution of the first, or a number of equally likely values
+    t: float,  # dependence in [0, 1]: the probability that the second variable copies the first
+    p_a=4,  # distribution of the first, or a number of equally likely values
 ) -> np.ndarray:
     "Joint table of f^a and an f^b that copies it with probability `t` and is drawn afresh from the same distribution otherwise. Raises `SnetError` for t outside [0, 1]."
-    if not 0 <= t <= 1: raise SnetError(f't={t} is no probability; choose a dependence between 0 and 1.')
-    p_a = check_distribution(np.full(int(p_a), 1/int(p_a)) if np.isscalar(p_a) else p_a)
-    return (1 - t)*np.outer(p_a, p_a) + t*np.diag(p_a)
+    if not 0 <= t <= 1:
+        raise SnetError(f't={t} is no probability; choose a dependence between 0 and 1.')
+    p_a = check_distribution(np.full(int(p_a), 1 / int(p_a)) if np.isscalar(p_a) else p_a)
+    return (1 - t) * np.outer(p_a, p_a) + t * np.diag(p_a)
 
 # %% ../../nbs/2_theory/00_entropy.ipynb #4e49ed22
 def push_forward(
-    p,    # joint probability table
-    f,    # integers ≥ 0 of the same shape: the value that the map gives each cell
+    p,  # joint probability table
+    f,  # integers ≥ 0 of the same shape: the value that the map gives each cell
 ) -> np.ndarray:
     "Distribution of F(Z) for Z ~ p and the deterministic map F written as a table. Raises `SnetError` if the shapes differ or `f` holds no integers ≥ 0."
     p, f = check_distribution(p), np.asarray(f)
-    if f.shape != p.shape: raise SnetError(f'The map has shape {f.shape} and the table {p.shape}; give one value of the map for each cell.')
-    if f.dtype.kind not in 'iub' or f.min() < 0: raise SnetError('The map must hold whole numbers from 0 on: the value it gives each cell.')
+    if f.shape != p.shape:
+        raise SnetError(
+            f'The map has shape {f.shape} and the table {p.shape}; give one value of the map for each cell.'
+        )
+    if f.dtype.kind not in 'iub' or f.min() < 0:
+        raise SnetError('The map must hold whole numbers from 0 on: the value it gives each cell.')
     return np.bincount(f.ravel().astype(np.int64), weights=p.ravel())
 
 # %% ../../nbs/2_theory/00_entropy.ipynb #b779aaa2
 def check_samples(
-    x,                      # array-like, flattened
-    name: str='The sample', # what to call it in the error
+    x,  # array-like, flattened
+    name: str = 'The sample',  # what to call it in the error
 ) -> np.ndarray:
     "`x` as a flat float64 array of at least two finite numbers; otherwise a `SnetError`."
     x = np.asarray(x, dtype=np.float64).ravel()
-    if x.size < 2: raise SnetError(f'{name} has {x.size} value{"s" * (x.size != 1)}; an estimate needs at least two, and hundreds to be worth something.')
-    if not np.isfinite(x).all(): raise SnetError(f'{name} holds NaN or infinity; remove those values (in all the variables) first.')
+    if x.size < 2:
+        raise SnetError(
+            f'{name} has {x.size} value{"s" * (x.size != 1)}; an estimate needs at least two, and hundreds to be worth something.'
+        )
+    if not np.isfinite(x).all():
+        raise SnetError(
+            f'{name} holds NaN or infinity; remove those values (in all the variables) first.'
+        )
     return x
 
+
 def to_bins(
-    x,                  # samples, flattened
-    bins: int=16,       # number of bins, ≥ 2
-    how: str='width',   # 'width': bins of equal width; 'share': bins that hold equal shares of the samples
+    x,  # samples, flattened
+    bins: int = 16,  # number of bins, ≥ 2
+    how: str = 'width',  # 'width': bins of equal width; 'share': bins that hold equal shares of the samples
 ) -> np.ndarray:
     "Bin number of every sample, 0 to bins−1."
-    x = check_samples(x); choose(how, ('width', 'share'), 'kind of bins')
-    if bins < 2: raise SnetError(f'bins={bins} tells nothing apart; use at least 2.')
-    edges = np.linspace(x.min(), x.max(), bins + 1)[1:-1] if how == 'width' else np.unique(np.quantile(x, np.arange(1, bins)/bins))
+    x = check_samples(x)
+    choose(how, ('width', 'share'), 'kind of bins')
+    if bins < 2:
+        raise SnetError(f'bins={bins} tells nothing apart; use at least 2.')
+    edges = (
+        np.linspace(x.min(), x.max(), bins + 1)[1:-1]
+        if how == 'width'
+        else np.unique(np.quantile(x, np.arange(1, bins) / bins))
+    )
     return np.searchsorted(edges, x, side='right')
 
 # %% ../../nbs/2_theory/00_entropy.ipynb #27e9b65e
 CORRECTIONS = ('miller-madow', 'none')
 
+
 def entropy_from_counts(
-    counts,                           # how often each outcome was seen: integers ≥ 0, any shape
-    correction: str='miller-madow',   # or 'none': plug-in
-    base: float=2,                    # 2: bits
+    counts,  # how often each outcome was seen: integers ≥ 0, any shape
+    correction: str = 'miller-madow',  # or 'none': plug-in
+    base: float = 2,  # 2: bits
 ) -> float:
     "Entropy estimated from counts: plug-in, plus (K−1)/2N nats for K occupied cells (Miller and Madow 1955). Raises `SnetError` if nothing was counted."
-    choose(correction, CORRECTIONS, 'correction'); counts = np.asarray(counts, dtype=np.float64); n = counts.sum()
-    if not np.isfinite(n) or n < 1 or counts.min() < 0: raise SnetError('These are no counts; pass how often each outcome was seen, at least one of them above 0.')
-    bias = (np.count_nonzero(counts) - 1) / (2*n) if correction == 'miller-madow' else 0
+    choose(correction, CORRECTIONS, 'correction')
+    counts = np.asarray(counts, dtype=np.float64)
+    n = counts.sum()
+    if not np.isfinite(n) or n < 1 or counts.min() < 0:
+        raise SnetError(
+            'These are no counts; pass how often each outcome was seen, at least one of them above 0.'
+        )
+    bias = (np.count_nonzero(counts) - 1) / (2 * n) if correction == 'miller-madow' else 0
     return entropy(counts / n, base) + bias / log_base(base)
 
 # %% ../../nbs/2_theory/00_entropy.ipynb #f7f830ef
 def mi_from_bins(
-    i, j,                             # paired bin numbers, integers ≥ 0
-    correction: str='miller-madow',   # or 'none'
-    base: float=2,                    # 2: bits
+    i,
+    j,  # paired bin numbers, integers ≥ 0
+    correction: str = 'miller-madow',  # or 'none'
+    base: float = 2,  # 2: bits
 ) -> float:
     "I estimated from paired outcomes: the three entropies of Eq. 1, each corrected (may fall a little below 0)."
-    i, j = np.asarray(i), np.asarray(j); rows, cols = i.max() + 1, j.max() + 1
-    table = np.bincount(i*cols + j, minlength=rows*cols).reshape(rows, cols)
-    h_a, h_b, h_ab = (entropy_from_counts(c, correction, base) for c in (table.sum(1), table.sum(0), table))
+    i, j = np.asarray(i), np.asarray(j)
+    rows, cols = i.max() + 1, j.max() + 1
+    table = np.bincount(i * cols + j, minlength=rows * cols).reshape(rows, cols)
+    h_a, h_b, h_ab = (
+        entropy_from_counts(c, correction, base) for c in (table.sum(1), table.sum(0), table)
+    )
     return h_a + h_b - h_ab
 
 # %% ../../nbs/2_theory/00_entropy.ipynb #a3a0b288
 def mi_from_samples(
-    x, y,                             # paired samples of two scalar variables, flattened
-    method: str='histogram',          # 'histogram', or 'knn': scikit-learn's nearest-neighbour estimator
-    bins: int=16,                     # histogram: bins on each axis
-    how: str='width',                 # histogram: 'width' or 'share', see `to_bins`
-    correction: str='miller-madow',   # histogram: or 'none'
-    neighbours: int=3,                # knn: k
-    base: float=2,                    # 2: bits
+    x,
+    y,  # paired samples of two scalar variables, flattened
+    method: str = 'histogram',  # 'histogram', or 'knn': scikit-learn's nearest-neighbour estimator
+    bins: int = 16,  # histogram: bins on each axis
+    how: str = 'width',  # histogram: 'width' or 'share', see `to_bins`
+    correction: str = 'miller-madow',  # histogram: or 'none'
+    neighbours: int = 3,  # knn: k
+    base: float = 2,  # 2: bits
 ) -> float:
     "I(x; y) estimated from samples. Raises `SnetError` for samples that are too few, not finite, or not paired."
-    x, y = check_samples(x, 'x'), check_samples(y, 'y'); choose(method, ('histogram', 'knn'), 'method')
-    if len(x) != len(y): raise SnetError(f'x has {len(x)} samples and y has {len(y)}; mutual information needs pairs.')
+    x, y = check_samples(x, 'x'), check_samples(y, 'y')
+    choose(method, ('histogram', 'knn'), 'method')
+    if len(x) != len(y):
+        raise SnetError(
+            f'x has {len(x)} samples and y has {len(y)}; mutual information needs pairs.'
+        )
     if method == 'knn':
         from sklearn.feature_selection import mutual_info_regression
-        if len(x) <= neighbours: raise SnetError(f'{len(x)} samples have no {neighbours} neighbours; pass more samples or fewer neighbours.')
-        return float(mutual_info_regression(x[:, None], y, n_neighbors=neighbours, random_state=0)[0] / log_base(base))
+
+        if len(x) <= neighbours:
+            raise SnetError(
+                f'{len(x)} samples have no {neighbours} neighbours; pass more samples or fewer neighbours.'
+            )
+        return float(
+            mutual_info_regression(x[:, None], y, n_neighbors=neighbours, random_state=0)[0]
+            / log_base(base)
+        )
     return mi_from_bins(to_bins(x, bins, how), to_bins(y, bins, how), correction, base)
 
 # %% ../../nbs/2_theory/00_entropy.ipynb #9fbbb778
 def gaussian_entropy(
-    cov,             # covariance matrix (d, d), or a variance
-    base: float=2,   # 2: bits
+    cov,  # covariance matrix (d, d), or a variance
+    base: float = 2,  # 2: bits
 ) -> float:
     "Differential entropy of a Gaussian, closed form. Raises `SnetError` unless `cov` is symmetric and positive definite."
     cov = np.atleast_2d(np.asarray(cov, dtype=np.float64))
-    if cov.shape[0] != cov.shape[1] or not np.isfinite(cov).all() or not np.allclose(cov, cov.T) or np.linalg.eigvalsh(cov).min() <= 0:
-        raise SnetError(f'A covariance is a symmetric positive definite matrix; this one of shape {cov.shape} is not. Drop variables that are sums of others.')
-    return float((len(cov)*np.log(2*np.pi*np.e) + np.linalg.slogdet(cov)[1]) / 2 / log_base(base))
+    if (
+        cov.shape[0] != cov.shape[1]
+        or not np.isfinite(cov).all()
+        or not np.allclose(cov, cov.T)
+        or np.linalg.eigvalsh(cov).min() <= 0
+    ):
+        raise SnetError(
+            f'A covariance is a symmetric positive definite matrix; this one of shape {cov.shape} is not. Drop variables that are sums of others.'
+        )
+    return float(
+        (len(cov) * np.log(2 * np.pi * np.e) + np.linalg.slogdet(cov)[1]) / 2 / log_base(base)
+    )
+
 
 def gaussian_mi(
-    cov,             # covariance matrix (d, d) of all the variables, or the correlation of two scalars
-    a=0,             # numbers of the variables of the one
-    b=1,             # numbers of the variables of the other
-    base: float=2,   # 2: bits
+    cov,  # covariance matrix (d, d) of all the variables, or the correlation of two scalars
+    a=0,  # numbers of the variables of the one
+    b=1,  # numbers of the variables of the other
+    base: float = 2,  # 2: bits
 ) -> float:
     "Mutual information of two groups of jointly Gaussian variables, closed form."
     cov = np.array([[1, cov], [cov, 1]]) if np.ndim(cov) == 0 else np.asarray(cov)
-    a, b = np.atleast_1d(a), np.atleast_1d(b); h = lambda i: gaussian_entropy(cov[np.ix_(i, i)], base)
+    a, b = np.atleast_1d(a), np.atleast_1d(b)
+    h = lambda i: gaussian_entropy(cov[np.ix_(i, i)], base)
     return h(a) + h(b) - h(np.r_[a, b])
 
 # %% ../../nbs/2_theory/00_entropy.ipynb #133d206a
 def self_check(
-    check,      # function of the answer that raises AssertionError with a hint
-    answer,     # what the reader wrote: a function or a value
+    check,  # function of the answer that raises AssertionError with a hint
+    answer,  # what the reader wrote: a function or a value
 ) -> bool:
     "Run an exercise's check on an answer; prints 'solved', or the hint of the first thing that does not hold."
-    try: check(answer)
+    try:
+        check(answer)
     except Exception as e:
-        hint = str(e) if isinstance(e, AssertionError) else f'your code stopped with {type(e).__name__}: {e}'
-        print(f'not yet: {hint}'); return False
-    print('solved'); return True
+        hint = (
+            str(e)
+            if isinstance(e, AssertionError)
+            else f'your code stopped with {type(e).__name__}: {e}'
+        )
+        print(f'not yet: {hint}')
+        return False
+    print('solved')
+    return True

@@ -8,6 +8,7 @@ __all__ = ['FUSERS', 'subset_entropies', 'subset_averages', 'han_profile', 'bit_
 
 # %% ../../nbs/2_theory/01_han.ipynb #70733656
 from math import comb
+
 import numpy as np
 from scipy.special import entr, rel_entr
 from ..core import SnetError, choose
@@ -15,33 +16,41 @@ from .entropy import check_distribution, entropy, log_base
 
 # %% ../../nbs/2_theory/01_han.ipynb #54d0211d
 def subset_entropies(
-    p,               # joint probability table of i variables, one axis each, of any number of values
-    base: float=2,   # 2: bits
+    p,  # joint probability table of i variables, one axis each, of any number of values
+    base: float = 2,  # 2: bits
 ) -> np.ndarray:
     "Entropy of every subset of the variables, exact: 2^i numbers; bit j of the index says whether variable j belongs (index 0: none, 0 bits)."
     p = check_distribution(p)
-    if not 1 <= p.ndim <= 16: raise SnetError(f'{p.ndim} variables have {2**p.ndim} subsets; pass a table with 1 to 16 axes.')
+    if not 1 <= p.ndim <= 16:
+        raise SnetError(
+            f'{p.ndim} variables have {2**p.ndim} subsets; pass a table with 1 to 16 axes.'
+        )
     out, stack = np.zeros(2**p.ndim), [(p, tuple(range(p.ndim)), 0)]
-    while stack:                                              # a marginal, its variables, the first place that may still be summed out
+    while stack:  # a marginal, its variables, the first place that may still be summed out
         table, variables, start = stack.pop()
         out[sum(1 << v for v in variables)] = entr(table).sum()
-        stack += [(table.sum(j), variables[:j] + variables[j+1:], j) for j in range(start, len(variables))]
-    out[0] = 0                                                # the empty table sums to 1 up to rounding
+        stack += [
+            (table.sum(j), variables[:j] + variables[j + 1 :], j)
+            for j in range(start, len(variables))
+        ]
+    out[0] = 0  # the empty table sums to 1 up to rounding
     return out / log_base(base)
 
 # %% ../../nbs/2_theory/01_han.ipynb #3c802957
 def subset_averages(
-    p,               # joint probability table of i variables
-    base: float=2,   # 2: bits
+    p,  # joint probability table of i variables
+    base: float = 2,  # 2: bits
 ) -> np.ndarray:
     "Theorem 2's average entropy of k of the i variables, for k = 1 … i, exact."
-    h = subset_entropies(p, base); i = int(np.log2(len(h)))
+    h = subset_entropies(p, base)
+    i = int(np.log2(len(h)))
     size = np.array([int(s).bit_count() for s in range(2**i)])
     return np.bincount(size, weights=h)[1:] / [comb(i, k) for k in range(1, i + 1)]
 
+
 def han_profile(
-    p,               # joint probability table of i variables
-    base: float=2,   # 2: bits
+    p,  # joint probability table of i variables
+    base: float = 2,  # 2: bits
 ) -> np.ndarray:
     "Average entropy per dimension, (1/k) of the average over k-subsets, for k = 1 … i: Han's inequality says that it never rises."
     averages = subset_averages(p, base)
@@ -49,118 +58,166 @@ def han_profile(
 
 # %% ../../nbs/2_theory/01_han.ipynb #6fdf8a93
 def bit_features(
-    a: int,          # dimensions (bits) of f^a
-    b: int,          # dimensions (bits) of f^b, b ≤ a
-    shared: int,     # how many bits of f^b are known once f^a is, 0 … b
-    seed: int=0,     # which parities
+    a: int,  # dimensions (bits) of f^a
+    b: int,  # dimensions (bits) of f^b, b ≤ a
+    shared: int,  # how many bits of f^b are known once f^a is, 0 … b
+    seed: int = 0,  # which parities
 ) -> np.ndarray:
     "All equally likely values of (f^a, f^b): 0/1 array (2^n*, a + b) with n* = a + b − shared. Raises `SnetError` for impossible sizes."
-    if not (1 <= b <= a and 0 <= shared <= b): raise SnetError(f'a={a}, b={b}, shared={shared} do not fit; choose 1 ≤ b ≤ a and 0 ≤ shared ≤ b.')
-    if a + b - shared > 16: raise SnetError(f'{a + b - shared} source bits have too many values to list; keep a + b − shared ≤ 16.')
+    if not (1 <= b <= a and 0 <= shared <= b):
+        raise SnetError(
+            f'a={a}, b={b}, shared={shared} do not fit; choose 1 ≤ b ≤ a and 0 ≤ shared ≤ b.'
+        )
+    if a + b - shared > 16:
+        raise SnetError(
+            f'{a + b - shared} source bits have too many values to list; keep a + b − shared ≤ 16.'
+        )
     rng, n_star = np.random.default_rng(seed), a + b - shared
     source = (np.arange(2**n_star)[:, None] >> np.arange(n_star)) & 1
-    while True:                                               # parities of f^a that are independent of each other, so that each shared bit is one bit
+    while (
+        True
+    ):  # parities of f^a that are independent of each other, so that each shared bit is one bit
         mix = rng.integers(0, 2, (a, shared))
-        if rank2(mix) == shared: break
-    return np.concatenate([source[:, :a], source[:, :a] @ mix % 2, source[:, a:]], 1).astype(np.uint8)
+        if rank2(mix) == shared:
+            break
+    return np.concatenate([source[:, :a], source[:, :a] @ mix % 2, source[:, a:]], 1).astype(
+        np.uint8
+    )
+
 
 def rank2(
-    m,        # 0/1 matrix
+    m,  # 0/1 matrix
 ) -> int:
     "Rank over the field of two elements: how many of the columns are parities of none of the others."
-    basis = []                                                # integers with distinct leading bits
+    basis = []  # integers with distinct leading bits
     for col in np.asarray(m).T:
         v = int(''.join(map(str, col)) or '0', 2)
-        for w in basis: v = min(v, v ^ w)
-        if v: basis.append(v)
+        for w in basis:
+            v = min(v, v ^ w)
+        if v:
+            basis.append(v)
     return len(basis)
 
 # %% ../../nbs/2_theory/01_han.ipynb #f9b43f37
 FUSERS = ('best', 'linear', 'table')
 
+
 def fuse_bits(
-    z: np.ndarray,        # 0/1 array (states, a + b) from `bit_features`
-    n: int,               # dimensions (bits) of the fused code, 1 … 30
-    how: str='linear',    # one of FUSERS
-    seed: int=0,          # which random map
+    z: np.ndarray,  # 0/1 array (states, a + b) from `bit_features`
+    n: int,  # dimensions (bits) of the fused code, 1 … 30
+    how: str = 'linear',  # one of FUSERS
+    seed: int = 0,  # which random map
 ) -> np.ndarray:
     "The code word (an integer below 2^n) that a deterministic fusion gives each state."
-    choose(how, FUSERS, 'fusion'); rng = np.random.default_rng(seed)
-    if not 1 <= n <= 30: raise SnetError(f'n={n} fused bits cannot be counted; choose n between 1 and 30.')
-    if how == 'table': return rng.integers(0, 2**n, len(z))
-    if how == 'linear': return (z @ rng.integers(0, 2, (z.shape[1], n)) % 2) @ (1 << np.arange(n))
+    choose(how, FUSERS, 'fusion')
+    rng = np.random.default_rng(seed)
+    if not 1 <= n <= 30:
+        raise SnetError(f'n={n} fused bits cannot be counted; choose n between 1 and 30.')
+    if how == 'table':
+        return rng.integers(0, 2**n, len(z))
+    if how == 'linear':
+        return (z @ rng.integers(0, 2, (z.shape[1], n)) % 2) @ (1 << np.arange(n))
     keep = []
-    for j in range(z.shape[1]):                               # a column that is no parity of those kept is a new bit
-        if len(keep) < n and len(np.unique(z[:, keep + [j]], axis=0)) > 2**len(keep): keep.append(j)
+    for j in range(z.shape[1]):  # a column that is no parity of those kept is a new bit
+        if len(keep) < n and len(np.unique(z[:, keep + [j]], axis=0)) > 2 ** len(keep):
+            keep.append(j)
     return z[:, keep].astype(np.int64) @ (1 << np.arange(len(keep)))
 
+
 def surviving_bits(
-    code: np.ndarray,     # code word of every (equally likely) state
+    code: np.ndarray,  # code word of every (equally likely) state
 ) -> float:
     "I(f^n; (f^a, f^b)) = H(f^n) of a deterministic fusion, exact, in bits."
     return entropy(np.unique(code, return_counts=True)[1] / len(code))
 
 # %% ../../nbs/2_theory/01_han.ipynb #a4763588
 def regime(
-    n: float,            # dimensions of the fused feature
-    n_star: float,       # dimensions that are needed
-    near: float=0,       # how far n may be from n* and still count as ≈
+    n: float,  # dimensions of the fused feature
+    n_star: float,  # dimensions that are needed
+    near: float = 0,  # how far n may be from n* and still count as ≈
 ) -> int:
     "Proposition 3's case: 1 (n < n*), 2 (n ≈ n*) or 3 (n > n*)."
     return 2 if abs(n - n_star) <= near else 1 if n < n_star else 3
 
+
 def survival_curve(
-    a: int,               # bits of f^a
-    b: int,               # bits of f^b
-    shared: int,          # bits of f^b that f^a determines
-    ns,                   # the fused dimensions to try
-    how: str='best',      # one of FUSERS
-    tries: int=20,        # random maps to average over ('best' needs one)
+    a: int,  # bits of f^a
+    b: int,  # bits of f^b
+    shared: int,  # bits of f^b that f^a determines
+    ns,  # the fused dimensions to try
+    how: str = 'best',  # one of FUSERS
+    tries: int = 20,  # random maps to average over ('best' needs one)
 ) -> dict:
     "What survives at each n: {'n', 'case', 'mean', 'worst'} as arrays, and {'n_star'}; in bits."
-    z = bit_features(a, b, shared); n_star = a + b - shared; ns = np.asarray(ns)
-    bits = np.array([[surviving_bits(fuse_bits(z, int(n), how, s)) for s in range(1 if how == 'best' else tries)] for n in ns])
-    return dict(n=ns, case=np.array([regime(n, n_star) for n in ns]), mean=bits.mean(1), worst=bits.min(1), n_star=n_star)
+    z = bit_features(a, b, shared)
+    n_star = a + b - shared
+    ns = np.asarray(ns)
+    bits = np.array(
+        [
+            [
+                surviving_bits(fuse_bits(z, int(n), how, s))
+                for s in range(1 if how == 'best' else tries)
+            ]
+            for n in ns
+        ]
+    )
+    return dict(
+        n=ns,
+        case=np.array([regime(n, n_star) for n in ns]),
+        mean=bits.mean(1),
+        worst=bits.min(1),
+        n_star=n_star,
+    )
 
 # %% ../../nbs/2_theory/01_han.ipynb #52099168
 def gaussian_survival(
-    cov,                 # covariance (a + b, a + b) of the two features together
-    ns,                  # fused dimensions to try
-    noise: float=.1,     # variance of the noise on each code dimension, > 0
+    cov,  # covariance (a + b, a + b) of the two features together
+    ns,  # fused dimensions to try
+    noise: float = 0.1,  # variance of the noise on each code dimension, > 0
 ) -> np.ndarray:
     "Bits about (f^a, f^b) in the n leading principal components with noise, closed form, for each n."
     eig = np.clip(np.linalg.eigvalsh(np.asarray(cov, dtype=np.float64))[::-1], 0, None)
-    if noise <= 0: raise SnetError(f'noise={noise} would let one number carry everything; give a variance above 0.')
-    return np.r_[0, np.cumsum(np.log2(1 + eig/noise)/2)][np.minimum(ns, len(eig))]
+    if noise <= 0:
+        raise SnetError(
+            f'noise={noise} would let one number carry everything; give a variance above 0.'
+        )
+    return np.r_[0, np.cumsum(np.log2(1 + eig / noise) / 2)][np.minimum(ns, len(eig))]
 
 # %% ../../nbs/2_theory/01_han.ipynb #35de96f8
 def kl_divergence(
-    p, q,            # two distributions over the same outcomes
-    base: float=2,   # 2: bits
+    p,
+    q,  # two distributions over the same outcomes
+    base: float = 2,  # 2: bits
 ) -> float:
     "KL(p ‖ q), exact; infinite where p has mass and q none. Raises `SnetError` if the shapes differ."
     p, q = check_distribution(p, 'p'), check_distribution(q, 'q')
-    if p.shape != q.shape: raise SnetError(f'p has shape {p.shape} and q {q.shape}; a divergence compares distributions over the same outcomes.')
+    if p.shape != q.shape:
+        raise SnetError(
+            f'p has shape {p.shape} and q {q.shape}; a divergence compares distributions over the same outcomes.'
+        )
     return float(rel_entr(p, q).sum() / log_base(base))
 
+
 def symmetric_kl(
-    p, q,            # two distributions over the same outcomes
-    base: float=2,   # 2: bits
+    p,
+    q,  # two distributions over the same outcomes
+    base: float = 2,  # 2: bits
 ) -> float:
     "KL(p ‖ q) + KL(q ‖ p) (Jeffreys' divergence), exact."
     return kl_divergence(p, q, base) + kl_divergence(q, p, base)
 
 # %% ../../nbs/2_theory/01_han.ipynb #00cefbeb
 def random_coupling(
-    p_a, p_b,             # the two marginals
-    tight: float=0,       # 0: independent; larger: more of the mass on few cells
-    seed: int=0,          # which coupling
-    steps: int=400,       # rounds of rescaling rows and columns
+    p_a,
+    p_b,  # the two marginals
+    tight: float = 0,  # 0: independent; larger: more of the mass on few cells
+    seed: int = 0,  # which coupling
+    steps: int = 400,  # rounds of rescaling rows and columns
 ) -> np.ndarray:
     "A random joint table with exactly these marginals: random positive cells, rows and columns rescaled in turn (iterative proportional fitting)."
     p_a, p_b = check_distribution(p_a, 'p_a'), check_distribution(p_b, 'p_b')
     t = np.exp(tight * np.random.default_rng(seed).normal(size=(len(p_a), len(p_b))))
     for _ in range(steps):
-        t *= (p_b / t.sum(0))
+        t *= p_b / t.sum(0)
         t *= (p_a / t.sum(1))[:, None]
     return t

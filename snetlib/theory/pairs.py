@@ -15,71 +15,100 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
-
 from ..core import SnetError, choose
 from .entropy import check_distribution, mi_from_bins, to_bins
 from .han import kl_divergence, symmetric_kl
 
 # %% ../../nbs/2_theory/02_pairs.ipynb #f09ab1f6
 def check_activations(
-    acts: dict,             # layer name -> array or tensor (b, c, h, w), b ≥ 2
-    name: str='The dict',   # what to call it in the error
+    acts: dict,  # layer name -> array or tensor (b, c, h, w), b ≥ 2
+    name: str = 'The dict',  # what to call it in the error
 ) -> dict:
     "The same dict with float32 CPU tensors. Raises `SnetError` for an empty dict, a wrong shape, fewer than two images, unequal batches, NaN, or a constant layer."
-    if not isinstance(acts, dict) or not acts: raise SnetError(f'{name} holds no activations; pass a dict of layer name -> array (b, c, h, w).')
+    if not isinstance(acts, dict) or not acts:
+        raise SnetError(
+            f'{name} holds no activations; pass a dict of layer name -> array (b, c, h, w).'
+        )
     out = {k: torch.as_tensor(v).detach().float().cpu() for k, v in acts.items()}
     for k, x in out.items():
-        if x.ndim != 4: raise SnetError(f'{name}: layer {k!r} has shape {tuple(x.shape)}; pass maps (b, c, h, w) (fold tokens back to their grid).')
-        if x.numel() == 0: raise SnetError(f'{name}: layer {k!r} is empty, shape {tuple(x.shape)}; collect the activations of at least two images.')
-        if len(x) < 2: raise SnetError(f'{name}: layer {k!r} holds one image; nothing general can be estimated from one, collect at least two.')
-        if not torch.isfinite(x).all(): raise SnetError(f'{name}: layer {k!r} holds NaN or infinity; find the layer where they begin before comparing.')
-        if x.min() == x.max(): raise SnetError(f'{name}: layer {k!r} is constant ({x.flatten()[0]:.3g} everywhere), a dead layer; leave it out.')
+        if x.ndim != 4:
+            raise SnetError(
+                f'{name}: layer {k!r} has shape {tuple(x.shape)}; pass maps (b, c, h, w) (fold tokens back to their grid).'
+            )
+        if x.numel() == 0:
+            raise SnetError(
+                f'{name}: layer {k!r} is empty, shape {tuple(x.shape)}; collect the activations of at least two images.'
+            )
+        if len(x) < 2:
+            raise SnetError(
+                f'{name}: layer {k!r} holds one image; nothing general can be estimated from one, collect at least two.'
+            )
+        if not torch.isfinite(x).all():
+            raise SnetError(
+                f'{name}: layer {k!r} holds NaN or infinity; find the layer where they begin before comparing.'
+            )
+        if x.min() == x.max():
+            raise SnetError(
+                f'{name}: layer {k!r} is constant ({x.flatten()[0]:.3g} everywhere), a dead layer; leave it out.'
+            )
     sizes = {k: len(x) for k, x in out.items()}
-    if len(set(sizes.values())) > 1: raise SnetError(f'{name}: the batches differ ({sizes}); collect every layer on the same images.')
+    if len(set(sizes.values())) > 1:
+        raise SnetError(
+            f'{name}: the batches differ ({sizes}); collect every layer on the same images.'
+        )
     return out
 
 # %% ../../nbs/2_theory/02_pairs.ipynb #b0b4377e
 def shared_histograms(
-    x, y,                  # activations, any shapes
-    bins: int=64,          # bins over the range of both
-    pseudo: float=.5,      # added to every count, so that no bin is impossible; 0: none
+    x,
+    y,  # activations, any shapes
+    bins: int = 64,  # bins over the range of both
+    pseudo: float = 0.5,  # added to every count, so that no bin is impossible; 0: none
 ) -> tuple:
     "Distributions (p, q) of the values of `x` and `y` over the same bins, as float64 arrays."
     x, y = (torch.as_tensor(t).float().flatten() for t in (x, y))
     lo, hi = min(x.min(), y.min()).item(), max(x.max(), y.max()).item()
-    if not np.isfinite([lo, hi]).all() or lo == hi: raise SnetError('Both layers together need finite values that are not all equal; leave out dead layers and find the NaN.')
+    if not np.isfinite([lo, hi]).all() or lo == hi:
+        raise SnetError(
+            'Both layers together need finite values that are not all equal; leave out dead layers and find the NaN.'
+        )
     p, q = (torch.histc(t, bins, lo, hi).double().numpy() + pseudo for t in (x, y))
     return p / p.sum(), q / q.sum()
 
 # %% ../../nbs/2_theory/02_pairs.ipynb #21931902
 def jensen_shannon(
-    p, q,       # two distributions over the same outcomes
+    p,
+    q,  # two distributions over the same outcomes
 ) -> float:
     "Jensen–Shannon divergence in bits, 0 … 1: the mean KL of the two from their mean."
     p, q = check_distribution(p, 'p'), check_distribution(q, 'q')
-    if p.shape != q.shape: raise SnetError(f'p has shape {p.shape} and q {q.shape}; a divergence compares distributions over the same outcomes.')
+    if p.shape != q.shape:
+        raise SnetError(
+            f'p has shape {p.shape} and q {q.shape}; a divergence compares distributions over the same outcomes.'
+        )
     m = (p + q) / 2
     return (kl_divergence(p, m) + kl_divergence(q, m)) / 2
 
 # %% ../../nbs/2_theory/02_pairs.ipynb #8a4b7336
 def to_grid(
-    x: torch.Tensor,     # activations (b, c, h, w)
-    grid: tuple,         # (h, w) to average down to
+    x: torch.Tensor,  # activations (b, c, h, w)
+    grid: tuple,  # (h, w) to average down to
 ) -> torch.Tensor:
     "The activations averaged over the cells of a coarser grid (b, c, *grid)."
     return x if tuple(x.shape[2:]) == tuple(grid) else F.adaptive_avg_pool2d(x, tuple(grid))
 
+
 def common_grid(
-    x: torch.Tensor,     # activations (b, c, h, w)
-    y: torch.Tensor,     # activations (b, c', h', w')
+    x: torch.Tensor,  # activations (b, c, h, w)
+    y: torch.Tensor,  # activations (b, c', h', w')
 ) -> tuple:
     "The coarser grid of the two, side by side: (min h, min w)."
     return min(x.shape[2], y.shape[2]), min(x.shape[3], y.shape[3])
 
 # %% ../../nbs/2_theory/02_pairs.ipynb #ac53cbcb
 def bins_for(
-    positions: int,      # images × height × width
-    most: int=16,        # bins a side when there are plenty of positions
+    positions: int,  # images × height × width
+    most: int = 16,  # bins a side when there are plenty of positions
 ) -> int:
     "Bins a side such that a cell of the joint histogram holds five positions on average: 2 … most."
     return int(np.clip(np.sqrt(positions / 5), 2, max(most, 2)))
@@ -87,118 +116,172 @@ def bins_for(
 # %% ../../nbs/2_theory/02_pairs.ipynb #31deb2f1
 SUMMARIES = ('pc1', 'mean')
 
+
 def centred_rows(
-    x: torch.Tensor,     # activations (b, c, h, w)
+    x: torch.Tensor,  # activations (b, c, h, w)
 ) -> torch.Tensor:
     "Positions × channels (b·h·w, c), each channel with mean 0."
     rows = x.permute(0, 2, 3, 1).flatten(0, 2)
     return rows - rows.mean(0)
 
+
 def summary_bins(
-    rows: torch.Tensor,     # centred rows (b·h·w, c)
-    bins: int=16,           # most bins of equal share, see `bins_for`
-    summary: str='pc1',     # 'pc1': leading principal component over the channels; 'mean': their mean, Figure 1's heat map
+    rows: torch.Tensor,  # centred rows (b·h·w, c)
+    bins: int = 16,  # most bins of equal share, see `bins_for`
+    summary: str = 'pc1',  # 'pc1': leading principal component over the channels; 'mean': their mean, Figure 1's heat map
 ) -> np.ndarray:
     "One number a position, as bin numbers (b·h·w,)."
     choose(summary, SUMMARIES, 'summary')
-    one = rows.mean(1) if summary == 'mean' else rows @ torch.linalg.eigh((rows.T @ rows).double())[1][:, -1].to(rows)
+    one = (
+        rows.mean(1)
+        if summary == 'mean'
+        else rows @ torch.linalg.eigh((rows.T @ rows).double())[1][:, -1].to(rows)
+    )
     return to_bins(one.numpy(), bins_for(len(rows), bins), 'share')
 
 # %% ../../nbs/2_theory/02_pairs.ipynb #12dc2c6a
 def layer_mi(
-    x: torch.Tensor,        # activations (b, c, h, w)
-    y: torch.Tensor,        # activations (b, c', h', w') of the same images
-    bins: int=16,           # most bins of equal share: at most log2(bins) bits can be seen
-    summary: str='pc1',     # or 'mean', see `summary_bins`
-    shift: int=0,           # pair image j with image j + shift: > 0 gives the floor, what is seen where there is no dependence
+    x: torch.Tensor,  # activations (b, c, h, w)
+    y: torch.Tensor,  # activations (b, c', h', w') of the same images
+    bins: int = 16,  # most bins of equal share: at most log2(bins) bits can be seen
+    summary: str = 'pc1',  # or 'mean', see `summary_bins`
+    shift: int = 0,  # pair image j with image j + shift: > 0 gives the floor, what is seen where there is no dependence
 ) -> float:
     "Mutual information of one summary of each layer, in bits per position (histogram, Miller–Madow). Raises `SnetError` for unequal batches."
-    if len(x) != len(y): raise SnetError(f'{len(x)} images on one side and {len(y)} on the other; collect both layers on the same images.')
-    grid = common_grid(x, y); a, b = (summary_bins(centred_rows(to_grid(t, grid)), bins, summary) for t in (x, torch.roll(y, shift, 0)))
+    if len(x) != len(y):
+        raise SnetError(
+            f'{len(x)} images on one side and {len(y)} on the other; collect both layers on the same images.'
+        )
+    grid = common_grid(x, y)
+    a, b = (
+        summary_bins(centred_rows(to_grid(t, grid)), bins, summary)
+        for t in (x, torch.roll(y, shift, 0))
+    )
     return mi_from_bins(a, b)
 
 # %% ../../nbs/2_theory/02_pairs.ipynb #5d61b52e
 def linear_cka(
-    x, y,       # matrices (rows, features): the same rows (positions or images), any numbers of features
+    x,
+    y,  # matrices (rows, features): the same rows (positions or images), any numbers of features
 ) -> float:
     "Linear centred kernel alignment in [0, 1] (Kornblith et al. 2019, eq. 4): 1 if one is a rotation and scaling of the other. Raises `SnetError` for unequal rows or a constant matrix."
     x, y = (torch.as_tensor(t).double() for t in (x, y))
-    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 2: raise SnetError(f'CKA compares two matrices with the same rows, at least two; these are {tuple(x.shape)} and {tuple(y.shape)}.')
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 2:
+        raise SnetError(
+            f'CKA compares two matrices with the same rows, at least two; these are {tuple(x.shape)} and {tuple(y.shape)}.'
+        )
     x, y = x - x.mean(0), y - y.mean(0)
     below = (x.T @ x).norm() * (y.T @ y).norm()
-    if not below > 0: raise SnetError('One of the matrices is constant (or not finite) in every column; leave dead layers out.')
-    return float((y.T @ x).norm()**2 / below)
+    if not below > 0:
+        raise SnetError(
+            'One of the matrices is constant (or not finite) in every column; leave dead layers out.'
+        )
+    return float((y.T @ x).norm() ** 2 / below)
 
 # %% ../../nbs/2_theory/02_pairs.ipynb #b5c988b5
 def compare_layers(
-    acts_a: dict,               # layer name -> (b, c, h, w); the branch with more channels (the CNN)
-    acts_b: dict,               # layer name -> (b, c', h', w') of the same images (the ViT)
-    bins: int=64,               # histogram bins for the divergences
-    mi_bins: int=16,            # most bins a side for the mutual information, fewer where positions are few
-    summary: str='pc1',         # one number a position for the mutual information, see `summary_bins`
-    standardise: bool=False,    # bring every layer to mean 0, variance 1 before the histograms
+    acts_a: dict,  # layer name -> (b, c, h, w); the branch with more channels (the CNN)
+    acts_b: dict,  # layer name -> (b, c', h', w') of the same images (the ViT)
+    bins: int = 64,  # histogram bins for the divergences
+    mi_bins: int = 16,  # most bins a side for the mutual information, fewer where positions are few
+    summary: str = 'pc1',  # one number a position for the mutual information, see `summary_bins`
+    standardise: bool = False,  # bring every layer to mean 0, variance 1 before the histograms
 ) -> pd.DataFrame:
     "All pairs: shapes, symmetric KL and Jensen–Shannon (bits), mutual information and its floor (bits a position), linear CKA. Raises `SnetError` as `check_activations`."
     A, B = check_activations(acts_a, 'The first dict'), check_activations(acts_b, 'The second dict')
     n_a, n_b = len(next(iter(A.values()))), len(next(iter(B.values())))
-    if n_a != n_b: raise SnetError(f'The first dict holds {n_a} images and the second {n_b}; collect both on the same images.')
-    choose(summary, SUMMARIES, 'summary'); known, rows = {}, []
+    if n_a != n_b:
+        raise SnetError(
+            f'The first dict holds {n_a} images and the second {n_b}; collect both on the same images.'
+        )
+    choose(summary, SUMMARIES, 'summary')
+    known, rows = {}, []
     for (a, x), (b, y) in product(A.items(), B.items()):
         grid = common_grid(x, y)
         bins_a, rows_a, norm_a = _on_grid(known, 'a', a, x, grid, mi_bins, summary)
         bins_b, rows_b, norm_b = _on_grid(known, 'b', b, y, grid, mi_bins, summary)
-        p, q = shared_histograms(*((t - t.mean()) / t.std() if standardise else t for t in (x, y)), bins)
-        rows.append(dict(a=a, b=b, channels_a=x.shape[1], channels_b=y.shape[1], grid_a=tuple(x.shape[2:]), grid_b=tuple(y.shape[2:]),
-                         positions=bins_a.size,
-                         kl=symmetric_kl(p, q), js=jensen_shannon(p, q),
-                         mi=mi_from_bins(bins_a, bins_b),
-                         mi_floor=mi_from_bins(bins_a, np.roll(bins_b, n_a//2*grid[0]*grid[1])),   # image j beside image j + b/2
-                         cka=float((rows_b.T @ rows_a).norm()**2 / (norm_a*norm_b))))
+        p, q = shared_histograms(
+            *((t - t.mean()) / t.std() if standardise else t for t in (x, y)), bins
+        )
+        rows.append(
+            dict(
+                a=a,
+                b=b,
+                channels_a=x.shape[1],
+                channels_b=y.shape[1],
+                grid_a=tuple(x.shape[2:]),
+                grid_b=tuple(y.shape[2:]),
+                positions=bins_a.size,
+                kl=symmetric_kl(p, q),
+                js=jensen_shannon(p, q),
+                mi=mi_from_bins(bins_a, bins_b),
+                mi_floor=mi_from_bins(
+                    bins_a, np.roll(bins_b, n_a // 2 * grid[0] * grid[1])
+                ),  # image j beside image j + b/2
+                cka=float((rows_b.T @ rows_a).norm() ** 2 / (norm_a * norm_b)),
+            )
+        )
     return pd.DataFrame(rows)
+
 
 def _on_grid(known, side, name, x, grid, bins, summary):
     "Bin numbers, centred rows and their norm of a layer on a grid, from the cache `known` where they are."
     if (side, name, grid) not in known:
         rows = centred_rows(to_grid(x, grid))
         norm = (rows.T @ rows).norm()
-        if not norm > 0: raise SnetError(f'Layer {name!r} is constant on the common grid {grid}; compare it with layers on a finer grid, or leave it out.')
+        if not norm > 0:
+            raise SnetError(
+                f'Layer {name!r} is constant on the common grid {grid}; compare it with layers on a finer grid, or leave it out.'
+            )
         known[side, name, grid] = summary_bins(rows, bins, summary), rows, norm
     return known[side, name, grid]
 
 # %% ../../nbs/2_theory/02_pairs.ipynb #8a974a12
 LOW_IS_GOOD = {'kl': True, 'js': True, 'mi': False, 'cka': False}
 
+
 def rank_pairs(
-    table: pd.DataFrame,   # from `compare_layers`
-    by: str='kl',          # 'kl', 'js', 'mi' or 'cka'
+    table: pd.DataFrame,  # from `compare_layers`
+    by: str = 'kl',  # 'kl', 'js', 'mi' or 'cka'
 ) -> pd.DataFrame:
     "The pairs, best first, with a column `rank` from 1."
     choose(by, LOW_IS_GOOD, 'measure')
     out = table.sort_values(by, ascending=LOW_IS_GOOD[by], kind='stable').reset_index(drop=True)
     return out.assign(rank=np.arange(1, len(out) + 1))
 
+
 def fits(
-    table: pd.DataFrame,       # from `compare_layers`
-    ratio: float | None=4,     # channels_a / channels_b that the fusion block wants; None: any
-    same_grid: bool=True,      # only pairs on one grid
+    table: pd.DataFrame,  # from `compare_layers`
+    ratio: float | None = 4,  # channels_a / channels_b that the fusion block wants; None: any
+    same_grid: bool = True,  # only pairs on one grid
 ) -> np.ndarray:
     "Which pairs the fusion block can take as they are (section 4.3: four times the channels, same H×W)."
-    ok = np.ones(len(table), bool) if ratio is None else np.isclose(table.channels_a / table.channels_b, ratio)
+    ok = (
+        np.ones(len(table), bool)
+        if ratio is None
+        else np.isclose(table.channels_a / table.channels_b, ratio)
+    )
     return ok & (table.grid_a == table.grid_b).to_numpy() if same_grid else ok
 
 # %% ../../nbs/2_theory/02_pairs.ipynb #a8d6383a
 def choose_pairs(
-    table: pd.DataFrame,       # from `compare_layers`
-    by: str='kl',              # 'kl', 'js' (small is good), 'mi' or 'cka' (large is good)
-    ratio: float | None=4,     # channels_a / channels_b; None: any
-    same_grid: bool=True,      # only pairs on one grid
+    table: pd.DataFrame,  # from `compare_layers`
+    by: str = 'kl',  # 'kl', 'js' (small is good), 'mi' or 'cka' (large is good)
+    ratio: float | None = 4,  # channels_a / channels_b; None: any
+    same_grid: bool = True,  # only pairs on one grid
 ) -> pd.DataFrame:
     "The most pairs that the shapes allow, each layer once, with the best total of `by`. Raises `SnetError` if no pair fits."
-    choose(by, LOW_IS_GOOD, 'measure'); ok = fits(table, ratio, same_grid)
-    if not ok.any(): raise SnetError(f'No pair has channels {ratio}:1 on one grid; pass ratio=None or same_grid=False, or project the layers first.')
+    choose(by, LOW_IS_GOOD, 'measure')
+    ok = fits(table, ratio, same_grid)
+    if not ok.any():
+        raise SnetError(
+            f'No pair has channels {ratio}:1 on one grid; pass ratio=None or same_grid=False, or project the layers first.'
+        )
     names_a, names_b = (list(dict.fromkeys(table[c])) for c in 'ab')
     value = np.where(table[by].notna(), table[by], 0) * (1 if LOW_IS_GOOD[by] else -1)
-    far = 1 + 2*len(table)*np.abs(value).max()                # dearer than any total of pairs that fit, so those are used up first
+    far = (
+        1 + 2 * len(table) * np.abs(value).max()
+    )  # dearer than any total of pairs that fit, so those are used up first
     cost = np.full((len(names_a), len(names_b)), far)
     at = [names_a.index(a) for a in table.a], [names_b.index(b) for b in table.b]
     cost[at] = np.where(ok, value, far)

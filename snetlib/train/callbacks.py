@@ -7,104 +7,154 @@ __all__ = ['learning_rate', 'Schedule', 'pick_precision', 'Precision', 'dice_of_
            'EpochSeed', 'Progress']
 
 # %% ../../nbs/6_train/03_callbacks.ipynb #traincallb2
-import sys, time
+import sys
+import time
+
 import numpy as np
 import torch
-from fastai.callback.core import Callback, CancelFitException, CancelTrainException, CancelValidException
+from fastai.callback.core import (
+    Callback,
+    CancelFitException,
+    CancelTrainException,
+    CancelValidException,
+)
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.learner import Metric
-from tqdm.auto import tqdm
 from ..core import SnetError, seed_everything
-from .distributed import from_rank0
 from ..models.layers import has_bfloat16
 from ..scores.overlap import confusion
+from .distributed import from_rank0
+from tqdm.auto import tqdm
 
 # %% ../../nbs/6_train/03_callbacks.ipynb #72214c18
 def learning_rate(
-    recipe: dict,   # a complete recipe
-    progress,       # share of the run that is done, 0 to 1
+    recipe: dict,  # a complete recipe
+    progress,  # share of the run that is done, 0 to 1
 ) -> float:
     "Learning rate at `progress`: linear warm-up, then polynomial decay (or constant)."
-    t = min(max(float(progress), 0.), 1.)
-    if t < recipe['warmup']: return recipe['lr'] * max(t / recipe['warmup'], 0.02)
-    if recipe['schedule'] == 'constant': return recipe['lr']
-    t = (t - recipe['warmup']) / (1 - recipe['warmup']) if recipe['warmup'] < 1 else 1.
-    return recipe['lr_end'] + (recipe['lr'] - recipe['lr_end']) * (1 - t)**recipe['power']
+    t = min(max(float(progress), 0.0), 1.0)
+    if t < recipe['warmup']:
+        return recipe['lr'] * max(t / recipe['warmup'], 0.02)
+    if recipe['schedule'] == 'constant':
+        return recipe['lr']
+    t = (t - recipe['warmup']) / (1 - recipe['warmup']) if recipe['warmup'] < 1 else 1.0
+    return recipe['lr_end'] + (recipe['lr'] - recipe['lr_end']) * (1 - t) ** recipe['power']
 
 # %% ../../nbs/6_train/03_callbacks.ipynb #8464e4ec
 class Schedule(Callback):
     "Set the learning rate before every batch, and end the run when its seconds or steps are used up."
-    order = 5
-    def __init__(self, recipe): self.recipe, self.used = recipe, 0.
 
-    def before_fit(self): self.clock = time.monotonic() - self.used
+    order = 5
+
+    def __init__(self, recipe):
+        self.recipe, self.used = recipe, 0.0
+
+    def before_fit(self):
+        self.clock = time.monotonic() - self.used
 
     def progress(self):
         r, done = self.recipe, self.epoch * self.n_iter + self.iter
-        return self.used / r['seconds'] if r['seconds'] else done / r['steps'] if r['steps'] else self.pct_train
+        return (
+            self.used / r['seconds']
+            if r['seconds']
+            else done / r['steps']
+            if r['steps']
+            else self.pct_train
+        )
 
     def tick(self):
         self.used = time.monotonic() - self.clock
-        if self.recipe['seconds']: self.used = from_rank0(lambda: self.used)   # one clock decides when all processes stop
+        if self.recipe['seconds']:
+            self.used = from_rank0(lambda: self.used)  # one clock decides when all processes stop
 
     def before_batch(self):
-        if not self.training: return
+        if not self.training:
+            return
         self.tick()
         self.opt.set_hypers(lr=learning_rate(self.recipe, self.progress()))
 
     def after_batch(self):
-        if not self.training: return
+        if not self.training:
+            return
         self.tick()
-        if self.recipe['seconds'] and self.used >= self.recipe['seconds']: raise CancelTrainException
-        if self.recipe['steps'] and self.epoch * self.n_iter + self.iter + 1 >= self.recipe['steps']: raise CancelTrainException
+        if self.recipe['seconds'] and self.used >= self.recipe['seconds']:
+            raise CancelTrainException
+        if (
+            self.recipe['steps']
+            and self.epoch * self.n_iter + self.iter + 1 >= self.recipe['steps']
+        ):
+            raise CancelTrainException
 
     def before_epoch(self):
-        if self.recipe['seconds'] and self.used >= self.recipe['seconds']: raise CancelFitException
+        if self.recipe['seconds'] and self.used >= self.recipe['seconds']:
+            raise CancelFitException
 
     def before_validate(self):
-        last = self.epoch == self.n_epoch - 1 or (self.recipe['seconds'] and self.used >= self.recipe['seconds'])
-        if (self.epoch + 1) % self.recipe['valid_every'] and not last: raise CancelValidException
+        last = self.epoch == self.n_epoch - 1 or (
+            self.recipe['seconds'] and self.used >= self.recipe['seconds']
+        )
+        if (self.epoch + 1) % self.recipe['valid_every'] and not last:
+            raise CancelValidException
 
 # %% ../../nbs/6_train/03_callbacks.ipynb #69dfc8f5
 def pick_precision(
-    name: str,      # 'auto', 'float32', 'bfloat16', 'float16'
-    device: str,    # 'cpu', 'cuda', …
+    name: str,  # 'auto', 'float32', 'bfloat16', 'float16'
+    device: str,  # 'cpu', 'cuda', …
 ) -> str:
     "What 'auto' means on this device: bfloat16 where the hardware has it, float32 elsewhere. Raises `SnetError` for float16 on a CPU."
-    if name == 'float16' and device == 'cpu': raise SnetError('float16 training needs a GPU; on a CPU use precision=bfloat16 or float32.')
-    if name != 'auto': return name
-    if device == 'cuda' and not has_bfloat16(device): return 'float16'
+    if name == 'float16' and device == 'cpu':
+        raise SnetError('float16 training needs a GPU; on a CPU use precision=bfloat16 or float32.')
+    if name != 'auto':
+        return name
+    if device == 'cuda' and not has_bfloat16(device):
+        return 'float16'
     return 'bfloat16' if has_bfloat16(device) else 'float32'
+
 
 class Precision(MixedPrecision):
     "fastai's mixed precision on the device that the data is on."
-    def __init__(self, name): super().__init__(AMPMode.FP16 if name == 'float16' else AMPMode.BF16); self.dtype = getattr(torch, name)
+
+    def __init__(self, name):
+        super().__init__(AMPMode.FP16 if name == 'float16' else AMPMode.BF16)
+        self.dtype = getattr(torch, name)
 
     def before_fit(self):
         device = torch.device(self.dls.device or 'cpu').type
         self.autocast, self.scales = torch.autocast(device, dtype=self.dtype), []
-        self.learn.scaler = torch.amp.GradScaler(device, enabled=self.dtype == torch.float16)   # bfloat16 has float32's range and needs no scaling
-        if getattr(self.checkpoint, 'scaler_state', None): self.learn.scaler.load_state_dict(self.checkpoint.scaler_state)
+        self.learn.scaler = torch.amp.GradScaler(
+            device, enabled=self.dtype == torch.float16
+        )  # bfloat16 has float32's range and needs no scaling
+        if getattr(self.checkpoint, 'scaler_state', None):
+            self.learn.scaler.load_state_dict(self.checkpoint.scaler_state)
 
 # %% ../../nbs/6_train/03_callbacks.ipynb #0d9dd6bf
 def dice_of_confusion(
-    counts,   # (…, n, n), truth by prediction: an array or a tensor
+    counts,  # (…, n, n), truth by prediction: an array or a tensor
 ) -> torch.Tensor:
     "Dice (…, n-1) of the foreground classes; NaN where neither prediction nor truth has the class."
-    counts = torch.as_tensor(counts); both = counts.diagonal(dim1=-2, dim2=-1).double()
-    return (2*both / (counts.sum(-1) + counts.sum(-2)))[..., 1:]
+    counts = torch.as_tensor(counts)
+    both = counts.diagonal(dim1=-2, dim2=-1).double()
+    return (2 * both / (counts.sum(-1) + counts.sum(-2)))[..., 1:]
 
 # %% ../../nbs/6_train/03_callbacks.ipynb #8ee0d4c6
 class CaseDice(Metric):
     "Mean over classes of the mean over validation cases of Dice (corrected protocol): what the best checkpoint is chosen by."
-    def __init__(self, case_ids, ignore_index=None): self.case_ids, self.ignore_index = list(case_ids), ignore_index; self.reset()
-    def reset(self): self.seen, self.cases = 0, {}
+
+    def __init__(self, case_ids, ignore_index=None):
+        self.case_ids, self.ignore_index = list(case_ids), ignore_index
+        self.reset()
+
+    def reset(self):
+        self.seen, self.cases = 0, {}
 
     def accumulate(self, learn):
         logits = learn.pred[0] if isinstance(learn.pred, (tuple, list)) else learn.pred
         for pred, targ in zip(logits.argmax(1).cpu().numpy(), learn.y.cpu().numpy()):
-            case = self.case_ids[self.seen]; self.seen += 1
-            self.cases[case] = self.cases.get(case, 0) + confusion(pred, targ, logits.shape[1], self.ignore_index)
+            case = self.case_ids[self.seen]
+            self.seen += 1
+            self.cases[case] = self.cases.get(case, 0) + confusion(
+                pred, targ, logits.shape[1], self.ignore_index
+            )
 
     def per_class(self):
         "Mean over the cases that have the class, one number a class."
@@ -112,53 +162,102 @@ class CaseDice(Metric):
         return dice.nanmean(0)
 
     @property
-    def value(self): return float(self.per_class().nanmean()) if self.cases else None
+    def value(self):
+        return float(self.per_class().nanmean()) if self.cases else None
+
     @property
-    def name(self): return 'valid_dice'
+    def name(self):
+        return 'valid_dice'
 
 # %% ../../nbs/6_train/03_callbacks.ipynb #08997a45
 class NaNGuard(Callback):
     "Stop with a `SnetError` that names the batch when the loss is not finite."
+
     order, run_valid = MixedPrecision.order + 1, False
+
     def after_loss(self):
-        if torch.isfinite(self.loss): return
+        if torch.isfinite(self.loss):
+            return
         where = f'epoch {self.epoch}, batch {self.iter}'
         ids = batch_cases(self.dl, self.iter)
-        if ids: where += f' (cases {", ".join(ids)})'
-        if not all(torch.isfinite(x).all() for x in self.xb): raise SnetError(f'The input of {where} holds NaN or infinity; run `snet check` on the data.')
-        raise SnetError(f'The loss became {float(self.loss.detach())} in {where}; lower the learning rate (lr), clip gradients (clip=1) or use precision=float32, and start again.')
+        if ids:
+            where += f' (cases {", ".join(ids)})'
+        if not all(torch.isfinite(x).all() for x in self.xb):
+            raise SnetError(
+                f'The input of {where} holds NaN or infinity; run `snet check` on the data.'
+            )
+        raise SnetError(
+            f'The loss became {float(self.loss.detach())} in {where}; lower the learning rate (lr), clip gradients (clip=1) or use precision=float32, and start again.'
+        )
+
 
 def batch_cases(
-    dl,        # a fastai DataLoader over `Slices`
-    i: int,    # index of the batch
+    dl,  # a fastai DataLoader over `Slices`
+    i: int,  # index of the batch
 ) -> list:
     "Ids of the cases in batch `i` of the epoch that is running; empty if the loader does not tell."
-    order, ids = getattr(dl, '_DataLoader__idxs', None), getattr(getattr(dl, 'dataset', None), 'case_ids', None)
-    if order is None or ids is None: return []
-    return sorted({str(ids[j]) for j in list(order)[i*dl.bs:(i + 1)*dl.bs]})
+    order, ids = (
+        getattr(dl, '_DataLoader__idxs', None),
+        getattr(getattr(dl, 'dataset', None), 'case_ids', None),
+    )
+    if order is None or ids is None:
+        return []
+    return sorted({str(ids[j]) for j in list(order)[i * dl.bs : (i + 1) * dl.bs]})
 
 # %% ../../nbs/6_train/03_callbacks.ipynb #5dd3fd83
 class EpochSeed(Callback):
     "Seed all generators at the start of each epoch from (seed, epoch)."
+
     order = -20
-    def __init__(self, seed): self.seed = seed
-    def before_epoch(self): seed_everything(self.seed, self.epoch + 1)
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def before_epoch(self):
+        seed_everything(self.seed, self.epoch + 1)
 
 # %% ../../nbs/6_train/03_callbacks.ipynb #a0a31161
 class Progress(Callback):
     "One tqdm bar for the whole run on a terminal; one line an epoch elsewhere."
+
     order = 70
-    def __init__(self, total=None): self.total = total
+
+    def __init__(self, total=None):
+        self.total = total
+
     def before_fit(self):
-        n = self.total or self.n_epoch*len(self.dls.train)
-        self.bar = tqdm(total=round(n), initial=0, disable=not sys.stderr.isatty(), unit='s' if self.total else 'step', leave=True, file=sys.stderr)
-    def before_train(self): self.done = self.epoch*len(self.dls.train)
+        n = self.total or self.n_epoch * len(self.dls.train)
+        self.bar = tqdm(
+            total=round(n),
+            initial=0,
+            disable=not sys.stderr.isatty(),
+            unit='s' if self.total else 'step',
+            leave=True,
+            file=sys.stderr,
+        )
+
+    def before_train(self):
+        self.done = self.epoch * len(self.dls.train)
+
     def after_batch(self):
-        if not self.training: return
+        if not self.training:
+            return
         now = self.schedule.used if self.total else self.done + self.iter + 1
         self.bar.update(min(round(now), self.bar.total) - self.bar.n)
-        self.bar.set_postfix(epoch=self.epoch, loss=f'{float(self.loss.detach()):.3f}', refresh=False)
+        self.bar.set_postfix(
+            epoch=self.epoch, loss=f'{float(self.loss.detach()):.3f}', refresh=False
+        )
+
     def after_epoch(self):
         row = self.checkpoint.history[-1] if self.checkpoint.history else {}
-        if self.bar.disable and row.get('epoch') == self.epoch: print(' '.join(f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}' for k, v in row.items()), file=sys.stderr, flush=True)
-    def after_fit(self): self.bar.close()
+        if self.bar.disable and row.get('epoch') == self.epoch:
+            print(
+                ' '.join(
+                    f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}' for k, v in row.items()
+                ),
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def after_fit(self):
+        self.bar.close()

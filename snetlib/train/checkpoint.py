@@ -8,75 +8,119 @@ __all__ = ['Checkpoint', 'raw_model', 'save_tensors', 'write_log', 'same_weights
 # %% ../../nbs/6_train/04_checkpoint.ipynb #traincheck2
 import errno
 from pathlib import Path
+
 import torch
 from fastai.callback.core import Callback
-from torch import nn
 from ..core import atomic_path
 from .distributed import rank
+from torch import nn
 
 # %% ../../nbs/6_train/04_checkpoint.ipynb #00d0aa01
 class Checkpoint(Callback):
     "Write last.pth (to continue), best.pth (highest validation Dice) and log.csv after every epoch."
-    order = 60
-    def __init__(self, run=None, fingerprint=''): self.folder, self.fingerprint = Path(run) if run else None, fingerprint; self.start, self.best, self.history = 0, -1., []
 
-    def before_epoch(self): self.valid, self.losses = {}, []
+    order = 60
+
+    def __init__(self, run=None, fingerprint=''):
+        self.folder, self.fingerprint = Path(run) if run else None, fingerprint
+        self.start, self.best, self.history = 0, -1.0, []
+
+    def before_epoch(self):
+        self.valid, self.losses = {}, []
+
     def after_loss(self):
-        if self.training: self.losses.append(self.loss.detach())
+        if self.training:
+            self.losses.append(self.loss.detach())
+
     def after_validate(self):
-        if not self.recorder.cancel_valid: self.valid = dict(valid_loss=float(self.recorder.loss.value), **{m.name: m.value for m in self.metrics})
+        if not self.recorder.cancel_valid:
+            self.valid = dict(
+                valid_loss=float(self.recorder.loss.value),
+                **{m.name: m.value for m in self.metrics},
+            )
 
     def after_epoch(self):
-        if self.epoch < self.start: return   # an epoch that an earlier part of the run has done
+        if self.epoch < self.start:
+            return  # an epoch that an earlier part of the run has done
         valid = {k: self.valid.get(k) for k in ('valid_loss', *(m.name for m in self.metrics))}
-        self.history.append(dict(epoch=self.epoch, train_loss=float(torch.stack(self.losses).mean()), **valid,
-                                 lr=float(self.opt.hypers[-1]['lr']), seconds=round(self.schedule.used, 2)))
+        self.history.append(
+            dict(
+                epoch=self.epoch,
+                train_loss=float(torch.stack(self.losses).mean()),
+                **valid,
+                lr=float(self.opt.hypers[-1]['lr']),
+                seconds=round(self.schedule.used, 2),
+            )
+        )
         score = valid.get('valid_dice')
         improved = score is not None and score > self.best
-        if improved: self.best = score
-        if self.folder and rank() == 0: self.save(improved)
+        if improved:
+            self.best = score
+        if self.folder and rank() == 0:
+            self.save(improved)
 
     def state(self):
         "Everything that a continued run needs, as tensors and plain numbers."
         scaler = getattr(self.learn, 'scaler', None)
-        return dict(model=raw_model(self.model).state_dict(), opt=self.opt.opt.state_dict(), scaler=scaler.state_dict() if scaler else None,
-                    epoch=self.epoch + 1, best=self.best, history=self.history, used=self.schedule.used, fingerprint=self.fingerprint)
+        return dict(
+            model=raw_model(self.model).state_dict(),
+            opt=self.opt.opt.state_dict(),
+            scaler=scaler.state_dict() if scaler else None,
+            epoch=self.epoch + 1,
+            best=self.best,
+            history=self.history,
+            used=self.schedule.used,
+            fingerprint=self.fingerprint,
+        )
 
     def save(self, improved):
         if improved:
-            with atomic_path(self.folder/'best.pth') as tmp: save_tensors(raw_model(self.model).state_dict(), tmp)
-        with atomic_path(self.folder/'last.pth') as tmp: save_tensors(self.state(), tmp)
-        with atomic_path(self.folder/'log.csv') as tmp: write_log(self.history, tmp)
+            with atomic_path(self.folder / 'best.pth') as tmp:
+                save_tensors(raw_model(self.model).state_dict(), tmp)
+        with atomic_path(self.folder / 'last.pth') as tmp:
+            save_tensors(self.state(), tmp)
+        with atomic_path(self.folder / 'log.csv') as tmp:
+            write_log(self.history, tmp)
+
 
 def raw_model(
-    model: nn.Module,   # a module, perhaps compiled or wrapped for several devices
+    model: nn.Module,  # a module, perhaps compiled or wrapped for several devices
 ) -> nn.Module:
     "The module itself, without what torch.compile or DistributedDataParallel put around it."
-    if isinstance(model, nn.parallel.DistributedDataParallel): model = model.module
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        model = model.module
     return getattr(model, '_orig_mod', model)
 
+
 def save_tensors(
-    state,   # nested dictionaries of tensors and plain values
-    path,    # where to; use atomic_path
+    state,  # nested dictionaries of tensors and plain values
+    path,  # where to; use atomic_path
 ):
     "torch.save whose failing write (a full disk) is an `OSError`, as every other writer's is."
     try:
-        with open(path, 'wb') as f: torch.save(state, f)
-    except RuntimeError as e: raise (e.__context__ if isinstance(e.__context__, OSError) else OSError(errno.ENOSPC, str(e))) from e
+        with open(path, 'wb') as f:
+            torch.save(state, f)
+    except RuntimeError as e:
+        raise (
+            e.__context__ if isinstance(e.__context__, OSError) else OSError(errno.ENOSPC, str(e))
+        ) from e
+
 
 def write_log(
-    history: list,   # one dictionary an epoch
-    path,            # CSV file
+    history: list,  # one dictionary an epoch
+    path,  # CSV file
 ):
     "Write the log as CSV, one line an epoch."
     columns = list(history[0]) if history else []
-    lines = [','.join(columns)] + [','.join('' if row.get(c) is None else str(row.get(c)) for c in columns) for row in history]
+    lines = [','.join(columns)] + [
+        ','.join('' if row.get(c) is None else str(row.get(c)) for c in columns) for row in history
+    ]
     Path(path).write_text('\n'.join(lines) + '\n')
 
 # %% ../../nbs/6_train/04_checkpoint.ipynb #ea516e4f
 def same_weights(
-    a: nn.Module,   # a module
-    b: nn.Module,   # another one of the same kind
+    a: nn.Module,  # a module
+    b: nn.Module,  # another one of the same kind
 ) -> bool:
     "True if every parameter and buffer agrees bit for bit."
     a, b = a.state_dict(), b.state_dict()

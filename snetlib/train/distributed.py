@@ -7,8 +7,13 @@ __all__ = ['LOST', 'share', 'splice', 'rank', 'world', 'own_device', 'together',
            'from_rank0', 'ShareBatch', 'gather', 'distribute']
 
 # %% ../../nbs/6_train/02_distributed.ipynb #baa97c49
-import contextlib, os, re, signal, threading
+import contextlib
+import os
+import re
+import signal
+import threading
 from datetime import timedelta
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -17,19 +22,20 @@ from ..core import SnetError, need
 
 # %% ../../nbs/6_train/02_distributed.ipynb #0905ab67
 def share(
-    t: torch.Tensor,   # a whole batch (b, …)
-    rank: int,         # which process, from 0
-    world: int,        # how many there are
+    t: torch.Tensor,  # a whole batch (b, …)
+    rank: int,  # which process, from 0
+    world: int,  # how many there are
 ) -> torch.Tensor:
     "The part of the batch that process `rank` takes; where there are more processes than images, the idle ones repeat the first."
     own = t.tensor_split(world)[rank]
     return own if len(own) else t[:1]
 
+
 def splice(
-    parts: list,          # outputs of all processes, padded to one length
-    own: torch.Tensor,    # this process's output, with its gradient
-    rank: int,            # which process this is
-    b: int,               # images of the whole batch
+    parts: list,  # outputs of all processes, padded to one length
+    own: torch.Tensor,  # this process's output, with its gradient
+    rank: int,  # which process this is
+    b: int,  # images of the whole batch
 ) -> torch.Tensor:
     "The whole batch's output, in order; only this process's part carries a gradient."
     sizes = [len(i) for i in torch.arange(b).tensor_split(len(parts))]
@@ -40,117 +46,183 @@ def rank() -> int:
     "Number of this process among those of the run; 0 if it is alone."
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
+
 def world() -> int:
     "Number of processes of this run."
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
+
 def own_device(
-    device=None,   # what was asked for; None: the GPU if there is one
+    device=None,  # what was asked for; None: the GPU if there is one
 ) -> str:
     "The device of this process: the GPU of its number on this machine, or the CPU. Raises `SnetError` with more processes than GPUs."
-    if not torch.cuda.is_available() or str(device or 'cuda').partition(':')[0] != 'cuda': return str(device or 'cpu')
+    if not torch.cuda.is_available() or str(device or 'cuda').partition(':')[0] != 'cuda':
+        return str(device or 'cpu')
     local, n = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
-    if local >= n: raise SnetError(f'This machine has {n} GPUs for more processes than that; start torchrun with --nproc_per_node {n}, or train with --device cpu.')
+    if local >= n:
+        raise SnetError(
+            f'This machine has {n} GPUs for more processes than that; start torchrun with --nproc_per_node {n}, or train with --device cpu.'
+        )
     torch.cuda.set_device(local)
     return f'cuda:{local}'
 
+
 LOST = 'The run was ended because one of its processes stopped or was lost; continue it with the same command and --resume.'
+
 
 @contextlib.contextmanager
 def together(
-    device=None,         # 'cpu', 'cuda'; None: the GPU if there is one
-    minutes: float=10,   # longest wait for a process that says nothing
+    device=None,  # 'cpu', 'cuda'; None: the GPU if there is one
+    minutes: float = 10,  # longest wait for a process that says nothing
 ):
     "Join the processes that torchrun started and yield this one's device; alone, yield `device`. Raises `SnetError` in one process, and ends the others, if any fails."
-    if int(os.environ.get('WORLD_SIZE') or 1) < 2 or world() > 1: yield device; return
+    if int(os.environ.get('WORLD_SIZE') or 1) < 2 or world() > 1:
+        yield device
+        return
     device, store = join(device, timedelta(minutes=minutes))
     main = threading.current_thread() is threading.main_thread()
-    def stop(*_): raise SnetError(LOST)
-    if main: before = signal.signal(signal.SIGTERM, stop)    # torchrun's, to those that are left
-    try: yield device
+
+    def stop(*_):
+        raise SnetError(LOST)
+
+    if main:
+        before = signal.signal(signal.SIGTERM, stop)  # torchrun's, to those that are left
+    try:
+        yield device
     except (SnetError, OSError, RuntimeError) as e:
-        if main: signal.signal(signal.SIGTERM, signal.SIG_IGN)   # this process is on its way out already, and may have to say why
-        if isinstance(e, RuntimeError) and not connection_lost(e): raise
-        if not first_to_tell(store): raise SystemExit(1) from None
+        if main:
+            signal.signal(
+                signal.SIGTERM, signal.SIG_IGN
+            )  # this process is on its way out already, and may have to say why
+        if isinstance(e, RuntimeError) and not connection_lost(e):
+            raise
+        if not first_to_tell(store):
+            raise SystemExit(1) from None
         raise (SnetError(LOST) if isinstance(e, RuntimeError) else e) from None
     dist.destroy_process_group()
-    if main: signal.signal(signal.SIGTERM, before)
+    if main:
+        signal.signal(signal.SIGTERM, before)
+
 
 def join(
-    device,               # what was asked for
-    wait: timedelta,      # longest wait in any exchange
+    device,  # what was asked for
+    wait: timedelta,  # longest wait in any exchange
 ) -> tuple:
     "Make the process group from torchrun's variables: (device, the store that all processes share). Raises `SnetError` if they are missing."
-    if not dist.is_available(): raise SnetError('This build of torch has no torch.distributed; train with one process, or install another build.')
+    if not dist.is_available():
+        raise SnetError(
+            'This build of torch has no torch.distributed; train with one process, or install another build.'
+        )
     device = own_device(device)
-    try: store, rank, world = next(dist.rendezvous('env://', timeout=wait))
-    except ValueError as e: raise SnetError('WORLD_SIZE is set, but RANK, MASTER_ADDR or MASTER_PORT is not; start several processes with torchrun, or unset WORLD_SIZE.') from e
-    dist.init_process_group('nccl' if device.startswith('cuda') else 'gloo', store=dist.PrefixStore('run', store), rank=rank, world_size=world, timeout=wait)
+    try:
+        store, rank, world = next(dist.rendezvous('env://', timeout=wait))
+    except ValueError as e:
+        raise SnetError(
+            'WORLD_SIZE is set, but RANK, MASTER_ADDR or MASTER_PORT is not; start several processes with torchrun, or unset WORLD_SIZE.'
+        ) from e
+    dist.init_process_group(
+        'nccl' if device.startswith('cuda') else 'gloo',
+        store=dist.PrefixStore('run', store),
+        rank=rank,
+        world_size=world,
+        timeout=wait,
+    )
     return device, store
 
+
 def connection_lost(
-    e: Exception,   # what an exchange raised
+    e: Exception,  # what an exchange raised
 ) -> bool:
     "Whether an error is another process's end rather than one of this process."
-    return isinstance(e, dist.DistError) or bool(re.search(r'gloo|nccl|peer|connection|socket', str(e), re.I))
+    return isinstance(e, dist.DistError) or bool(
+        re.search(r'gloo|nccl|peer|connection|socket', str(e), re.I)
+    )
+
 
 def first_to_tell(
-    store,   # what all processes share
+    store,  # what all processes share
 ) -> bool:
     "True in the one process that is to say what went wrong."
-    try: return store.add('told', 1) == 1
-    except RuntimeError: return True   # the store went down with process 0
+    try:
+        return store.add('told', 1) == 1
+    except RuntimeError:
+        return True  # the store went down with process 0
+
 
 def from_rank0(
-    f,   # a function without arguments, e.g. one that reads a file
+    f,  # a function without arguments, e.g. one that reads a file
 ):
     "What `f()` gives in process 0, in every process: one machine's files and clock decide for all. Its error ends every process."
-    if world() == 1: return f()
+    if world() == 1:
+        return f()
     box = [None, False]
     if rank() == 0:
-        try: box = [f(), False]
-        except (SnetError, OSError) as e: box = [e, True]
+        try:
+            box = [f(), False]
+        except (SnetError, OSError) as e:
+            box = [e, True]
     dist.broadcast_object_list(box)
-    if box[1]: raise box[0]
+    if box[1]:
+        raise box[0]
     return box[0]
 
 # %% ../../nbs/6_train/02_distributed.ipynb #76a52fba
 class ShareBatch(Callback):
     "Run the network on this process's share of a batch; loss and metrics see the output of the whole batch."
-    order = 4   # before mixed precision (10): what is sent is half as long
+
+    order = 4  # before mixed precision (10): what is sent is half as long
+
     def before_batch(self):
         self.whole, self.stream = self.xb, torch.get_rng_state()
         self.learn.xb = tuple(share(x, rank(), world()) for x in self.xb)
-        torch.manual_seed(int(np.random.SeedSequence([torch.initial_seed(), self.iter, rank()]).generate_state(1)[0]))
+        torch.manual_seed(
+            int(
+                np.random.SeedSequence([torch.initial_seed(), self.iter, rank()]).generate_state(1)[
+                    0
+                ]
+            )
+        )
 
     def after_pred(self):
         b, self.learn.xb = len(self.yb[0]), self.whole
-        self.learn.pred = tuple(gather(p, b) for p in self.pred) if isinstance(self.pred, (tuple, list)) else gather(self.pred, b)
+        self.learn.pred = (
+            tuple(gather(p, b) for p in self.pred)
+            if isinstance(self.pred, (tuple, list))
+            else gather(self.pred, b)
+        )
 
-    def before_backward(self): self.learn.loss_grad = self.loss_grad*world()   # averaging divides by it
-    def after_batch(self): torch.set_rng_state(self.stream)
+    def before_backward(self):
+        self.learn.loss_grad = self.loss_grad * world()  # averaging divides by it
+
+    def after_batch(self):
+        torch.set_rng_state(self.stream)
+
 
 def gather(
-    own: torch.Tensor,   # this process's output
-    b: int,              # images of the whole batch
+    own: torch.Tensor,  # this process's output
+    b: int,  # images of the whole batch
 ) -> torch.Tensor:
     "The output of the whole batch; see `splice`."
-    room = own.new_zeros(-(-b//world()), *own.shape[1:])
-    room[:len(own)] = own.detach()
+    room = own.new_zeros(-(-b // world()), *own.shape[1:])
+    room[: len(own)] = own.detach()
     parts = [torch.empty_like(room) for _ in range(world())]
     dist.all_gather(parts, room)
     return splice(parts, own, rank(), b)
 
+
 def distribute(
-    learn,   # a fastai Learner whose device is this process's
+    learn,  # a fastai Learner whose device is this process's
 ):
     "Give a learner what it needs to train together with the other processes; alone, nothing. Raises `SnetError` without the package accelerate."
-    if world() == 1: return learn
+    if world() == 1:
+        return learn
     need('accelerate')
     from fastai.distributed import DistributedTrainer
+
     cpu = torch.device(learn.dls.device or 'cpu').type == 'cpu'
     if not cpu:
         from timm.layers import convert_sync_batchnorm
+
         learn.model = convert_sync_batchnorm(learn.model)
     trainer = DistributedTrainer(sync_bn=False, cpu=cpu)
     trainer._wrap_dl = lambda dl: dl

@@ -8,103 +8,183 @@ __all__ = ['make_loss', 'make_optimiser', 'snet_learner', 'fit_recipe', 'load_st
 # %% ../../nbs/6_train/05_learner.ipynb #939f280b
 import math
 from functools import partial
+
 import torch
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
-from torch import nn
 from ..core import SnetError, seed_everything
+from ..models import create_model
+from snetlib.train.callbacks import (
+    CaseDice,
+    EpochSeed,
+    NaNGuard,
+    Precision,
+    Progress,
+    Schedule,
+    pick_precision,
+)
+from .checkpoint import Checkpoint, raw_model
 from .distributed import distribute, from_rank0, rank
 from .losses import CrossEntropy, SNetLoss
-from ..models import create_model
 from .recipes import get_recipe
-from .callbacks import CaseDice, EpochSeed, NaNGuard, Precision, Progress, Schedule, pick_precision
-from .checkpoint import Checkpoint, raw_model
+from torch import nn
 
 # %% ../../nbs/6_train/05_learner.ipynb #601a79a4
 def make_loss(
-    recipe: dict,   # a complete recipe
+    recipe: dict,  # a complete recipe
 ) -> nn.Module:
     "The recipe's loss: SNet's (section 5.1.3) or cross-entropy (SoSegFormer section III-B)."
-    if recipe['loss'] == 'snet': return SNetLoss(recipe['bce'], recipe['dice'], ignore_index=recipe['ignore_index'], pixel=recipe['pixel'])
+    if recipe['loss'] == 'snet':
+        return SNetLoss(
+            recipe['bce'],
+            recipe['dice'],
+            ignore_index=recipe['ignore_index'],
+            pixel=recipe['pixel'],
+        )
     return CrossEntropy(ignore_index=recipe['ignore_index'])
 
+
 def make_optimiser(
-    recipe: dict,   # a complete recipe
+    recipe: dict,  # a complete recipe
 ):
     "A function (parameters, lr) → optimiser, as fastai's `Learner` wants it."
-    if recipe['opt'] == 'sgd': return partial(OptimWrapper, opt=torch.optim.SGD, momentum=recipe['momentum'], weight_decay=recipe['wd'])
-    return partial(OptimWrapper, opt=torch.optim.AdamW, betas=(recipe['momentum'], 0.999), weight_decay=recipe['wd'])
+    if recipe['opt'] == 'sgd':
+        return partial(
+            OptimWrapper,
+            opt=torch.optim.SGD,
+            momentum=recipe['momentum'],
+            weight_decay=recipe['wd'],
+        )
+    return partial(
+        OptimWrapper,
+        opt=torch.optim.AdamW,
+        betas=(recipe['momentum'], 0.999),
+        weight_decay=recipe['wd'],
+    )
 
 # %% ../../nbs/6_train/05_learner.ipynb #b2837a2a
 def snet_learner(
-    dls,                       # fastai DataLoaders, e.g. from `slice_dls`; needs c_in, n_out, valid_ds.case_ids
-    model='snet_tiny',         # a registered name, or any nn.Module that maps (b, c_in, h, w) to logits (b, n_out, h, w)
-    recipe='cpu_small',        # a name from RECIPES or a dictionary
+    dls,  # fastai DataLoaders, e.g. from `slice_dls`; needs c_in, n_out, valid_ds.case_ids
+    model='snet_tiny',  # a registered name, or any nn.Module that maps (b, c_in, h, w) to logits (b, n_out, h, w)
+    recipe='cpu_small',  # a name from RECIPES or a dictionary
     *,
-    seed: int=0,               # seeds the first weights and every epoch
-    run=None,                  # folder for checkpoints and log; None keeps them in memory only
-    progress: bool=True,       # bar or lines on stderr
-    model_kwargs: dict | None=None,   # further keywords of the model, e.g. {'fusion': 'unstagger'}
-    fingerprint: str='',       # what a checkpoint must match to be continued
-    **changes,                 # lines of the recipe to change, e.g. lr=0.01
+    seed: int = 0,  # seeds the first weights and every epoch
+    run=None,  # folder for checkpoints and log; None keeps them in memory only
+    progress: bool = True,  # bar or lines on stderr
+    model_kwargs: dict | None = None,  # further keywords of the model, e.g. {'fusion': 'unstagger'}
+    fingerprint: str = '',  # what a checkpoint must match to be continued
+    **changes,  # lines of the recipe to change, e.g. lr=0.01
 ) -> Learner:
     "A fastai Learner that trains `model` on `dls` by `recipe`; call `fit_recipe(learn)`. Raises `SnetError` for unknown names, keys and values."
     recipe = get_recipe(recipe, **changes)
     seed_everything(seed)
-    net = create_model(model, c_in=dls.c_in, n_out=dls.n_out, **(model_kwargs or {})) if isinstance(model, str) else model
+    net = (
+        create_model(model, c_in=dls.c_in, n_out=dls.n_out, **(model_kwargs or {}))
+        if isinstance(model, str)
+        else model
+    )
     device = torch.device(dls.device or 'cpu')
-    if recipe['channels_last']: net = net.to(memory_format=torch.channels_last)
+    if recipe['channels_last']:
+        net = net.to(memory_format=torch.channels_last)
     precision = pick_precision(recipe['precision'], device.type)
     cbs = [EpochSeed(seed), Schedule(recipe), NaNGuard(), Checkpoint(run, fingerprint)]
-    if precision != 'float32': cbs.append(Precision(precision))
-    if recipe['clip']: cbs.append(GradientClip(recipe['clip']))
-    if progress and rank() == 0: cbs.append(Progress(recipe['seconds']))
+    if precision != 'float32':
+        cbs.append(Precision(precision))
+    if recipe['clip']:
+        cbs.append(GradientClip(recipe['clip']))
+    if progress and rank() == 0:
+        cbs.append(Progress(recipe['seconds']))
     metric = CaseDice(dls.valid_ds.case_ids, recipe['ignore_index'])
-    learn = Learner(dls, net.to(device), make_loss(recipe), make_optimiser(recipe), lr=recipe['lr'], metrics=[metric], cbs=cbs, path=run or '.')
+    learn = Learner(
+        dls,
+        net.to(device),
+        make_loss(recipe),
+        make_optimiser(recipe),
+        lr=recipe['lr'],
+        metrics=[metric],
+        cbs=cbs,
+        path=run or '.',
+    )
     learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, ProgressCallback)])
     learn.logger = lambda *_: None
-    if recipe['compile']: learn.model = torch.compile(learn.model)
+    if recipe['compile']:
+        learn.model = torch.compile(learn.model)
     learn.recipe = recipe
     return distribute(learn)
 
 # %% ../../nbs/6_train/05_learner.ipynb #80294199
 def fit_recipe(
-    learn: Learner,         # from `snet_learner`
-    resume: bool=False,     # continue from run/last.pth if it is there
+    learn: Learner,  # from `snet_learner`
+    resume: bool = False,  # continue from run/last.pth if it is there
 ) -> Learner:
     "Run the learner's recipe to its end, from the start or from the last complete epoch. Raises `SnetError` for a checkpoint of another configuration."
     recipe, check = learn.recipe, learn.checkpoint
-    epochs = math.ceil(recipe['steps'] / len(learn.dls.train)) if recipe['steps'] else recipe['epochs']
+    epochs = (
+        math.ceil(recipe['steps'] / len(learn.dls.train)) if recipe['steps'] else recipe['epochs']
+    )
     learn.create_opt()
-    if resume and check.folder and from_rank0((check.folder/'last.pth').exists): load_state(learn, check.folder/'last.pth')
-    try: check.start < epochs and learn.fit(epochs, start_epoch=check.start)
-    except SnetError as e: raise SnetError(str(e).split(':\n\t')[-1]) from None   # fastai puts the callback's name in front
+    if resume and check.folder and from_rank0((check.folder / 'last.pth').exists):
+        load_state(learn, check.folder / 'last.pth')
+    try:
+        check.start < epochs and learn.fit(epochs, start_epoch=check.start)
+    except SnetError as e:
+        raise SnetError(
+            str(e).split(':\n\t')[-1]
+        ) from None  # fastai puts the callback's name in front
     return learn
 
+
 def load_state(
-    learn: Learner,   # from `snet_learner`, with its optimiser made
-    path,             # last.pth
+    learn: Learner,  # from `snet_learner`, with its optimiser made
+    path,  # last.pth
 ):
     "Put a learner into the state that `Checkpoint` saved. Raises `SnetError` for a damaged file or another configuration."
     state, check = from_rank0(lambda: load_tensors(path)), learn.checkpoint
-    if state['fingerprint'] != check.fingerprint: raise SnetError(f'{path} was trained with another configuration; repeat the settings of that run (see config.json) or choose another --out.')
-    try: raw_model(learn.model).load_state_dict(state['model'])
-    except RuntimeError as e: raise SnetError(f'{path} holds the weights of another network; use the model named in its config.json.') from e
+    if state['fingerprint'] != check.fingerprint:
+        raise SnetError(
+            f'{path} was trained with another configuration; repeat the settings of that run (see config.json) or choose another --out.'
+        )
+    try:
+        raw_model(learn.model).load_state_dict(state['model'])
+    except RuntimeError as e:
+        raise SnetError(
+            f'{path} holds the weights of another network; use the model named in its config.json.'
+        ) from e
     learn.opt.opt.load_state_dict(state['opt'])
-    check.start, check.best, check.history, learn.schedule.used = state['epoch'], state['best'], state['history'], state['used']
+    check.start, check.best, check.history, learn.schedule.used = (
+        state['epoch'],
+        state['best'],
+        state['history'],
+        state['used'],
+    )
     check.scaler_state = state['scaler']
+
 
 class DamagedFile(SnetError):
     "A checkpoint that cannot be understood; `path` is the file."
-    def __init__(self, path, why): super().__init__(f'{path} is damaged or no checkpoint of snetlib ({why}); restore it from a copy, or train again without --resume.'); self.path = path
+
+    def __init__(self, path, why):
+        super().__init__(
+            f'{path} is damaged or no checkpoint of snetlib ({why}); restore it from a copy, or train again without --resume.'
+        )
+        self.path = path
+
 
 def load_tensors(
-    path,   # a file written by `save_tensors`
+    path,  # a file written by `save_tensors`
 ):
     "torch.load with weights_only=True on the CPU. Raises `SnetError` for a file that is missing or cannot be read, `DamagedFile` for one that makes no sense."
-    try: return torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError as e: raise SnetError(f'There is no checkpoint {path}; train first, or name the folder of a run.') from e
-    except OSError as e: raise SnetError(f'{path} could not be read ({e.strerror or e}); check the disk and the permissions.') from e
-    except Exception as e: raise DamagedFile(path, type(e).__name__) from e
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError as e:
+        raise SnetError(
+            f'There is no checkpoint {path}; train first, or name the folder of a run.'
+        ) from e
+    except OSError as e:
+        raise SnetError(
+            f'{path} could not be read ({e.strerror or e}); check the disk and the permissions.'
+        ) from e
+    except Exception as e:
+        raise DamagedFile(path, type(e).__name__) from e

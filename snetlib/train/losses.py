@@ -8,115 +8,159 @@ __all__ = ['check_targets', 'one_hot', 'pixel_loss', 'dice_loss', 'SNetLoss', 'C
 # %% ../../nbs/6_train/00_losses.ipynb #31048871
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from ..core import SnetError, choose
+from torch import nn
 
 # %% ../../nbs/6_train/00_losses.ipynb #bb791fcc
 def check_targets(
-    logits: torch.Tensor,            # (b, n_out, h, w)
-    targ: torch.Tensor,              # (b, h, w), integers
-    ignore_index: int | None=None,   # a label that means "unknown", not checked
+    logits: torch.Tensor,  # (b, n_out, h, w)
+    targ: torch.Tensor,  # (b, h, w), integers
+    ignore_index: int | None = None,  # a label that means "unknown", not checked
 ):
     "Raise `SnetError` if shapes do not fit or a label is not one of the model's classes."
     n_out = logits.shape[1]
     if targ.shape != logits.shape[:1] + logits.shape[2:]:
-        raise SnetError(f'The model returned {tuple(logits.shape)} for labels of shape {tuple(targ.shape)}; labels must be integers of shape (b, h, w) = {tuple(logits.shape[:1] + logits.shape[2:])}.')
-    if n_out < 2: raise SnetError('The model has n_out=1, which leaves no class beside the background; build it with n_out=2 for one foreground class.')
-    if targ.is_floating_point(): raise SnetError(f'The labels are of type {targ.dtype}; give class indices as integers, e.g. targ.long().')
+        raise SnetError(
+            f'The model returned {tuple(logits.shape)} for labels of shape {tuple(targ.shape)}; labels must be integers of shape (b, h, w) = {tuple(logits.shape[:1] + logits.shape[2:])}.'
+        )
+    if n_out < 2:
+        raise SnetError(
+            'The model has n_out=1, which leaves no class beside the background; build it with n_out=2 for one foreground class.'
+        )
+    if targ.is_floating_point():
+        raise SnetError(
+            f'The labels are of type {targ.dtype}; give class indices as integers, e.g. targ.long().'
+        )
     known = targ if ignore_index is None else targ[targ != ignore_index]
-    if not known.numel(): return
+    if not known.numel():
+        return
     lo, hi = (int(v) for v in known.aminmax())
     if lo < 0 or hi >= n_out:
         bad = hi if hi >= n_out else lo
-        cure = f'build it with n_out={hi + 1}, remap the labels' if hi >= n_out else 'remap the labels'
-        raise SnetError(f'The labels hold class {bad}, but the model has n_out={n_out} (classes 0 to {n_out - 1}); {cure}, or pass ignore_index={bad} if {bad} means "unknown".')
+        cure = (
+            f'build it with n_out={hi + 1}, remap the labels' if hi >= n_out else 'remap the labels'
+        )
+        raise SnetError(
+            f'The labels hold class {bad}, but the model has n_out={n_out} (classes 0 to {n_out - 1}); {cure}, or pass ignore_index={bad} if {bad} means "unknown".'
+        )
 
 # %% ../../nbs/6_train/00_losses.ipynb #2400958d
 def one_hot(
-    targ: torch.Tensor,       # (b, h, w), integers; labels outside 0 … n_out - 1 get a column of zeros
-    like: torch.Tensor,       # (b, n_out, h, w): gives the shape and the type
+    targ: torch.Tensor,  # (b, h, w), integers; labels outside 0 … n_out - 1 get a column of zeros
+    like: torch.Tensor,  # (b, n_out, h, w): gives the shape and the type
 ) -> torch.Tensor:
     "Labels as (b, n_out, h, w), deterministic on every device."
     known = (targ >= 0) & (targ < like.shape[1])
-    return torch.zeros_like(like).scatter_(1, targ.where(known, 0)[:, None], known[:, None].to(like.dtype))
+    return torch.zeros_like(like).scatter_(
+        1, targ.where(known, 0)[:, None], known[:, None].to(like.dtype)
+    )
+
 
 def pixel_loss(
-    logits: torch.Tensor,            # (b, n_out, h, w)
-    targ: torch.Tensor,              # (b, h, w), int64
-    kind: str='softmax',             # 'softmax': cross-entropy; 'sigmoid': binary cross-entropy of each channel against the one-hot label
-    ignore_index: int | None=None,   # pixels with this label count nothing
+    logits: torch.Tensor,  # (b, n_out, h, w)
+    targ: torch.Tensor,  # (b, h, w), int64
+    kind: str = 'softmax',  # 'softmax': cross-entropy; 'sigmoid': binary cross-entropy of each channel against the one-hot label
+    ignore_index: int | None = None,  # pixels with this label count nothing
 ) -> torch.Tensor:
     "Mean over the known pixels (and channels, for 'sigmoid'); 0 where no pixel is known."
     choose(kind, ('softmax', 'sigmoid'), 'pixel loss')
     x = logits.float()
-    known = torch.ones_like(targ, dtype=torch.bool) if ignore_index is None else targ != ignore_index
-    if kind == 'softmax': loss = F.cross_entropy(x, targ.where(known, 0), reduction='none')
-    else: loss = F.binary_cross_entropy_with_logits(x, one_hot(targ.where(known, 0), x), reduction='none').mean(1)
-    return (loss*known).sum()/known.sum().clamp(min=1)
+    known = (
+        torch.ones_like(targ, dtype=torch.bool) if ignore_index is None else targ != ignore_index
+    )
+    if kind == 'softmax':
+        loss = F.cross_entropy(x, targ.where(known, 0), reduction='none')
+    else:
+        loss = F.binary_cross_entropy_with_logits(
+            x, one_hot(targ.where(known, 0), x), reduction='none'
+        ).mean(1)
+    return (loss * known).sum() / known.sum().clamp(min=1)
 
 # %% ../../nbs/6_train/00_losses.ipynb #60ebf028
 def dice_loss(
-    probs: torch.Tensor,             # (b, n_out, h, w), in [0, 1]
-    targ: torch.Tensor,              # (b, h, w), int64
-    ignore_index: int | None=None,   # pixels with this label count nothing
-    background: bool=True,           # is class 0 in the mean?
-    squared: bool=True,              # squares in the denominator, or plain sums
-    eps: float=1e-5,                 # settles 0/0
+    probs: torch.Tensor,  # (b, n_out, h, w), in [0, 1]
+    targ: torch.Tensor,  # (b, h, w), int64
+    ignore_index: int | None = None,  # pixels with this label count nothing
+    background: bool = True,  # is class 0 in the mean?
+    squared: bool = True,  # squares in the denominator, or plain sums
+    eps: float = 1e-5,  # settles 0/0
 ) -> torch.Tensor:
     "1 - soft Dice, sums over the whole batch, mean over classes; in float32 whatever comes in."
     p = probs.float()
     t = one_hot(targ, p)
     if ignore_index is not None:
         known = (targ != ignore_index)[:, None]
-        p, t = p*known, t*known
-    inter, size = ((a).sum((0, 2, 3)) for a in (p*t, p*p + t if squared else p + t))   # t is 0 or 1: t² = t
-    score = (2*inter + eps)/(size + eps)
+        p, t = p * known, t * known
+    inter, size = (
+        (a).sum((0, 2, 3)) for a in (p * t, p * p + t if squared else p + t)
+    )  # t is 0 or 1: t² = t
+    score = (2 * inter + eps) / (size + eps)
     return 1 - (score if background else score[1:]).mean()
 
 # %% ../../nbs/6_train/00_losses.ipynb #6acfe1df
 class SNetLoss(nn.Module):
     "0.6 BCE + 0.4 Dice on each output, summed (SNet, section 5.1.3). Raises `SnetError` for labels that the model has no class for."
-    def __init__(self,
-        bce: float=0.6,                  # weight of the pixel half
-        dice: float=0.4,                 # weight of the Dice half
-        ignore_index: int | None=None,   # a label that means "unknown"
-        pixel: str='softmax',            # the paper's "BCE": 'softmax' cross-entropy, or 'sigmoid' on each channel; Dice takes the same probabilities
-        background: bool=True,           # is the background in the mean of Dice?
-        squared: bool=True,              # squares in Dice's denominator
-        eps: float=1e-5,                 # settles 0/0 in Dice
-        check: bool=True,                # look at the labels first (costs one wait for the device a batch)
+
+    def __init__(
+        self,
+        bce: float = 0.6,  # weight of the pixel half
+        dice: float = 0.4,  # weight of the Dice half
+        ignore_index: int | None = None,  # a label that means "unknown"
+        pixel: str = 'softmax',  # the paper's "BCE": 'softmax' cross-entropy, or 'sigmoid' on each channel; Dice takes the same probabilities
+        background: bool = True,  # is the background in the mean of Dice?
+        squared: bool = True,  # squares in Dice's denominator
+        eps: float = 1e-5,  # settles 0/0 in Dice
+        check: bool = True,  # look at the labels first (costs one wait for the device a batch)
     ):
         super().__init__()
-        self.bce, self.dice, self.ignore_index, self.pixel = bce, dice, ignore_index, choose(pixel, ('softmax', 'sigmoid'), 'pixel loss')
+        self.bce, self.dice, self.ignore_index, self.pixel = (
+            bce,
+            dice,
+            ignore_index,
+            choose(pixel, ('softmax', 'sigmoid'), 'pixel loss'),
+        )
         self.background, self.squared, self.eps, self.check = background, squared, eps, check
 
     def forward(self, pred, targ):
         outputs = pred if isinstance(pred, (tuple, list)) else (pred,)
-        if self.check: check_targets(outputs[0], targ, self.ignore_index)
+        if self.check:
+            check_targets(outputs[0], targ, self.ignore_index)
         return sum(self.one(x, targ.long()) for x in outputs)
 
     def one(self, x, targ):
-        loss = self.bce*pixel_loss(x, targ, self.pixel, self.ignore_index)
-        return loss + self.dice*dice_loss(self.activation(x), targ, self.ignore_index, self.background, self.squared, self.eps)
+        loss = self.bce * pixel_loss(x, targ, self.pixel, self.ignore_index)
+        return loss + self.dice * dice_loss(
+            self.activation(x), targ, self.ignore_index, self.background, self.squared, self.eps
+        )
 
-    def activation(self, x): return x.float().softmax(1) if self.pixel == 'softmax' else x.float().sigmoid()   # fastai's get_preds calls these two
-    def decodes(self, x): return x.argmax(1)
+    def activation(self, x):
+        return (
+            x.float().softmax(1) if self.pixel == 'softmax' else x.float().sigmoid()
+        )  # fastai's get_preds calls these two
+
+    def decodes(self, x):
+        return x.argmax(1)
 
 # %% ../../nbs/6_train/00_losses.ipynb #c613988a
 class CrossEntropy(nn.Module):
     "Cross-entropy over classes (SoSegFormer, section III-B), summed over outputs. Raises `SnetError` for labels that the model has no class for."
-    def __init__(self,
-        ignore_index: int | None=None,   # a label that means "unknown"
-        check: bool=True,                # look at the labels first
+
+    def __init__(
+        self,
+        ignore_index: int | None = None,  # a label that means "unknown"
+        check: bool = True,  # look at the labels first
     ):
         super().__init__()
         self.ignore_index, self.check = ignore_index, check
 
     def forward(self, pred, targ):
         outputs = pred if isinstance(pred, (tuple, list)) else (pred,)
-        if self.check: check_targets(outputs[0], targ, self.ignore_index)
+        if self.check:
+            check_targets(outputs[0], targ, self.ignore_index)
         return sum(pixel_loss(x, targ.long(), ignore_index=self.ignore_index) for x in outputs)
 
-    def activation(self, x): return x.float().softmax(1)
-    def decodes(self, x): return x.argmax(1)
+    def activation(self, x):
+        return x.float().softmax(1)
+
+    def decodes(self, x):
+        return x.argmax(1)

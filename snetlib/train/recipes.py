@@ -12,119 +12,163 @@ from ..data.transforms import check_recipe as augmentation
 
 # %% ../../nbs/6_train/01_recipes.ipynb #fe03a752
 SYNAPSE_PAPER = dict(
-    epochs=300,                # P: section 5.1.2
-    bs=12,                     # P: section 5.1.2
-    size=224,                  # P: slices resized to 224×224
-    opt='sgd',                 # P: SGD
-    momentum=0.9,              # P
-    wd=1e-4,                   # P: as torch.optim.SGD applies it, on every parameter
-    lr=0.05,                   # C: silent; the value of the Swin-Unet and MISSFormer recipes on the same protocol
-    schedule='poly',           # C: silent; lr·(1 - progress)^power, as the same recipes
-    power=0.9,                 # C: the usual exponent
-    lr_end=0.0,                # C: decays to nothing
-    warmup=0.0,                # C: share of the run in which the rate rises linearly from 0; none
-    clip=0.0,                  # C: largest gradient norm; 0 leaves gradients alone
-    loss='snet',               # P: 0.6 BCE + 0.4 Dice on both outputs, section 5.1.3
-    bce=0.6,                   # P
-    dice=0.4,                  # P
-    pixel='softmax',           # C: "BCE" over softmax probabilities; 'sigmoid' takes each channel on its own
-    augment='snet',            # P: flips and rotations; C: how often and how far, line by line in snetlib.transforms.RECIPES
-    precision='auto',          # C: bfloat16 where the processor has it, float32 elsewhere
-    channels_last=True,        # C: the memory order convolutions are fastest in; the same numbers
-    valid_every=1,             # C: validate after every epoch; the best epoch is chosen on validation
+    epochs=300,  # P: section 5.1.2
+    bs=12,  # P: section 5.1.2
+    size=224,  # P: slices resized to 224×224
+    opt='sgd',  # P: SGD
+    momentum=0.9,  # P
+    wd=1e-4,  # P: as torch.optim.SGD applies it, on every parameter
+    lr=0.05,  # C: silent; the value of the Swin-Unet and MISSFormer recipes on the same protocol
+    schedule='poly',  # C: silent; lr·(1 - progress)^power, as the same recipes
+    power=0.9,  # C: the usual exponent
+    lr_end=0.0,  # C: decays to nothing
+    warmup=0.0,  # C: share of the run in which the rate rises linearly from 0; none
+    clip=0.0,  # C: largest gradient norm; 0 leaves gradients alone
+    loss='snet',  # P: 0.6 BCE + 0.4 Dice on both outputs, section 5.1.3
+    bce=0.6,  # P
+    dice=0.4,  # P
+    pixel='softmax',  # C: "BCE" over softmax probabilities; 'sigmoid' takes each channel on its own
+    augment='snet',  # P: flips and rotations; C: how often and how far, line by line in snetlib.transforms.RECIPES
+    precision='auto',  # C: bfloat16 where the processor has it, float32 elsewhere
+    channels_last=True,  # C: the memory order convolutions are fastest in; the same numbers
+    valid_every=1,  # C: validate after every epoch; the best epoch is chosen on validation
 )
 
 # %% ../../nbs/6_train/01_recipes.ipynb #48d5ea2a
 ACDC_PAPER = SYNAPSE_PAPER | dict(
-    epochs=150,                # P: section 5.1.2
+    epochs=150,  # P: section 5.1.2
 )
 
 MONUSEG = SYNAPSE_PAPER | dict(
-    epochs=300,                # C: the paper names no number for MoNuSeg; as for Synapse
+    epochs=300,  # C: the paper names no number for MoNuSeg; as for Synapse
 )
 
-CPU_SMALL = SYNAPSE_PAPER | dict(
-    epochs=12,                 # C: minutes on two cores
-    size=128,                  # C: a third of the pixels of 224²
-    augment='flips',           # C: mirror images and quarter turns cost nothing; warping costs as much as a small network's forward pass
-    clip=1.0,                  # C: keeps the first steps at this rate calm
-    warmup=0.03,               # C: likewise
+CPU_SMALL = (
+    SYNAPSE_PAPER
+    | dict(
+        epochs=12,  # C: minutes on two cores
+        size=128,  # C: a third of the pixels of 224²
+        augment='flips',  # C: mirror images and quarter turns cost nothing; warping costs as much as a small network's forward pass
+        clip=1.0,  # C: keeps the first steps at this rate calm
+        warmup=0.03,  # C: likewise
+    )
 )
 
-CPU_DEMO = CPU_SMALL | dict(
-    bs=4,                      # C: more steps within the same seconds
-    epochs=1000,               # C: the clock ends the run (seconds), not the count
-    size=None,                 # C: tissue is a matter of single voxels; nothing is resized
-    augment=dict(hflip=.5, crop=176),   # C: nearly the whole brain, so that norms over the image see what they will see; mirrored as brains may be
-    valid_every=2,             # C: leaves more of the seconds to training
+CPU_DEMO = (
+    CPU_SMALL
+    | dict(
+        bs=4,  # C: more steps within the same seconds
+        epochs=1000,  # C: the clock ends the run (seconds), not the count
+        size=None,  # C: tissue is a matter of single voxels; nothing is resized
+        augment=dict(
+            hflip=0.5, crop=176
+        ),  # C: nearly the whole brain, so that norms over the image see what they will see; mirrored as brains may be
+        valid_every=2,  # C: leaves more of the seconds to training
+    )
 )
 
 SMOKE = CPU_SMALL | dict(
-    epochs=1,                  # C: one epoch shows that everything fits together, and nothing else
-    bs=4,                      # C: least memory
-    size=64,                   # C: seconds
+    epochs=1,  # C: one epoch shows that everything fits together, and nothing else
+    bs=4,  # C: least memory
+    size=64,  # C: seconds
 )
 
 SOSEGFORMER_PAPER = dict(
-    epochs=100,                # P: section III-B
-    bs=4,                      # P: section III-B
-    size=None,                 # P: images keep their size, which may differ, and are cropped
-    opt='adamw',               # P
-    momentum=0.9,              # C: AdamW's beta1, torch's default
-    wd=0.01,                   # C: silent; torch's default for AdamW
-    lr=5e-5,                   # P: the rate at the start
-    schedule='poly',           # C: "decaying"; the shape is not said
-    power=0.9,                 # C: as for SNet
-    lr_end=1e-6,               # P: the rate at the end
-    warmup=0.0,                # C: none
-    clip=0.0,                  # C: none
-    loss='ce',                 # P: cross-entropy
-    bce=1.0,                   # P: weight of the cross-entropy
-    dice=0.0,                  # P: no Dice term
-    pixel='softmax',           # P: cross-entropy
-    augment='sosegformer',     # P: 512² crop, flip, blur, distortion, rotation; C: how often and how far, see snetlib.transforms.RECIPES
-    ignore_index=255,          # C: what a rotation, or a crop larger than the image, brings in from outside is no background and does not count
-    precision='auto',          # C
-    channels_last=True,        # C
-    valid_every=1,             # C
+    epochs=100,  # P: section III-B
+    bs=4,  # P: section III-B
+    size=None,  # P: images keep their size, which may differ, and are cropped
+    opt='adamw',  # P
+    momentum=0.9,  # C: AdamW's beta1, torch's default
+    wd=0.01,  # C: silent; torch's default for AdamW
+    lr=5e-5,  # P: the rate at the start
+    schedule='poly',  # C: "decaying"; the shape is not said
+    power=0.9,  # C: as for SNet
+    lr_end=1e-6,  # P: the rate at the end
+    warmup=0.0,  # C: none
+    clip=0.0,  # C: none
+    loss='ce',  # P: cross-entropy
+    bce=1.0,  # P: weight of the cross-entropy
+    dice=0.0,  # P: no Dice term
+    pixel='softmax',  # P: cross-entropy
+    augment='sosegformer',  # P: 512² crop, flip, blur, distortion, rotation; C: how often and how far, see snetlib.transforms.RECIPES
+    ignore_index=255,  # C: what a rotation, or a crop larger than the image, brings in from outside is no background and does not count
+    precision='auto',  # C
+    channels_last=True,  # C
+    valid_every=1,  # C
 )
 
-SOSEGFORMER_CPU = SOSEGFORMER_PAPER | dict(
-    epochs=12,                 # C: minutes on two cores
-    bs=8,                      # C: small crops leave room for more of them
-    augment=dict(crop=128, hflip=.5),   # C: a sixteenth of the pixels of 512²; blur, distortion and rotation each cost more than the step
-    lr=1e-3,                   # C: few steps need a higher rate than 25,000 steps do
-    lr_end=1e-5,               # C: likewise
+SOSEGFORMER_CPU = (
+    SOSEGFORMER_PAPER
+    | dict(
+        epochs=12,  # C: minutes on two cores
+        bs=8,  # C: small crops leave room for more of them
+        augment=dict(
+            crop=128, hflip=0.5
+        ),  # C: a sixteenth of the pixels of 512²; blur, distortion and rotation each cost more than the step
+        lr=1e-3,  # C: few steps need a higher rate than 25,000 steps do
+        lr_end=1e-5,  # C: likewise
+    )
 )
 
-RECIPES = dict(synapse_paper=SYNAPSE_PAPER, acdc_paper=ACDC_PAPER, monuseg=MONUSEG, cpu_small=CPU_SMALL, cpu_demo=CPU_DEMO, smoke=SMOKE,
-               sosegformer_paper=SOSEGFORMER_PAPER, sosegformer_cpu=SOSEGFORMER_CPU)
+RECIPES = dict(
+    synapse_paper=SYNAPSE_PAPER,
+    acdc_paper=ACDC_PAPER,
+    monuseg=MONUSEG,
+    cpu_small=CPU_SMALL,
+    cpu_demo=CPU_DEMO,
+    smoke=SMOKE,
+    sosegformer_paper=SOSEGFORMER_PAPER,
+    sosegformer_cpu=SOSEGFORMER_CPU,
+)
 
 # %% ../../nbs/6_train/01_recipes.ipynb #8b0cbda3
-EXTRA_KEYS = dict(steps=None, seconds=None, augment='none', num_workers=0, compile=False, ignore_index=None, pixel='softmax')   # what leaving a key out means
+EXTRA_KEYS = dict(
+    steps=None,
+    seconds=None,
+    augment='none',
+    num_workers=0,
+    compile=False,
+    ignore_index=None,
+    pixel='softmax',
+)  # what leaving a key out means
+
 
 def get_recipe(
-    recipe='cpu_small',   # a name from RECIPES, or a dictionary of your own
-    **changes,            # lines to change, e.g. lr=0.01, epochs=3
+    recipe='cpu_small',  # a name from RECIPES, or a dictionary of your own
+    **changes,  # lines to change, e.g. lr=0.01, epochs=3
 ) -> dict:
     "A complete recipe: the named one with `changes`. Raises `SnetError` for an unknown name, an unknown key or a value out of range."
     base = dict(recipe) if isinstance(recipe, dict) else RECIPES[choose(recipe, RECIPES, 'recipe')]
     known = EXTRA_KEYS | SYNAPSE_PAPER
-    for key in [*base, *changes]: choose(key, known, 'recipe key')
-    full = SYNAPSE_PAPER | EXTRA_KEYS | base | changes   # what is left out: trained as in the paper, without augmentation
+    for key in [*base, *changes]:
+        choose(key, known, 'recipe key')
+    full = (
+        SYNAPSE_PAPER | EXTRA_KEYS | base | changes
+    )  # what is left out: trained as in the paper, without augmentation
     check_recipe(full)
     return full
 
+
 def check_recipe(
-    recipe: dict,   # a complete recipe
+    recipe: dict,  # a complete recipe
 ):
     "Refuse values no run can have. Raises `SnetError` naming the key and the range."
     positive = ('epochs', 'bs', 'lr')
     for k in positive:
-        if not recipe[k] > 0: raise SnetError(f'Recipe key {k} is {recipe[k]}; it must be greater than 0.')
-    if not 0 <= recipe['warmup'] < 1: raise SnetError(f"Recipe key warmup is {recipe['warmup']}; it must lie between 0 and 1.")
+        if not recipe[k] > 0:
+            raise SnetError(f'Recipe key {k} is {recipe[k]}; it must be greater than 0.')
+    if not 0 <= recipe['warmup'] < 1:
+        raise SnetError(f"Recipe key warmup is {recipe['warmup']}; it must lie between 0 and 1.")
     augmentation(recipe['augment'])
-    choose(recipe['opt'], OPTIMISERS, 'optimiser'); choose(recipe['schedule'], SCHEDULES, 'schedule')
-    choose(recipe['loss'], LOSSES, 'loss'); choose(recipe['precision'], PRECISIONS, 'precision')
+    choose(recipe['opt'], OPTIMISERS, 'optimiser')
+    choose(recipe['schedule'], SCHEDULES, 'schedule')
+    choose(recipe['loss'], LOSSES, 'loss')
+    choose(recipe['precision'], PRECISIONS, 'precision')
 
-OPTIMISERS, SCHEDULES, LOSSES, PRECISIONS = ('sgd', 'adamw'), ('poly', 'constant'), ('snet', 'ce'), ('auto', 'float32', 'bfloat16', 'float16')
+
+OPTIMISERS, SCHEDULES, LOSSES, PRECISIONS = (
+    ('sgd', 'adamw'),
+    ('poly', 'constant'),
+    ('snet', 'ce'),
+    ('auto', 'float32', 'bfloat16', 'float16'),
+)

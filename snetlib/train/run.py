@@ -6,83 +6,152 @@
 __all__ = ['run_config', 'train_run', 'cache_folder', 'check_run']
 
 # %% ../../nbs/6_train/06_run.ipynb #trainrun2
-import json, os
+import json
+import os
 from pathlib import Path
+
 from fastai.learner import Learner
 from ..core import SnetError, atomic_path, provenance
-from ..data.sets.catalogue import get_dataset
 from ..data.loaders import load_slices, slice_dls
+from ..data.sets.catalogue import get_dataset
 from .distributed import from_rank0, rank, together, world
-from .recipes import get_recipe
 from .learner import fit_recipe, snet_learner
+from .recipes import get_recipe
 
 # %% ../../nbs/6_train/06_run.ipynb #be35bacc
 def run_config(
-    dataset: str,      # a name from snetlib.data.catalogue
-    model: str,        # a registered model
-    recipe: dict,      # a complete recipe
+    dataset: str,  # a name from snetlib.data.catalogue
+    model: str,  # a registered model
+    recipe: dict,  # a complete recipe
     *,
-    root=None,         # folder of the prepared data; None for embedded sets
-    seed: int=0,       # seed of the run
-    model_kwargs=None, # further keywords of the model
+    root=None,  # folder of the prepared data; None for embedded sets
+    seed: int = 0,  # seed of the run
+    model_kwargs=None,  # further keywords of the model
     data_kwargs=None,  # further keywords of the data set, e.g. split='agileformer'
 ) -> dict:
     "What decides the result of a run, as plain JSON-able values."
-    plain = lambda x: json.loads(json.dumps(x))
-    return dict(dataset=dataset, root=str(Path(root).resolve()) if root else None, data_kwargs=plain(data_kwargs or {}), model=model,
-                model_kwargs=plain(model_kwargs or {}), recipe=plain(recipe), seed=seed)
+
+    def plain(x):
+        return json.loads(json.dumps(x))
+
+    return dict(
+        dataset=dataset,
+        root=str(Path(root).resolve()) if root else None,
+        data_kwargs=plain(data_kwargs or {}),
+        model=model,
+        model_kwargs=plain(model_kwargs or {}),
+        recipe=plain(recipe),
+        seed=seed,
+    )
+
 
 def train_run(
-    run,                       # folder of the run
-    dataset: str='mni',        # a name from DATASETS
-    model: str='snet_tiny',    # a registered model
-    recipe='cpu_small',        # a name or a dictionary
+    run,  # folder of the run
+    dataset: str = 'mni',  # a name from DATASETS
+    model: str = 'snet_tiny',  # a registered model
+    recipe='cpu_small',  # a name or a dictionary
     *,
-    root=None,                 # folder of the prepared data
-    seed: int=0,               # seed of the run
-    resume: bool=False,        # continue where the folder's last.pth stopped
-    device=None,               # 'cpu', 'cuda'; None: the GPU if there is one, of several processes each its own
-    progress: bool=True,       # bar or lines on stderr
-    model_kwargs=None,         # further keywords of the model
-    data_kwargs=None,          # further keywords of the data set
-    cache=True,                # slices kept unpacked on disk and mapped: True by `cache_folder`, a folder of your own, or False for in memory
-    **changes,                 # lines of the recipe to change
+    root=None,  # folder of the prepared data
+    seed: int = 0,  # seed of the run
+    resume: bool = False,  # continue where the folder's last.pth stopped
+    device=None,  # 'cpu', 'cuda'; None: the GPU if there is one, of several processes each its own
+    progress: bool = True,  # bar or lines on stderr
+    model_kwargs=None,  # further keywords of the model
+    data_kwargs=None,  # further keywords of the data set
+    cache=True,  # slices kept unpacked on disk and mapped: True by `cache_folder`, a folder of your own, or False for in memory
+    **changes,  # lines of the recipe to change
 ) -> Learner:
     "Train, or continue, a run in a folder. Raises `SnetError` if the folder holds a run and `resume` is off, or a run of another configuration and it is on."
-    with together(device) as device:   # every process that torchrun started; alone: nothing
+    with together(device) as device:  # every process that torchrun started; alone: nothing
         run, recipe = Path(run), get_recipe(recipe, **changes)
-        config = run_config(dataset, model, recipe, root=root, seed=seed, model_kwargs=model_kwargs, data_kwargs=data_kwargs)
+        config = run_config(
+            dataset,
+            model,
+            recipe,
+            root=root,
+            seed=seed,
+            model_kwargs=model_kwargs,
+            data_kwargs=data_kwargs,
+        )
         from_rank0(lambda: check_run(run, config, resume))
-        kept = dict(cache=cache_folder(run, root) if cache is True else cache or None) | (data_kwargs or {})
-        part = lambda name: load_slices(dataset, root, name, size=recipe['size'], **kept)
+        kept = dict(cache=cache_folder(run, root) if cache is True else cache or None) | (
+            data_kwargs or {}
+        )
+
+        def part(name):
+            return load_slices(dataset, root, name, size=recipe['size'], **kept)
+
         train, valid = part('train'), part('valid')
-        dls = slice_dls(train, valid, bs=recipe['bs'], augment=recipe['augment'], seed=seed, num_workers=recipe['num_workers'], device=device,
-                        ignore_index=0 if recipe['ignore_index'] is None else recipe['ignore_index'])
-        learn = snet_learner(dls, model, recipe, seed=seed, run=run, progress=progress, model_kwargs=model_kwargs, fingerprint=json.dumps(config, sort_keys=True))
-        about = dict(class_names=list(train.class_names), c_in=train.c_in, n_out=train.n_out, intensity=get_dataset(dataset, root, (data_kwargs or {}).get('config')).intensity,
-                     counts=dict(train_slices=len(train), train_cases=len(set(train.case_ids)), valid_slices=len(valid), valid_cases=len(set(valid.case_ids))))
+        dls = slice_dls(
+            train,
+            valid,
+            bs=recipe['bs'],
+            augment=recipe['augment'],
+            seed=seed,
+            num_workers=recipe['num_workers'],
+            device=device,
+            ignore_index=0 if recipe['ignore_index'] is None else recipe['ignore_index'],
+        )
+        learn = snet_learner(
+            dls,
+            model,
+            recipe,
+            seed=seed,
+            run=run,
+            progress=progress,
+            model_kwargs=model_kwargs,
+            fingerprint=json.dumps(config, sort_keys=True),
+        )
+        about = dict(
+            class_names=list(train.class_names),
+            c_in=train.c_in,
+            n_out=train.n_out,
+            intensity=get_dataset(dataset, root, (data_kwargs or {}).get('config')).intensity,
+            counts=dict(
+                train_slices=len(train),
+                train_cases=len(set(train.case_ids)),
+                valid_slices=len(valid),
+                valid_cases=len(set(valid.case_ids)),
+            ),
+        )
         if rank() == 0:
-            with atomic_path(run/'config.json') as tmp: tmp.write_text(json.dumps(config | dict(data=about, origin=provenance() | dict(processes=world())), indent=1))
+            with atomic_path(run / 'config.json') as tmp:
+                tmp.write_text(
+                    json.dumps(
+                        config | dict(data=about, origin=provenance() | dict(processes=world())),
+                        indent=1,
+                    )
+                )
         return fit_recipe(learn, resume)
 
+
 def cache_folder(
-    run,    # folder of the run
-    root,   # folder of the data; None for embedded sets
+    run,  # folder of the run
+    root,  # folder of the data; None for embedded sets
 ) -> Path | None:
     "Where slices are kept unpacked: beside prepared data, where all runs share them; else in the run's own folder. Embedded sets stay in memory (None)."
-    if root is None: return None
-    shared = (Path(root)/'index.json').is_file() and os.access(root, os.W_OK)
-    return Path(root if shared else run)/'cache'
+    if root is None:
+        return None
+    shared = (Path(root) / 'index.json').is_file() and os.access(root, os.W_OK)
+    return Path(root if shared else run) / 'cache'
+
 
 def check_run(
-    run: Path,       # folder of the run
-    config: dict,    # what is asked for now
-    resume: bool,    # whether to continue
+    run: Path,  # folder of the run
+    config: dict,  # what is asked for now
+    resume: bool,  # whether to continue
 ):
     "Refuse to mix two runs in one folder. Raises `SnetError` naming what differs."
-    old = Path(run)/'config.json'
-    if not (Path(run)/'last.pth').exists(): return
-    if not resume: raise SnetError(f'{run} already holds a run; continue it with --resume, or choose another --out.')
+    old = Path(run) / 'config.json'
+    if not (Path(run) / 'last.pth').exists():
+        return
+    if not resume:
+        raise SnetError(
+            f'{run} already holds a run; continue it with --resume, or choose another --out.'
+        )
     before = json.loads(old.read_text()) if old.exists() else {}
     differs = [k for k in config if before.get(k) != config[k]]
-    if differs: raise SnetError(f'{run} was started with another {", ".join(differs)}; repeat its settings (config.json) or choose another --out.')
+    if differs:
+        raise SnetError(
+            f'{run} was started with another {", ".join(differs)}; repeat its settings (config.json) or choose another --out.'
+        )

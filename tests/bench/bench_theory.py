@@ -1,42 +1,75 @@
 """Ratios of naive time to ours for pages 06 and 07, measured in one run. Usage: python tests/bench/bench_theory.py"""
-import itertools, time
+
+import itertools
+import time
 
 import numpy as np
 import torch
 
-from snetlib.theory import entropy as E, han, pairs
+from snetlib.theory import entropy as E
+from snetlib.theory import han, pairs
 
 
-def seconds(fn, least=.3):
+def seconds(fn, least=0.3):
     "Median seconds of a call, after one to warm up."
-    fn(); times = []
+    fn()
+    times = []
     while sum(times) < least or len(times) < 3:
-        t = time.perf_counter(); fn(); times.append(time.perf_counter() - t)
+        t = time.perf_counter()
+        fn()
+        times.append(time.perf_counter() - t)
     return float(np.median(times))
 
 
-def naive_han(p): return [np.mean([E.joint_entropy(p, T) for T in itertools.combinations(range(p.ndim), k)])/k for k in range(1, p.ndim + 1)]
+def naive_han(p):
+    return [
+        np.mean([E.joint_entropy(p, T) for T in itertools.combinations(range(p.ndim), k)]) / k
+        for k in range(1, p.ndim + 1)
+    ]
 
 
 def naive_pairs(A, B):
     "One pair after the other, every piece computed anew, plain numpy histograms."
     out = []
     for x, y in itertools.product(A.values(), B.values()):
-        xs, ys = x.numpy().ravel(), y.numpy().ravel(); edges = np.linspace(min(xs.min(), ys.min()), max(xs.max(), ys.max()), 65)
-        p, q = (np.histogram(v, edges)[0] + .5 for v in (xs, ys)); p, q = p/p.sum(), q/q.sum()
-        out.append((han.symmetric_kl(p, q), pairs.jensen_shannon(p, q), pairs.layer_mi(x, y), pairs.layer_mi(x, y, shift=len(x)//2), pairs.linear_cka(pairs.centred_rows(x), pairs.centred_rows(y))))
+        xs, ys = x.numpy().ravel(), y.numpy().ravel()
+        edges = np.linspace(min(xs.min(), ys.min()), max(xs.max(), ys.max()), 65)
+        p, q = (np.histogram(v, edges)[0] + 0.5 for v in (xs, ys))
+        p, q = p / p.sum(), q / q.sum()
+        out.append(
+            (
+                han.symmetric_kl(p, q),
+                pairs.jensen_shannon(p, q),
+                pairs.layer_mi(x, y),
+                pairs.layer_mi(x, y, shift=len(x) // 2),
+                pairs.linear_cka(pairs.centred_rows(x), pairs.centred_rows(y)),
+            )
+        )
     return np.array(out)
 
 
 def main():
     print(f'{"what":60s} {"ours, s":>9s} {"naive, s":>9s} {"naive / ours":>13s}')
     for i in (8, 10, 12):
-        p = np.random.default_rng(0).dirichlet(np.full(2**i, .1)).reshape((2,)*i); assert np.allclose(naive_han(p), han.han_profile(p))
-        ours, naive = seconds(lambda: han.han_profile(p)), seconds(lambda: naive_han(p)); print(f'{f"Han profile of {i} binary variables":60s} {ours:9.4f} {naive:9.4f} {naive/ours:13.1f}')
-    act = lambda seed, n: {f'{seed}{k}': torch.randn(4, 64, 56, 56, generator=torch.Generator().manual_seed(seed + k)) for k in range(n)}
-    A, B = act(0, 8), act(50, 7); got = pairs.compare_layers(A, B); assert np.allclose(naive_pairs(A, B), got[['kl', 'js', 'mi', 'mi_floor', 'cka']], atol=2e-3)
+        p = np.random.default_rng(0).dirichlet(np.full(2**i, 0.1)).reshape((2,) * i)
+        assert np.allclose(naive_han(p), han.han_profile(p))
+        ours, naive = seconds(lambda: han.han_profile(p)), seconds(lambda: naive_han(p))
+        print(f'{f"Han profile of {i} binary variables":60s} {ours:9.4f} {naive:9.4f} {naive / ours:13.1f}')
+
+    def act(seed, n):
+        return {
+            f'{seed}{k}': torch.randn(4, 64, 56, 56, generator=torch.Generator().manual_seed(seed + k))
+            for k in range(n)
+        }
+
+    A, B = act(0, 8), act(50, 7)
+    got = pairs.compare_layers(A, B)
+    assert np.allclose(naive_pairs(A, B), got[['kl', 'js', 'mi', 'mi_floor', 'cka']], atol=2e-3)
     ours, naive = seconds(lambda: pairs.compare_layers(A, B), 0), seconds(lambda: naive_pairs(A, B), 0)
-    print(f'{f"{len(got)} pairs of layers, 4 images × 64 channels × 56²":60s} {ours:9.4f} {naive:9.4f} {naive/ours:13.1f}')
+    print(
+        f'{f"{len(got)} pairs of layers, 4 images × 64 channels × 56²":60s} {ours:9.4f} {naive:9.4f} {naive / ours:13.1f}'
+    )
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -1,4 +1,5 @@
 """Batch augmentation as ratios within one run: ours against kornia's AugmentationSequential on the same changes, image and mask together. Usage: python tests/bench/bench_transforms.py"""
+
 import time
 
 import kornia.augmentation as K
@@ -10,21 +11,40 @@ from snetlib.data.transforms import Augment
 
 def seconds(fn, times=5):
     "Median seconds of a call, after one that does not count."
-    fn(); took = []
-    for _ in range(times): t = time.perf_counter(); fn(); took.append(time.perf_counter() - t)
+    fn()
+    took = []
+    for _ in range(times):
+        t = time.perf_counter()
+        fn()
+        took.append(time.perf_counter() - t)
     return float(np.median(took))
 
 
 def main():
-    x, y = torch.rand(12, 1, 224, 224), torch.randint(0, 9, (12, 224, 224)); m = y[:, None].float()
-    seq = lambda *parts: K.AugmentationSequential(*parts, data_keys=['input', 'mask'])
-    flips, warp = (K.RandomHorizontalFlip(p=.5), K.RandomVerticalFlip(p=.5)), (K.RandomRotation(20., p=.5),)
-    rows = [('flips', dict(hflip=.5, vflip=.5), seq(*flips)), ('flips, ±20°', dict(hflip=.5, vflip=.5, rotate=20, warp_p=.5), seq(*flips, *warp)),
-            ('flips, ±20°, zoom, shift', dict(hflip=.5, vflip=.5, rotate=20, scale=.1, shift=.1, warp_p=.5), seq(*flips, K.RandomAffine(20., (.1, .1), (.9, 1.1), p=.5)))]
+    x, y = torch.rand(12, 1, 224, 224), torch.randint(0, 9, (12, 224, 224))
+    m = y[:, None].float()
+
+    def seq(*parts):
+        return K.AugmentationSequential(*parts, data_keys=['input', 'mask'])
+
+    flips, warp = (
+        (K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5)),
+        (K.RandomRotation(20.0, p=0.5),),
+    )
+    rows = [
+        ('flips', dict(hflip=0.5, vflip=0.5), seq(*flips)),
+        ('flips, ±20°', dict(hflip=0.5, vflip=0.5, rotate=20, warp_p=0.5), seq(*flips, *warp)),
+        (
+            'flips, ±20°, zoom, shift',
+            dict(hflip=0.5, vflip=0.5, rotate=20, scale=0.1, shift=0.1, warp_p=0.5),
+            seq(*flips, K.RandomAffine(20.0, (0.1, 0.1), (0.9, 1.1), p=0.5)),
+        ),
+    ]
     print(f'{"changes":28} {"ms a batch":>10} {"kornia ms":>10} {"ours / kornia":>14}')
     for name, recipe, peer in rows:
         ours, theirs = seconds(lambda: Augment(recipe)(x, y)), seconds(lambda: peer(x, m))
-        print(f'{name:28} {ours*1e3:10.1f} {theirs*1e3:10.1f} {ours/theirs:14.2f}')
+        print(f'{name:28} {ours * 1e3:10.1f} {theirs * 1e3:10.1f} {ours / theirs:14.2f}')
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -1,11 +1,16 @@
 "Run every benchmark in this folder, one after the other: `make bench`. Names as arguments choose some: `python tests/bench/run.py surface`."
-import importlib.util, sys
+
+import importlib.util
+import sys
 from pathlib import Path
 
 here = Path(__file__).parent
 for path in sorted(here.glob('bench_*.py')):
     name = path.stem.removeprefix('bench_')
-    if sys.argv[1:] and name not in sys.argv[1:]: continue
+    if sys.argv[1:] and name not in sys.argv[1:]:
+        continue
     print(f'\n## {name}', flush=True)
-    spec = importlib.util.spec_from_file_location(path.stem, path); module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module); module.main()
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main()

@@ -10,108 +10,195 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-
 from ...core import SnetError
 from ..files import Case, read_case, stem, writing_h5
 from ..source import DataSet, Item, files_in, hold_out, inside, slice_files
 
 # %% ../../../nbs/3_data/12_acdc.ipynb #fcc9a7bd
-def _ids(text): return [f'patient{i}' for i in text.split()]
+def _ids(text):
+    return [f'patient{i}' for i in text.split()]
+
 
 SPLITS = {
     'ssl4mis': dict(
-        train=_ids('003 004 005 006 009 010 012 014 015 016 017 018 020 021 023 025 026 027 029 031 032 034 035 036 037 038 040 041 042 043 044 046 047 048 049 '
-                   '050 051 053 054 055 056 057 058 060 061 062 063 067 069 070 071 072 073 074 076 077 079 086 088 089 090 091 092 094 095 096 097 098 099 100'),
+        train=_ids(
+            '003 004 005 006 009 010 012 014 015 016 017 018 020 021 023 025 026 027 029 031 032 034 035 036 037 038 040 041 042 043 044 046 047 048 049 '
+            '050 051 053 054 055 056 057 058 060 061 062 063 067 069 070 071 072 073 074 076 077 079 086 088 089 090 091 092 094 095 096 097 098 099 100'
+        ),
         valid=_ids('002 019 028 030 039 045 078 082 085 087'),
-        test=_ids('001 007 008 011 013 022 024 033 052 059 064 065 066 068 075 080 081 083 084 093')),
+        test=_ids(
+            '001 007 008 011 013 022 024 033 052 059 064 065 066 068 075 080 081 083 084 093'
+        ),
+    ),
     'agileformer': dict(
-        train=_ids('001 004 005 006 007 010 011 013 015 016 018 020 022 023 025 026 027 028 030 031 032 034 035 036 037 038 039 040 043 044 045 046 047 051 052 '
-                   '054 056 057 058 059 060 062 063 065 066 068 069 070 072 073 074 075 077 078 082 083 084 085 086 087 089 090 091 093 094 096 097 098 099 100'),
+        train=_ids(
+            '001 004 005 006 007 010 011 013 015 016 018 020 022 023 025 026 027 028 030 031 032 034 035 036 037 038 039 040 043 044 045 046 047 051 052 '
+            '054 056 057 058 059 060 062 063 065 066 068 069 070 072 073 074 075 077 078 082 083 084 085 086 087 089 090 091 093 094 096 097 098 099 100'
+        ),
         valid=_ids('019 021 029 033 041 050 061 071 076 080'),
-        test=_ids('002 003 008 009 012 014 017 024 042 048 049 053 055 064 067 079 081 088 092 095'))}
-SPLITS['small'] = hold_out(dict(train=SPLITS['ssl4mis']['train'], valid=[], test=SPLITS['ssl4mis']['valid']), 10)   # for where the 20 test patients are not at hand
+        test=_ids(
+            '002 003 008 009 012 014 017 024 042 048 049 053 055 064 067 079 081 088 092 095'
+        ),
+    ),
+}
+SPLITS['small'] = hold_out(
+    dict(train=SPLITS['ssl4mis']['train'], valid=[], test=SPLITS['ssl4mis']['valid']), 10
+)  # for where the 20 test patients are not at hand
 SOURCES = {
     'ssl4mis': 'ACDC, the split of the semi-supervised line (SSL4MIS): 70 / 10 / 20 patients, 1312 training slices.',
     'agileformer': 'ACDC, the split that AgileFormer and MSC-TransUNet ship (TransUNet itself ships none): 70 / 10 / 20 patients, 1304 training slices, 182 validation slices, 40 test volumes.',
-    'small': 'ACDC at small scale: tested on the 10 validation patients of SSL4MIS, 10 of its training patients choose the checkpoint. Comparable with no published score.'}
+    'small': 'ACDC at small scale: tested on the 10 validation patients of SSL4MIS, 10 of its training patients choose the checkpoint. Comparable with no published score.',
+}
 
 # %% ../../../nbs/3_data/12_acdc.ipynb #a47781e2
 def ed_es(
-    info,   # a patient's Info.cfg
+    info,  # a patient's Info.cfg
 ) -> tuple:
     "(ED, ES) frame numbers. Raises `SnetError` if the file does not say."
-    try: lines = dict(l.split(':', 1) for l in Path(info).read_text(encoding='utf-8', errors='replace').splitlines() if ':' in l); return int(lines['ED']), int(lines['ES'])
-    except (OSError, KeyError, ValueError) as e: raise SnetError(f'{info} does not name the frames ED and ES; copy the patient again.') from e
+    try:
+        lines = dict(
+            l.split(':', 1)
+            for l in Path(info).read_text(encoding='utf-8', errors='replace').splitlines()
+            if ':' in l
+        )
+        return int(lines['ED']), int(lines['ES'])
+    except (OSError, KeyError, ValueError) as e:
+        raise SnetError(
+            f'{info} does not name the frames ED and ES; copy the patient again.'
+        ) from e
+
 
 def find(
-    root: Path,   # raw ('training' below or itself), or a folder with the prepared h5 files
+    root: Path,  # raw ('training' below or itself), or a folder with the prepared h5 files
 ) -> list:
     "The cases of a folder, two a patient, in whichever layout it has. Raises `SnetError` if the folder is missing or a patient incomplete."
-    if ready := files_in(root/'data' if (root/'data').is_dir() else root, ('.h5',)): return _prepared(ready, root)
+    if ready := files_in(root / 'data' if (root / 'data').is_dir() else root, ('.h5',)):
+        return _prepared(ready, root)
     items = []
     for info in files_in(root, ('info.cfg',), deep=True):
         p = inside(info, root).parent
         for k, frame in enumerate(ed_es(info), 1):
-            image = p/f'{p.name}_frame{frame:02d}'
-            image, label = (next((f for f in (Path(f'{image}{s}.nii.gz'), Path(f'{image}{s}.nii')) if f.exists()), Path(f'{image}{s}.nii.gz')) for s in ('', '_gt'))
-            if label.exists(): items.append(Item(f'{p.name}_frame{k:02d}', image, label, p.name, frame=frame))
+            image = p / f'{p.name}_frame{frame:02d}'
+            image, label = (
+                next(
+                    (
+                        f
+                        for f in (Path(f'{image}{s}.nii.gz'), Path(f'{image}{s}.nii'))
+                        if f.exists()
+                    ),
+                    Path(f'{image}{s}.nii.gz'),
+                )
+                for s in ('', '_gt')
+            )
+            if label.exists():
+                items.append(Item(f'{p.name}_frame{k:02d}', image, label, p.name, frame=frame))
     return items
+
 
 def _prepared(files, root):
     "Volumes, and volumes that were cut into slices."
     files = [f for f in files if stem(f).startswith('patient')]
     volumes = {stem(f): f for f in files if '_slice_' not in f.name}
     first = {c: fs[0] for c, fs in slice_files(files).items()}
-    return [Item(c, inside(f, root), None, c.split('_')[0], ready=True) for c, f in sorted((first | volumes).items())]
+    return [
+        Item(c, inside(f, root), None, c.split('_')[0], ready=True)
+        for c, f in sorted((first | volumes).items())
+    ]
 
 # %% ../../../nbs/3_data/12_acdc.ipynb #e4db7a1b
 def read(
-    item: Item,   # from `find`
+    item: Item,  # from `find`
 ) -> Case:
     "One frame of one heart; labels are the challenge's: 1 RV, 2 Myo, 3 LV."
     return read_case(item.image, item.label, id=item.id)
 
+
 def _heart(rng, shape, squeeze):
     "Image and label of one phantom frame, (z, H, W)."
-    z, r, c = np.ogrid[tuple(slice(n) for n in shape)]; at = .5 + rng.uniform(-.05, .05, 2); apex = 1 - .6*z/shape[0]
-    d = np.hypot((r/shape[1] - at[0]), (c/shape[2] - at[1])); right = np.hypot((r/shape[1] - at[0])*.8, (c/shape[2] - at[1] + .17))
-    lv, myo = d < .11*squeeze*apex, d < (.11*squeeze + .05)*apex
-    label = np.select([lv, myo, right < .15*squeeze*apex], [3, 2, 1], 0).astype(np.uint8)
+    z, r, c = np.ogrid[tuple(slice(n) for n in shape)]
+    at = 0.5 + rng.uniform(-0.05, 0.05, 2)
+    apex = 1 - 0.6 * z / shape[0]
+    d = np.hypot((r / shape[1] - at[0]), (c / shape[2] - at[1]))
+    right = np.hypot((r / shape[1] - at[0]) * 0.8, (c / shape[2] - at[1] + 0.17))
+    lv, myo = d < 0.11 * squeeze * apex, d < (0.11 * squeeze + 0.05) * apex
+    label = np.select([lv, myo, right < 0.15 * squeeze * apex], [3, 2, 1], 0).astype(np.uint8)
     return np.array([60, 180, 90, 200])[label] + rng.normal(0, 12, shape), label
 
+
 def write_phantom(
-    root,          # folder to fill
-    n: int=4,      # patients
-    seed: int=0,   # the same seed, the same hearts
+    root,  # folder to fill
+    n: int = 4,  # patients
+    seed: int = 0,  # the same seed, the same hearts
 ):
     "Made-up patients in the challenge's raw layout, named as the first training, validation and test patients of the split 'ssl4mis'."
-    rng = np.random.default_rng(seed); s = SPLITS['ssl4mis']; names = [p for trio in zip(s['train'], s['test'], s['valid'], s['train'][10:]) for p in trio][:n]
+    rng = np.random.default_rng(seed)
+    s = SPLITS['ssl4mis']
+    names = [p for trio in zip(s['train'], s['test'], s['valid'], s['train'][10:]) for p in trio][
+        :n
+    ]
     for name in names:
-        p = Path(root)/'training'/name; p.mkdir(parents=True, exist_ok=True); es = int(rng.integers(7, 14)); affine = np.diag([-1.5, -1.5, 10, 1.])
-        (p/'Info.cfg').write_text(f'ED: 1\nES: {es}\nGroup: NOR\nHeight: 170.0\nNbFrame: 30\nWeight: 70.0\n')
-        nib.save(nib.Nifti1Image(np.zeros((8, 8, 2, 3), np.int16), affine), p/f'{name}_4d.nii.gz')
-        for frame, squeeze in ((1, 1.), (es, .7)):
+        p = Path(root) / 'training' / name
+        p.mkdir(parents=True, exist_ok=True)
+        es = int(rng.integers(7, 14))
+        affine = np.diag([-1.5, -1.5, 10, 1.0])
+        (p / 'Info.cfg').write_text(
+            f'ED: 1\nES: {es}\nGroup: NOR\nHeight: 170.0\nNbFrame: 30\nWeight: 70.0\n'
+        )
+        nib.save(nib.Nifti1Image(np.zeros((8, 8, 2, 3), np.int16), affine), p / f'{name}_4d.nii.gz')
+        for frame, squeeze in ((1, 1.0), (es, 0.7)):
             for end, x in zip(('', '_gt'), _heart(rng, (6, 72, 64), squeeze)):
-                nib.save(nib.Nifti1Image(x.transpose(2, 1, 0).astype(np.int16), affine), p/f'{name}_frame{frame:02d}{end}.nii.gz')
+                nib.save(
+                    nib.Nifti1Image(x.transpose(2, 1, 0).astype(np.int16), affine),
+                    p / f'{name}_frame{frame:02d}{end}.nii.gz',
+                )
 
 # %% ../../../nbs/3_data/12_acdc.ipynb #6601c0c5
 def write_ready(
-    case: Case,     # scaled to [0, 1]
-    item: Item,     # where it came from
-    part: str,      # 'train' also writes slices
-    out: Path,      # the prepared folder
+    case: Case,  # scaled to [0, 1]
+    item: Item,  # where it came from
+    part: str,  # 'train' also writes slices
+    out: Path,  # the prepared folder
 ) -> list:
     "Write the h5 volume, and for training one h5 a slice; the volume comes first in the list of files."
+
     def put(name, image, label):
-        with writing_h5(out/'data'/f'{name}.h5') as f:
-            f.create_dataset('image', data=image, compression='gzip', compression_opts=1); f.create_dataset('label', data=label, compression='gzip', compression_opts=1)
-            if case.spacing: f.attrs['spacing'] = case.spacing
-            if case.affine is not None: f.attrs['affine'] = case.affine
+        with writing_h5(out / 'data' / f'{name}.h5') as f:
+            f.create_dataset('image', data=image, compression='gzip', compression_opts=1)
+            f.create_dataset('label', data=label, compression='gzip', compression_opts=1)
+            if case.spacing:
+                f.attrs['spacing'] = case.spacing
+            if case.affine is not None:
+                f.attrs['affine'] = case.affine
             f.attrs['original_frame'] = item.frame
-        return out/'data'/f'{name}.h5'
-    cut = [put(f'{case.id}_slice_{k + 1}', case.image[k], case.label[k]) for k in range(len(case.image))] if part == 'train' else []
+        return out / 'data' / f'{name}.h5'
+
+    cut = (
+        [
+            put(f'{case.id}_slice_{k + 1}', case.image[k], case.label[k])
+            for k in range(len(case.image))
+        ]
+        if part == 'train'
+        else []
+    )
     return [put(case.id, case.image, case.label), *cut]
 
-ACDC = DataSet('acdc', 'ACDC, cardiac MRI', ('background', 'RV', 'Myo', 'LV'), {'kind': 'percentile', 'lo': 0, 'hi': 100}, 'CC BY-NC-SA 4.0: non-commercial, share alike',
-    'https://www.creatis.insa-lyon.fr/Challenge/acdc/ after registration', 'training/patient001/{Info.cfg, patient001_frame01.nii.gz, patient001_frame01_gt.nii.gz, …} or data/patient001_frame01.h5',
-    find, read, write_ready, write_phantom, SPLITS, SOURCES, expect={'ssl4mis': {'cases': 200, 'train_slices': 1312}, 'agileformer': {'cases': 200, 'train_slices': 1304, 'valid_slices': 182}})
+
+ACDC = DataSet(
+    'acdc',
+    'ACDC, cardiac MRI',
+    ('background', 'RV', 'Myo', 'LV'),
+    {'kind': 'percentile', 'lo': 0, 'hi': 100},
+    'CC BY-NC-SA 4.0: non-commercial, share alike',
+    'https://www.creatis.insa-lyon.fr/Challenge/acdc/ after registration',
+    'training/patient001/{Info.cfg, patient001_frame01.nii.gz, patient001_frame01_gt.nii.gz, …} or data/patient001_frame01.h5',
+    find,
+    read,
+    write_ready,
+    write_phantom,
+    SPLITS,
+    SOURCES,
+    expect={
+        'ssl4mis': {'cases': 200, 'train_slices': 1312},
+        'agileformer': {'cases': 200, 'train_slices': 1304, 'valid_slices': 182},
+    },
+)

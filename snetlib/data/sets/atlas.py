@@ -9,7 +9,6 @@ __all__ = ['ATLAS', 'find', 'read', 'write_phantom']
 from pathlib import Path
 
 import numpy as np
-
 from ...core import atomic_path
 from ..files import Case, read_case, stem
 from ..phantom import ct_affine
@@ -17,32 +16,72 @@ from ..source import DataSet, Item, files_in, inside
 
 # %% ../../../nbs/3_data/16_atlas.ipynb #9c7ce2b5
 def find(
-    root: Path,   # with imagesTr and labelsTr somewhere below
+    root: Path,  # with imagesTr and labelsTr somewhere below
 ) -> list:
     "Volumes imN with their masks lbN."
-    files = files_in(root, ('.nii.gz', '.nii'), deep=True); masks = {stem(f)[2:]: f for f in files if stem(f).startswith('lb')}
-    return [Item(f'atlas{int(n):03d}' if n.isdigit() else f'atlas{n}', inside(f, root), inside(masks[n], root) if n in masks else None) for f in files if stem(f).startswith('im') for n in [stem(f)[2:]]]
+    files = files_in(root, ('.nii.gz', '.nii'), deep=True)
+    masks = {stem(f)[2:]: f for f in files if stem(f).startswith('lb')}
+    return [
+        Item(
+            f'atlas{int(n):03d}' if n.isdigit() else f'atlas{n}',
+            inside(f, root),
+            inside(masks[n], root) if n in masks else None,
+        )
+        for f in files
+        if stem(f).startswith('im')
+        for n in [stem(f)[2:]]
+    ]
+
 
 def read(
-    item: Item,   # from `find`
+    item: Item,  # from `find`
 ) -> Case:
     "One volume; labels are the challenge's."
     return read_case(item.image, item.label, id=item.id)
 
+
 def write_phantom(
-    root,          # folder to fill
-    n: int=4,      # patients
-    seed: int=0,   # the same seed, the same patients
+    root,  # folder to fill
+    n: int = 4,  # patients
+    seed: int = 0,  # the same seed, the same patients
 ):
     "Made-up livers in the raw layout: an ellipsoid with a bright ball in it."
     import nibabel as nib
+
     z, r, c = np.ogrid[:16, :64, :72]
     for k in range(n):
-        rng = np.random.default_rng([seed, k]); at = rng.uniform((7, 26, 28), (9, 38, 44)); radii = rng.uniform((5, 15, 17), (7, 20, 23))
-        liver = sum(((g - m)/s)**2 for g, m, s in zip((z, r, c), at, radii)) < 1; tumour = sum((g - m)**2 for g, m in zip((z, r, c), at + rng.uniform(-2, 2, 3))) < 3**2
-        label = np.where(tumour, 2, liver).astype(np.uint8); image = (np.array([60., 180, 260])[label] + rng.normal(0, 15, label.shape)).astype(np.float32)
+        rng = np.random.default_rng([seed, k])
+        at = rng.uniform((7, 26, 28), (9, 38, 44))
+        radii = rng.uniform((5, 15, 17), (7, 20, 23))
+        liver = sum(((g - m) / s) ** 2 for g, m, s in zip((z, r, c), at, radii)) < 1
+        tumour = sum((g - m) ** 2 for g, m in zip((z, r, c), at + rng.uniform(-2, 2, 3))) < 3**2
+        label = np.where(tumour, 2, liver).astype(np.uint8)
+        image = (np.array([60.0, 180, 260])[label] + rng.normal(0, 15, label.shape)).astype(
+            np.float32
+        )
         for folder, name, a in (('imagesTr', f'im{k}', image), ('labelsTr', f'lb{k}', label)):
-            with atomic_path(Path(root)/'train'/folder/f'{name}.nii.gz') as tmp: nib.save(nib.Nifti1Image(np.ascontiguousarray(a.transpose(2, 1, 0)), ct_affine(a.shape, (3, 1.2, 1.2))), tmp)
+            with atomic_path(Path(root) / 'train' / folder / f'{name}.nii.gz') as tmp:
+                nib.save(
+                    nib.Nifti1Image(
+                        np.ascontiguousarray(a.transpose(2, 1, 0)),
+                        ct_affine(a.shape, (3, 1.2, 1.2)),
+                    ),
+                    tmp,
+                )
 
-ATLAS = DataSet('atlas', 'ATLAS, liver MRI', ('background', 'liver', 'tumour'), {'kind': 'percentile', 'lo': .5, 'hi': 99.5}, 'by registration with the challenge', 'https://atlas-challenge.u-bourgogne.fr',
-    'train/imagesTr/im0.nii.gz and train/labelsTr/lb0.nii.gz', find, read, None, write_phantom, share=(.7, .1, .2), expect={'public': {'cases': 60}})
+
+ATLAS = DataSet(
+    'atlas',
+    'ATLAS, liver MRI',
+    ('background', 'liver', 'tumour'),
+    {'kind': 'percentile', 'lo': 0.5, 'hi': 99.5},
+    'by registration with the challenge',
+    'https://atlas-challenge.u-bourgogne.fr',
+    'train/imagesTr/im0.nii.gz and train/labelsTr/lb0.nii.gz',
+    find,
+    read,
+    None,
+    write_phantom,
+    share=(0.7, 0.1, 0.2),
+    expect={'public': {'cases': 60}},
+)

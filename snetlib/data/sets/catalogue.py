@@ -7,46 +7,77 @@ __all__ = ['MNI', 'PHANTOM_CASES', 'PHANTOM', 'DATASETS', 'FOLDERS', 'get_datase
 
 # %% ../../../nbs/3_data/18_catalogue.ipynb #621bb736
 import numpy as np
-
 from ...core import SnetError, choose
+from ..files import Case
+from ..phantom import ORGANS, abdomen_ct
 from .acdc import ACDC
 from .atlas import ATLAS
-from ..files import Case
 from .folder import folder_set
-from .mni import CLASS_NAMES as MNI_NAMES, SLABS, mni_case
+from .mni import CLASS_NAMES as MNI_NAMES
+from .mni import SLABS, mni_case
 from .monuseg import MONUSEG
-from ..phantom import ORGANS, abdomen_ct
 from .polypgen import POLYPGEN
 from .semsperm import semsperm_set
-from ..source import DataSet, Item
 from .synapse import SYNAPSE
+from ..source import DataSet, Item
 
 # %% ../../../nbs/3_data/18_catalogue.ipynb #a6bbb99b
-def _mni_items(root): return [Item(f'mni152_{p}', part=p) for p in SLABS if p != 'all']
+def _mni_items(root):
+    return [Item(f'mni152_{p}', part=p) for p in SLABS if p != 'all']
 
-MNI = DataSet('mni', 'MNI152 T1 template, three tissues', MNI_NAMES, {'kind': 'none'}, 'ICBM: free to use, copy, modify and distribute with its notice',
-              'shipped inside the package nilearn', 'none: it is embedded', _mni_items, lambda i: mni_case(i.part), embedded=True, expect={'train': 1, 'valid': 1, 'test': 1})
 
-PHANTOM_CASES = {'train': range(8), 'valid': range(100, 102), 'test': range(200, 204)}   # seeds
+MNI = DataSet(
+    'mni',
+    'MNI152 T1 template, three tissues',
+    MNI_NAMES,
+    {'kind': 'none'},
+    'ICBM: free to use, copy, modify and distribute with its notice',
+    'shipped inside the package nilearn',
+    'none: it is embedded',
+    _mni_items,
+    lambda i: mni_case(i.part),
+    embedded=True,
+    expect={'train': 1, 'valid': 1, 'test': 1},
+)
 
-def _phantom_items(root): return [Item(f'phantom{s:03d}', part=p) for p, seeds in PHANTOM_CASES.items() for s in seeds]
+PHANTOM_CASES = {'train': range(8), 'valid': range(100, 102), 'test': range(200, 204)}  # seeds
+
+
+def _phantom_items(root):
+    return [Item(f'phantom{s:03d}', part=p) for p, seeds in PHANTOM_CASES.items() for s in seeds]
+
 
 def _phantom_case(item):
     hu, label, spacing = abdomen_ct(int(item.id[-3:]), (24, 128, 128))
     return Case(item.id, hu.astype(np.float32), label, spacing)
 
-PHANTOM = DataSet('phantom', 'Phantom abdomen, CT-like, with the eight organs of Synapse', ORGANS, {'kind': 'window', 'lo': -125, 'hi': 275}, 'made by snetlib, Apache-2.0',
-                  'drawn by snetlib.data.phantom', 'none: it is drawn', _phantom_items, _phantom_case, embedded=True, expect={'train': 8, 'valid': 2, 'test': 4})
+
+PHANTOM = DataSet(
+    'phantom',
+    'Phantom abdomen, CT-like, with the eight organs of Synapse',
+    ORGANS,
+    {'kind': 'window', 'lo': -125, 'hi': 275},
+    'made by snetlib, Apache-2.0',
+    'drawn by snetlib.data.phantom',
+    'none: it is drawn',
+    _phantom_items,
+    _phantom_case,
+    embedded=True,
+    expect={'train': 8, 'valid': 2, 'test': 4},
+)
 
 DATASETS = {d.name: d for d in (MNI, PHANTOM, SYNAPSE, ACDC, MONUSEG, ATLAS, POLYPGEN)}
-FOLDERS = {'folder': folder_set, 'semsperm': semsperm_set}   # described by what lies in the folder
+FOLDERS = {'folder': folder_set, 'semsperm': semsperm_set}  # described by what lies in the folder
+
 
 def get_dataset(
-    name: str,      # in DATASETS or FOLDERS
-    root=None,      # the folder; needed for those in FOLDERS
-    config=None,    # for those in FOLDERS: a dict or a path instead of the folder's dataset.json
+    name: str,  # in DATASETS or FOLDERS
+    root=None,  # the folder; needed for those in FOLDERS
+    config=None,  # for those in FOLDERS: a dict or a path instead of the folder's dataset.json
 ) -> DataSet:
     "The description of a data set. Raises `SnetError` for an unknown name."
-    if choose(name, (*DATASETS, *FOLDERS), 'data set') in DATASETS: return DATASETS[name]
-    if root is None: raise SnetError(f'{name} needs its folder: give root=FOLDER with images/ and masks/.')
+    if choose(name, (*DATASETS, *FOLDERS), 'data set') in DATASETS:
+        return DATASETS[name]
+    if root is None:
+        raise SnetError(f'{name} needs its folder: give root=FOLDER with images/ and masks/.')
     return FOLDERS[name](root, config)

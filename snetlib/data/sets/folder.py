@@ -7,13 +7,13 @@ __all__ = ['ENDINGS', 'KEYS', 'pairs', 'map_values', 'map_colours', 'read_config
            'folder_set', 'write_phantom']
 
 # %% ../../../nbs/3_data/11_folder.ipynb #4a1a16ea
-import json, re
+import json
+import re
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
 from ...core import SnetError, atomic_path
 from ..files import PICTURES, Case, _array, as_label, read_case, stem
 from ..phantom import disks
@@ -22,161 +22,307 @@ from ..source import DataSet, Item, files_in, inside, read_index, read_split
 # %% ../../../nbs/3_data/11_folder.ipynb #317a1631
 ENDINGS = ('.nii.gz', '.nii', *PICTURES, '.npz', '.h5', '.hdf5')
 
+
 def pairs(
-    images,             # folder of images
-    masks,              # folder of masks; may be missing if the images hold them (npz, h5)
-    suffix: str='',     # what follows the stem in a mask's name, e.g. '_mask'
-    key=lambda s: s,    # changes an image's stem before it is looked up
+    images,  # folder of images
+    masks,  # folder of masks; may be missing if the images hold them (npz, h5)
+    suffix: str = '',  # what follows the stem in a mask's name, e.g. '_mask'
+    key=lambda s: s,  # changes an image's stem before it is looked up
 ) -> list:
     "[(stem, image, mask or None)] by name. Raises `SnetError` if two images share a stem."
     by_stem = {}
-    for f in files_in(masks, ENDINGS) if Path(masks).is_dir() else []: by_stem.setdefault(stem(f).removesuffix(suffix) if suffix else stem(f), f)
+    for f in files_in(masks, ENDINGS) if Path(masks).is_dir() else []:
+        by_stem.setdefault(stem(f).removesuffix(suffix) if suffix else stem(f), f)
     found = {}
     for f in files_in(images, ENDINGS):
-        if stem(f) in found: raise SnetError(f'{found[stem(f)][1]} and {f} have the same stem; rename one, so that it is clear which mask belongs to which.')
+        if stem(f) in found:
+            raise SnetError(
+                f'{found[stem(f)][1]} and {f} have the same stem; rename one, so that it is clear which mask belongs to which.'
+            )
         found[stem(f)] = (stem(f), f, by_stem.get(key(stem(f))))
     return list(found.values())
 
 # %% ../../../nbs/3_data/11_folder.ipynb #64af4745
 def map_values(
-    y: np.ndarray,    # mask as stored
-    path,             # for the message
-    values: dict,     # stored number -> class
+    y: np.ndarray,  # mask as stored
+    path,  # for the message
+    values: dict,  # stored number -> class
 ) -> np.ndarray:
     "uint8 classes. Raises `SnetError` for a number without a meaning; 255 stays 255 (ignore)."
-    y = np.asarray(y); table = {int(k): int(v) for k, v in values.items()}; table.setdefault(255, 255)
+    y = np.asarray(y)
+    table = {int(k): int(v) for k, v in values.items()}
+    table.setdefault(255, 255)
     found, where = np.unique(y, return_inverse=True)
     odd = [float(v) for v in found if v not in table]
-    if odd: raise SnetError(f'{path} holds the number {odd[0]:g}, which has no class; add it to "values" in dataset.json ({len(odd)} such numbers).')
+    if odd:
+        raise SnetError(
+            f'{path} holds the number {odd[0]:g}, which has no class; add it to "values" in dataset.json ({len(odd)} such numbers).'
+        )
     return np.array([table[int(v)] for v in found], np.uint8)[where].reshape(y.shape)
 
+
 def map_colours(
-    y: np.ndarray,    # (z, H, W, 3) mask as stored, or grey (z, H, W)
-    path,             # for the message; in a JPEG the nearest colour counts
-    colours: dict,    # '#rrggbb' -> class
+    y: np.ndarray,  # (z, H, W, 3) mask as stored, or grey (z, H, W)
+    path,  # for the message; in a JPEG the nearest colour counts
+    colours: dict,  # '#rrggbb' -> class
 ) -> np.ndarray:
     "uint8 classes. Raises `SnetError` for a colour without a meaning."
     y = np.repeat(y[..., None], 3, -1) if y.ndim == 3 else y[..., :3]
-    rgb = np.array([[int(c.lstrip('#')[i:i+2], 16) for i in (0, 2, 4)] for c in colours]); classes = np.array(list(colours.values()), np.uint8)
-    distance = np.stack([np.abs(y.astype(int) - c).sum(-1) for c in rgb]); nearest = distance.argmin(0)
-    if str(path).lower().endswith(('.jpg', '.jpeg')): return classes[nearest]
+    rgb = np.array([[int(c.lstrip('#')[i : i + 2], 16) for i in (0, 2, 4)] for c in colours])
+    classes = np.array(list(colours.values()), np.uint8)
+    distance = np.stack([np.abs(y.astype(int) - c).sum(-1) for c in rgb])
+    nearest = distance.argmin(0)
+    if str(path).lower().endswith(('.jpg', '.jpeg')):
+        return classes[nearest]
     if (off := distance.min(0) > 0).any():
-        r, g, b = y[off][0]; raise SnetError(f'{path} holds the colour #{r:02x}{g:02x}{b:02x}, which has no class; add it to "colours" in dataset.json ({off.sum()} such pixels).')
+        r, g, b = y[off][0]
+        raise SnetError(
+            f'{path} holds the colour #{r:02x}{g:02x}{b:02x}, which has no class; add it to "colours" in dataset.json ({off.sum()} such pixels).'
+        )
     return classes[nearest]
 
 # %% ../../../nbs/3_data/11_folder.ipynb #3b73f939
-KEYS = {'class_names', 'values', 'colours', 'threshold', 'instances', 'intensity', 'axis', 'group', 'images', 'masks', 'mask_suffix', 'licence', 'channels'}
+KEYS = {
+    'class_names',
+    'values',
+    'colours',
+    'threshold',
+    'instances',
+    'intensity',
+    'axis',
+    'group',
+    'images',
+    'masks',
+    'mask_suffix',
+    'licence',
+    'channels',
+}
+
 
 def read_config(
-    root,          # the folder
-    config=None,   # a dict or a path; None looks for dataset.json in the folder
+    root,  # the folder
+    config=None,  # a dict or a path; None looks for dataset.json in the folder
 ) -> dict:
     "The keys of dataset.json. Raises `SnetError` for one that is not JSON or has an unknown key."
-    path = Path(root)/'dataset.json' if config is None else config
-    if isinstance(path, dict): c = path
-    elif config is None and not path.exists(): return {}
+    path = Path(root) / 'dataset.json' if config is None else config
+    if isinstance(path, dict):
+        c = path
+    elif config is None and not path.exists():
+        return {}
     else:
-        try: c = json.loads(Path(path).read_text(encoding='utf-8')); c.keys()
-        except (OSError, ValueError, AttributeError) as e: raise SnetError(f'{path} is no readable JSON object ({e}); see the page "Your own images" for an example.') from e
-    if odd := set(c) - KEYS: raise SnetError(f'{path if not isinstance(path, dict) else "the config"} has the unknown key {sorted(odd)[0]!r}; the keys are: {", ".join(sorted(KEYS))}.')
+        try:
+            c = json.loads(Path(path).read_text(encoding='utf-8'))
+            c.keys()
+        except (OSError, ValueError, AttributeError) as e:
+            raise SnetError(
+                f'{path} is no readable JSON object ({e}); see the page "Your own images" for an example.'
+            ) from e
+    if odd := set(c) - KEYS:
+        raise SnetError(
+            f'{path if not isinstance(path, dict) else "the config"} has the unknown key {sorted(odd)[0]!r}; the keys are: {", ".join(sorted(KEYS))}.'
+        )
     return dict(c)
 
+
 def guess(
-    items: list,   # items with masks
-    c: dict,       # what dataset.json says
+    items: list,  # items with masks
+    c: dict,  # what dataset.json says
 ) -> dict:
     "`c` completed by what the files show. Raises `SnetError` where that would be guessing."
-    c = dict(c); some = items[:: max(1, len(items)//8)][:8]
+    c = dict(c)
+    some = items[:: max(1, len(items) // 8)][:8]
     if 'intensity' not in c or 'channels' not in c:
         seen = [x for i in some if (x := _peek(i.image, False)) is not None]
         eight = bool(seen) and all(x.dtype == np.uint8 for x in seen)
-        c.setdefault('intensity', {'kind': 'uint8'} if eight else {'kind': 'percentile', 'lo': .5, 'hi': 99.5})
-        c.setdefault('channels', 3 if any(x.ndim > 2 and x.shape[-1] in (3, 4) and (x.ndim == 4 or eight) for x in seen) else 1)
-    if 'threshold' not in c and 'colours' not in c and any(str(i.label).lower().endswith(('.jpg', '.jpeg')) for i in items): c['threshold'] = 127
-    if c.get('instances') or 'threshold' in c: c.setdefault('class_names', ['background', 'object'])
-    if 'class_names' in c and (len(c['class_names']) > 2 or {'values', 'colours', 'threshold', 'instances'} & set(c)): return c
-    if 'colours' in c or 'values' in c: n = max([*c.get('values', {}).values(), *c.get('colours', {}).values()])
+        c.setdefault(
+            'intensity',
+            {'kind': 'uint8'} if eight else {'kind': 'percentile', 'lo': 0.5, 'hi': 99.5},
+        )
+        c.setdefault(
+            'channels',
+            3
+            if any(x.ndim > 2 and x.shape[-1] in (3, 4) and (x.ndim == 4 or eight) for x in seen)
+            else 1,
+        )
+    if (
+        'threshold' not in c
+        and 'colours' not in c
+        and any(str(i.label).lower().endswith(('.jpg', '.jpeg')) for i in items)
+    ):
+        c['threshold'] = 127
+    if c.get('instances') or 'threshold' in c:
+        c.setdefault('class_names', ['background', 'object'])
+    if 'class_names' in c and (
+        len(c['class_names']) > 2 or {'values', 'colours', 'threshold', 'instances'} & set(c)
+    ):
+        return c
+    if 'colours' in c or 'values' in c:
+        n = max([*c.get('values', {}).values(), *c.get('colours', {}).values()])
     else:
-        found = sorted({int(v) for i in items if i.label is not None or str(i.image).endswith(('.npz', '.h5')) for v in np.unique(_mask(i))})
-        if len(found) <= 2: c['values'] = {str(v): k for k, v in enumerate(found)} if 0 in found else {'0': 0, **{str(v): 1 for v in found}}; n = 1
-        else: n = max([v for v in found if v != 255], default=1)
-        if n > 20: raise SnetError(f'the masks hold numbers up to {n}; say in dataset.json what they mean: "values": {{"0": 0, "{n}": 1}}, or "instances": true if they number single objects.')
+        found = sorted(
+            {
+                int(v)
+                for i in items
+                if i.label is not None or str(i.image).endswith(('.npz', '.h5'))
+                for v in np.unique(_mask(i))
+            }
+        )
+        if len(found) <= 2:
+            c['values'] = (
+                {str(v): k for k, v in enumerate(found)}
+                if 0 in found
+                else {'0': 0, **{str(v): 1 for v in found}}
+            )
+            n = 1
+        else:
+            n = max([v for v in found if v != 255], default=1)
+        if n > 20:
+            raise SnetError(
+                f'the masks hold numbers up to {n}; say in dataset.json what they mean: "values": {{"0": 0, "{n}": 1}}, or "instances": true if they number single objects.'
+            )
     c.setdefault('class_names', ['background', *(f'class {k}' for k in range(1, n + 1))])
     return c
 
+
 def _peek(path, mask):
     "The array of a file, or None if it is broken: that is reported where the case is read, not here."
-    try: return _array(path, mask, 2)[0]
-    except SnetError: return None
+    try:
+        return _array(path, mask, 2)[0]
+    except SnetError:
+        return None
+
 
 def _mask(item):
-    try: m = _peek(item.label, True) if item.label else _array(item.image, False, 2)[3].get('label')
-    except SnetError: m = None
-    if m is None: return np.zeros(1)
-    if m.ndim == 4 and not (m == m[..., :1]).all(): raise SnetError(f'{item.label} is a mask in colours; say in dataset.json which colour is which class: "colours": {{"#ff0000": 1}}.')
+    try:
+        m = _peek(item.label, True) if item.label else _array(item.image, False, 2)[3].get('label')
+    except SnetError:
+        m = None
+    if m is None:
+        return np.zeros(1)
+    if m.ndim == 4 and not (m == m[..., :1]).all():
+        raise SnetError(
+            f'{item.label} is a mask in colours; say in dataset.json which colour is which class: "colours": {{"#ff0000": 1}}.'
+        )
     return m
 
 # %% ../../../nbs/3_data/11_folder.ipynb #acd70d46
 def read_with(
-    item: Item,   # from `find_pairs`
-    c: dict,      # a complete config
+    item: Item,  # from `find_pairs`
+    c: dict,  # a complete config
 ) -> Case:
     "One case with classes as `c` says; `instances` keeps the object numbers."
     objects = []
+
     def mapping(y, path):
-        if c.get('instances'): objects.append(y.astype(np.int32)); return (y > 0).astype(np.uint8)
-        if 'colours' in c: return map_colours(y, path, c['colours'])
-        if 'threshold' in c: return ((y if y.ndim == 3 else y.max(-1)) > c['threshold']).astype(np.uint8)
+        if c.get('instances'):
+            objects.append(y.astype(np.int32))
+            return (y > 0).astype(np.uint8)
+        if 'colours' in c:
+            return map_colours(y, path, c['colours'])
+        if 'threshold' in c:
+            return ((y if y.ndim == 3 else y.max(-1)) > c['threshold']).astype(np.uint8)
         return map_values(y, path, c['values']) if 'values' in c else as_label(y, path)
+
     case = read_case(item.image, item.label, c.get('axis', 2), item.id, mapping)
     x = case.image
-    if x.ndim == 4 and x.shape[-1] == 4: x = x[..., :3]
-    if c.get('channels') == 3 and x.ndim == 3: x = np.repeat(x[..., None], 3, -1)    # some grey pictures among coloured ones
-    if c.get('channels') == 1 and x.ndim == 4: x = x.mean(-1)
+    if x.ndim == 4 and x.shape[-1] == 4:
+        x = x[..., :3]
+    if c.get('channels') == 3 and x.ndim == 3:
+        x = np.repeat(x[..., None], 3, -1)  # some grey pictures among coloured ones
+    if c.get('channels') == 1 and x.ndim == 4:
+        x = x.mean(-1)
     case.image, case.instances = x, objects[0] if objects else None
     return case
 
+
 def find_pairs(
-    root: Path,   # with images/ and masks/, or train/images, train/masks, test/…
-    c: dict,      # a config, complete or not
+    root: Path,  # with images/ and masks/, or train/images, train/masks, test/…
+    c: dict,  # a config, complete or not
 ) -> list:
     "Items by name, and by part where the layout has parts."
     items, names = [], (c.get('images', 'images'), c.get('masks', ''))
-    for part, sub in ((None, root), ('train', root/'train'), ('valid', root/'valid'), ('valid', root/'val'), ('test', root/'test')):
-        if not (sub/names[0]).is_dir(): continue
-        masks = sub/names[1] if names[1] else next((sub/n for n in ('masks', 'labels') if (sub/n).is_dir()), sub/'masks')
-        for s, image, label in pairs(sub/names[0], masks, c.get('mask_suffix', '')):
+    for part, sub in (
+        (None, root),
+        ('train', root / 'train'),
+        ('valid', root / 'valid'),
+        ('valid', root / 'val'),
+        ('test', root / 'test'),
+    ):
+        if not (sub / names[0]).is_dir():
+            continue
+        masks = (
+            sub / names[1]
+            if names[1]
+            else next((sub / n for n in ('masks', 'labels') if (sub / n).is_dir()), sub / 'masks')
+        )
+        for s, image, label in pairs(sub / names[0], masks, c.get('mask_suffix', '')):
             m = re.search(c['group'], s) if 'group' in c else None
-            items.append(Item(s, inside(image, root), label and inside(label, root), m[0] if m else '', part))
-    twice = {i.id for i in items if sum(j.id == i.id for j in items) > 1} if len({i.id for i in items}) < len(items) else set()
-    return [Item(f'{i.part}_{i.id}', i.image, i.label, i.group, i.part) if i.id in twice else i for i in items]
+            items.append(
+                Item(s, inside(image, root), label and inside(label, root), m[0] if m else '', part)
+            )
+    twice = (
+        {i.id for i in items if sum(j.id == i.id for j in items) > 1}
+        if len({i.id for i in items}) < len(items)
+        else set()
+    )
+    return [
+        Item(f'{i.part}_{i.id}', i.image, i.label, i.group, i.part) if i.id in twice else i
+        for i in items
+    ]
+
 
 def folder_set(
-    root,                # the folder, raw or prepared
-    config=None,         # a dict or a path instead of the folder's dataset.json
-    name: str='folder',  # what the set is called
+    root,  # the folder, raw or prepared
+    config=None,  # a dict or a path instead of the folder's dataset.json
+    name: str = 'folder',  # what the set is called
 ) -> DataSet:
     "The description of a folder, ready to be used like that of any other set. Raises `SnetError` if it is empty or cannot be understood without guessing."
     root = Path(root)
-    if (root/'index.json').is_file(): c = read_index(root); items = []
+    if (root / 'index.json').is_file():
+        c = read_index(root)
+        items = []
     else:
-        c = read_config(root, config); items = find_pairs(root, c)
-        if not items: raise SnetError(f'{root} holds no images; expected: images/* and masks/* with the same stems.')
+        c = read_config(root, config)
+        items = find_pairs(root, c)
+        if not items:
+            raise SnetError(
+                f'{root} holds no images; expected: images/* and masks/* with the same stems.'
+            )
         c = guess(items, c)
-    splits = {f.stem: read_split(f) for f in files_in(root/'splits', ('.txt',))} if (root/'splits').is_dir() else {}
-    return DataSet(name, f'images and masks in {root.name}', tuple(c['class_names']), c['intensity'], c.get('licence', 'your own'), 'your own folder',
-                   'images/* and masks/* with the same stems', partial(find_pairs, c=c), partial(read_with, c=c), None, write_phantom, splits)
+    splits = (
+        {f.stem: read_split(f) for f in files_in(root / 'splits', ('.txt',))}
+        if (root / 'splits').is_dir()
+        else {}
+    )
+    return DataSet(
+        name,
+        f'images and masks in {root.name}',
+        tuple(c['class_names']),
+        c['intensity'],
+        c.get('licence', 'your own'),
+        'your own folder',
+        'images/* and masks/* with the same stems',
+        partial(find_pairs, c=c),
+        partial(read_with, c=c),
+        None,
+        write_phantom,
+        splits,
+    )
 
 # %% ../../../nbs/3_data/11_folder.ipynb #a4c72e5d
 def write_phantom(
-    root,                  # folder to fill
-    n: int=10,             # pictures
-    seed: int=0,           # the same seed, the same pictures
-    values: tuple=(0, 255),   # numbers stored for background and discs
-    size: tuple=(96, 128),    # (H, W)
+    root,  # folder to fill
+    n: int = 10,  # pictures
+    seed: int = 0,  # the same seed, the same pictures
+    values: tuple = (0, 255),  # numbers stored for background and discs
+    size: tuple = (96, 128),  # (H, W)
 ):
     "Pictures of discs and their masks as PNG in images/ and masks/."
     for k in range(n):
-        x, y = disks(seed*1000 + k, size, n=4, radius=(3, 14))
-        for folder, a in (('images', np.stack([x, x**2, .8*x], -1)*255), ('masks', np.array(values, np.uint8)[y])):
-            with atomic_path(Path(root)/folder/f'picture {k:02d}.png') as tmp: Image.fromarray(a.astype(np.uint8)).save(tmp, format='PNG')
+        x, y = disks(seed * 1000 + k, size, n=4, radius=(3, 14))
+        for folder, a in (
+            ('images', np.stack([x, x**2, 0.8 * x], -1) * 255),
+            ('masks', np.array(values, np.uint8)[y]),
+        ):
+            with atomic_path(Path(root) / folder / f'picture {k:02d}.png') as tmp:
+                Image.fromarray(a.astype(np.uint8)).save(tmp, format='PNG')

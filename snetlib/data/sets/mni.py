@@ -7,15 +7,14 @@ __all__ = ['CLASS_NAMES', 'SLABS', 'tissues', 'mni_case']
 
 # %% ../../../nbs/3_data/10_mni.ipynb #95bf0f41
 import numpy as np
-
 from ...core import choose
 from ..files import Case, to_slices
 
 # %% ../../../nbs/3_data/10_mni.ipynb #aa3bd6db
 def tissues(
-    t1: np.ndarray,    # skull-stripped T1, 0 outside
+    t1: np.ndarray,  # skull-stripped T1, 0 outside
     grey: np.ndarray,  # probability of grey matter, same shape
-    white: np.ndarray, # probability of white matter, same shape
+    white: np.ndarray,  # probability of white matter, same shape
 ) -> np.ndarray:
     "uint8 labels: 0 outside, 1 fluid, 2 grey, 3 white; the most probable of the three inside the brain."
     fluid = np.maximum(0, 1 - grey - white)
@@ -24,17 +23,33 @@ def tissues(
 
 # %% ../../../nbs/3_data/10_mni.ipynb #a61f2b28
 CLASS_NAMES = ('background', 'csf', 'grey matter', 'white matter')
-SLABS = {'all': (0, 189), 'train': (20, 90), 'valid': (95, 105), 'test': (110, 135)}   # axial slices z, end excluded; gaps of 5 mm
+SLABS = {
+    'all': (0, 189),
+    'train': (20, 90),
+    'valid': (95, 105),
+    'test': (110, 135),
+}  # axial slices z, end excluded; gaps of 5 mm
+
 
 def mni_case(
-    part: str='all',  # 'all' (the whole volume, 189 slices), 'train' (70), 'valid' (10) or 'test' (25)
+    part: str = 'all',  # 'all' (the whole volume, 189 slices), 'train' (70), 'valid' (10) or 'test' (25)
 ) -> Case:
     "T1 in [0, 1] and tissue labels as axial slices of 233 × 197, with the affine of the slab. Raises `SnetError` for an unknown part."
-    from nilearn import datasets   # here, because importing nilearn takes longer than reading its files
+    from nilearn import (
+        datasets,  # here, because importing nilearn takes longer than reading its files
+    )
+
     lo, hi = SLABS[choose(part, SLABS, 'part of MNI152')]
     img = datasets.load_mni152_template(resolution=1)
-    t1, grey, white = (np.asarray(i.dataobj[:, :, lo:hi], np.float32) for i in
-                       (img, datasets.load_mni152_gm_template(resolution=1), datasets.load_mni152_wm_template(resolution=1)))
-    shift = np.eye(4); shift[2, 3] = lo   # the slab starts at slice `lo`
+    t1, grey, white = (
+        np.asarray(i.dataobj[:, :, lo:hi], np.float32)
+        for i in (
+            img,
+            datasets.load_mni152_gm_template(resolution=1),
+            datasets.load_mni152_wm_template(resolution=1),
+        )
+    )
+    shift = np.eye(4)
+    shift[2, 3] = lo  # the slab starts at slice `lo`
     image, label = (np.ascontiguousarray(to_slices(v)) for v in (t1, tissues(t1, grey, white)))
-    return Case(f'mni152_{part}', image, label, (1., 1., 1.), img.affine @ shift)
+    return Case(f'mni152_{part}', image, label, (1.0, 1.0, 1.0), img.affine @ shift)

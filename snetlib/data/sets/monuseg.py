@@ -10,6 +10,7 @@ __all__ = ['SPLITS', 'SOURCES', 'MONUSEG', 'read_polygons', 'write_polygons', 'c
 import re
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
+
 import numpy as np
 from defusedxml.ElementTree import fromstring
 from PIL import Image
@@ -21,118 +22,213 @@ from ..source import DataSet, Item, files_in, inside
 # %% ../../../nbs/3_data/13_monuseg.ipynb #2df1294d
 _CORNER, _CUT = re.compile(rb'[ \t\r\n]*<Vertex X="" Y=""/>'), b'<cut-out/>'
 
+
 def _tree(data):
     "Texts x, y, x, y, … and the number of corners of each region, from the whole document."
-    regions = [[v.get(k).encode() for v in r.iter('Vertex') for k in 'XY'] for r in fromstring(data, forbid_dtd=True).iter('Region')]
-    return [t for r in regions for t in r], [len(r)//2 for r in regions]
+    regions = [
+        [v.get(k).encode() for v in r.iter('Vertex') for k in 'XY']
+        for r in fromstring(data, forbid_dtd=True).iter('Region')
+    ]
+    return [t for r in regions for t in r], [len(r) // 2 for r in regions]
+
 
 def _plain(data):
     "The same from a document whose corners are all written in one plain way, or None if they are not."
-    head, *rest = data.split(b'<Vertices>'); cuts = [r.partition(b'</Vertices>') for r in rest]
-    marks = [c.translate(None, b'0123456789.-') for c, *_ in cuts]; n = [m.count(b'/>') for m in marks]
+    head, *rest = data.split(b'<Vertices>')
+    cuts = [r.partition(b'</Vertices>') for r in rest]
+    marks = [c.translate(None, b'0123456789.-') for c, *_ in cuts]
+    n = [m.count(b'/>') for m in marks]
     one = _CORNER.match(marks[0]) if marks else None
-    if not one or _CUT in data or any(m.rstrip(b' \t\r\n') != one[0]*k for m, k in zip(marks, n)): return None   # from here on, corners differ in nothing but digits
-    found = [len(r.findall('cut-out')) for r in fromstring(_CUT.join([head, *(c[2] for c in cuts)]), forbid_dtd=True).iter('Region')]
+    if not one or _CUT in data or any(m.rstrip(b' \t\r\n') != one[0] * k for m, k in zip(marks, n)):
+        return None  # from here on, corners differ in nothing but digits
+    found = [
+        len(r.findall('cut-out'))
+        for r in fromstring(_CUT.join([head, *(c[2] for c in cuts)]), forbid_dtd=True).iter(
+            'Region'
+        )
+    ]
     texts = b''.join(c for c, *_ in cuts).translate(None, b'<VertexXY=/> \t\r\n')[1:-1].split(b'""')
-    return (texts, n) if found == [1]*len(cuts) and len(texts) == 2*sum(n) else None
+    return (texts, n) if found == [1] * len(cuts) and len(texts) == 2 * sum(n) else None
+
 
 def read_polygons(
-    path,   # an ImageScope XML file
+    path,  # an ImageScope XML file
 ) -> list:
     "Polygons in file order, each (n, 2) float64 of (x, y) in pixels; those with fewer than three corners are left out. Raises `SnetError` for XML that is broken or dangerous."
     with reading(path):
-        data = Path(path).read_bytes(); texts, n = _plain(data) or _tree(data)
+        data = Path(path).read_bytes()
+        texts, n = _plain(data) or _tree(data)
         corners = np.fromiter(map(float, texts), float, len(texts)).reshape(-1, 2)
-        if b''.join(texts).translate(None, b'0123456789.-+eE') or not np.isfinite(corners).all(): raise SnetError(f'{path} has corners that are no numbers; copy or download it again.')
+        if b''.join(texts).translate(None, b'0123456789.-+eE') or not np.isfinite(corners).all():
+            raise SnetError(f'{path} has corners that are no numbers; copy or download it again.')
     ends = np.cumsum([0, *n]).tolist()
     return [corners[i:j] for i, j in zip(ends, ends[1:]) if j - i > 2]
 
+
 def write_polygons(
-    polygons,   # arrays (n, 2) of (x, y)
-    path,       # .xml
+    polygons,  # arrays (n, 2) of (x, y)
+    path,  # .xml
 ):
     "Write polygons in the same format."
-    regions = ''.join(f'<Region Id={quoteattr(str(i))} Type="0"><Vertices>' + ''.join(f'<Vertex X="{x:.6f}" Y="{y:.6f}"/>' for x, y in p) + '</Vertices></Region>\n' for i, p in enumerate(polygons, 1))
-    with atomic_path(path) as tmp: tmp.write_text(f'<Annotations MicronsPerPixel="0.252">\n<Annotation Id="1"><Regions>\n{regions}</Regions></Annotation></Annotations>\n', encoding='utf-8')
+    regions = ''.join(
+        f'<Region Id={quoteattr(str(i))} Type="0"><Vertices>'
+        + ''.join(f'<Vertex X="{x:.6f}" Y="{y:.6f}"/>' for x, y in p)
+        + '</Vertices></Region>\n'
+        for i, p in enumerate(polygons, 1)
+    )
+    with atomic_path(path) as tmp:
+        tmp.write_text(
+            f'<Annotations MicronsPerPixel="0.252">\n<Annotation Id="1"><Regions>\n{regions}</Regions></Annotation></Annotations>\n',
+            encoding='utf-8',
+        )
 
 # %% ../../../nbs/3_data/13_monuseg.ipynb #6f49a2c1
 def crossings(
-    polygons: list,   # arrays (n, 2) of (x, y)
-    height: int,      # rows of the image
+    polygons: list,  # arrays (n, 2) of (x, y)
+    height: int,  # rows of the image
 ) -> tuple:
     "Where rows of pixel centres cross edges: (polygon number from 1, row, x), sorted."
-    n = np.array([len(p) for p in polygons]); who = np.repeat(np.arange(1, len(polygons) + 1), n)
-    a = np.concatenate(polygons); follows = np.arange(1, len(a) + 1); follows[np.cumsum(n) - 1] = np.cumsum(n) - n   # the last corner is joined to the first
+    n = np.array([len(p) for p in polygons])
+    who = np.repeat(np.arange(1, len(polygons) + 1), n)
+    a = np.concatenate(polygons)
+    follows = np.arange(1, len(a) + 1)
+    follows[np.cumsum(n) - 1] = np.cumsum(n) - n  # the last corner is joined to the first
     b = a[follows]
     low, high = np.minimum(a[:, 1], b[:, 1]), np.maximum(a[:, 1], b[:, 1])
-    first, last = (np.clip(np.ceil(v - .5), 0, height).astype(int) for v in (low, high))   # rows with low ≤ r + ½ < high: a shared corner counts once
+    first, last = (
+        np.clip(np.ceil(v - 0.5), 0, height).astype(int) for v in (low, high)
+    )  # rows with low ≤ r + ½ < high: a shared corner counts once
     n = last - first
-    edge = np.repeat(np.arange(len(a)), n); row = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n) + first[edge]
-    t = (row + .5 - a[edge, 1])/(b[edge, 1] - a[edge, 1])
-    x = a[edge, 0] + t*(b[edge, 0] - a[edge, 0])
-    order = np.lexsort((x, who[edge]*height + row))
+    edge = np.repeat(np.arange(len(a)), n)
+    row = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n) + first[edge]
+    t = (row + 0.5 - a[edge, 1]) / (b[edge, 1] - a[edge, 1])
+    x = a[edge, 0] + t * (b[edge, 0] - a[edge, 0])
+    order = np.lexsort((x, who[edge] * height + row))
     return who[edge][order], row[order], x[order]
 
+
 def rasterise(
-    polygons: list,   # arrays (n, 2) of (x, y) in pixels
-    size: tuple,      # (H, W)
+    polygons: list,  # arrays (n, 2) of (x, y) in pixels
+    size: tuple,  # (H, W)
 ) -> np.ndarray:
     "int32 instance map: 0 outside, else the polygon's number from 1; where polygons overlap, the later one. Corners outside the image are cut off."
     out = np.zeros(size, np.int32)
-    if not len(polygons): return out
+    if not len(polygons):
+        return out
     who, row, x = crossings(polygons, size[0])
-    start, stop = (np.clip(np.ceil(v - .5), 0, size[1]).astype(int) for v in (x[::2], x[1::2]))   # columns with start ≤ c + ½ < stop
-    n = stop - start; at = np.repeat(row[::2]*size[1] + start - np.cumsum(n) + n, n) + np.arange(n.sum())
+    start, stop = (
+        np.clip(np.ceil(v - 0.5), 0, size[1]).astype(int) for v in (x[::2], x[1::2])
+    )  # columns with start ≤ c + ½ < stop
+    n = stop - start
+    at = np.repeat(row[::2] * size[1] + start - np.cumsum(n) + n, n) + np.arange(n.sum())
     out.ravel()[at] = np.repeat(who[::2], n)
     return out
 
 # %% ../../../nbs/3_data/13_monuseg.ipynb #9645fc20
 _TRAIN = (
-        '18-5592-01Z-00-DX1 21-5784-01Z-00-DX1 21-5786-01Z-00-DX1 38-6178-01Z-00-DX1 49-4488-01Z-00-DX1 50-5931-01Z-00-DX1 '
-        'A7-A13E-01Z-00-DX1 A7-A13F-01Z-00-DX1 AR-A1AK-01Z-00-DX1 AR-A1AS-01Z-00-DX1 AY-A8YK-01A-01-TS1 B0-5698-01Z-00-DX1 '
-        'B0-5710-01Z-00-DX1 B0-5711-01Z-00-DX1 CH-5767-01Z-00-DX1 DK-A2I6-01A-01-TS1 E2-A14V-01Z-00-DX1 E2-A1B5-01Z-00-DX1 '
-        'G2-A2EK-01A-02-TSB G9-6336-01Z-00-DX1 G9-6348-01Z-00-DX1 G9-6356-01Z-00-DX1 G9-6362-01Z-00-DX1 G9-6363-01Z-00-DX1 '
-        'HE-7128-01Z-00-DX1 HE-7129-01Z-00-DX1 HE-7130-01Z-00-DX1 KB-A93J-01A-01-TS1 NH-A8F7-01A-01-TS1 RD-A8N9-01A-01-TS1 ')
+    '18-5592-01Z-00-DX1 21-5784-01Z-00-DX1 21-5786-01Z-00-DX1 38-6178-01Z-00-DX1 49-4488-01Z-00-DX1 50-5931-01Z-00-DX1 '
+    'A7-A13E-01Z-00-DX1 A7-A13F-01Z-00-DX1 AR-A1AK-01Z-00-DX1 AR-A1AS-01Z-00-DX1 AY-A8YK-01A-01-TS1 B0-5698-01Z-00-DX1 '
+    'B0-5710-01Z-00-DX1 B0-5711-01Z-00-DX1 CH-5767-01Z-00-DX1 DK-A2I6-01A-01-TS1 E2-A14V-01Z-00-DX1 E2-A1B5-01Z-00-DX1 '
+    'G2-A2EK-01A-02-TSB G9-6336-01Z-00-DX1 G9-6348-01Z-00-DX1 G9-6356-01Z-00-DX1 G9-6362-01Z-00-DX1 G9-6363-01Z-00-DX1 '
+    'HE-7128-01Z-00-DX1 HE-7129-01Z-00-DX1 HE-7130-01Z-00-DX1 KB-A93J-01A-01-TS1 NH-A8F7-01A-01-TS1 RD-A8N9-01A-01-TS1 '
+)
 _TEST = (
-        '2Z-A9J9-01A-01-TS1 44-2665-01B-06-BS6 69-7764-01A-01-TS1 A6-6782-01A-01-BS1 AC-A2FO-01A-01-TS1 AO-A0J2-01A-01-BSA '
-        'CU-A0YN-01A-02-BSB EJ-A46H-01A-03-TSC FG-A4MU-01B-01-TS1 GL-6846-01A-01-BS1 HC-7209-01A-01-TS1 HT-8564-01Z-00-DX1 '
-        'IZ-8196-01A-01-BS1 ZF-A9R5-01A-01-TS1 ')
-SPLITS = {'30/14': {p: [f'TCGA-{i}' for i in ids.split()] for p, ids in (('train', _TRAIN), ('test', _TEST))}}
-SOURCES = {'30/14': 'MoNuSeg, the 30 training and 14 test images of the 2018 challenge papers; the official training set has 37 images today.'}
+    '2Z-A9J9-01A-01-TS1 44-2665-01B-06-BS6 69-7764-01A-01-TS1 A6-6782-01A-01-BS1 AC-A2FO-01A-01-TS1 AO-A0J2-01A-01-BSA '
+    'CU-A0YN-01A-02-BSB EJ-A46H-01A-03-TSC FG-A4MU-01B-01-TS1 GL-6846-01A-01-BS1 HC-7209-01A-01-TS1 HT-8564-01Z-00-DX1 '
+    'IZ-8196-01A-01-BS1 ZF-A9R5-01A-01-TS1 '
+)
+SPLITS = {
+    '30/14': {
+        p: [f'TCGA-{i}' for i in ids.split()] for p, ids in (('train', _TRAIN), ('test', _TEST))
+    }
+}
+SOURCES = {
+    '30/14': 'MoNuSeg, the 30 training and 14 test images of the 2018 challenge papers; the official training set has 37 images today.'
+}
+
 
 def find(
-    root: Path,   # the folder both archives were unpacked into
+    root: Path,  # the folder both archives were unpacked into
 ) -> list:
     "Images with their XML, wherever below the folder they lie."
     xml = {f.stem: f for f in files_in(root, ('.xml',), deep=True)}
-    part = lambda f: 'test' if 'test' in str(f.parent.relative_to(root)).lower() else 'train'
-    return [Item(f.stem, inside(f, root), inside(xml[f.stem], root) if f.stem in xml else None, '', part(f)) for f in files_in(root, ('.tif', '.tiff', '.png'), deep=True)]
+
+    def part(f):
+        return 'test' if 'test' in str(f.parent.relative_to(root)).lower() else 'train'
+
+    return [
+        Item(
+            f.stem,
+            inside(f, root),
+            inside(xml[f.stem], root) if f.stem in xml else None,
+            '',
+            part(f),
+        )
+        for f in files_in(root, ('.tif', '.tiff', '.png'), deep=True)
+    ]
+
 
 def read(
-    item: Item,   # from `find`
+    item: Item,  # from `find`
 ) -> Case:
     "One image with its nuclei as classes and as numbered objects."
     case = read_case(item.image, id=item.id)
     if item.label is not None:
-        case.instances = rasterise(read_polygons(item.label), case.image.shape[1:3])[None]; case.label = (case.instances > 0).astype(np.uint8)
+        case.instances = rasterise(read_polygons(item.label), case.image.shape[1:3])[None]
+        case.label = (case.instances > 0).astype(np.uint8)
     return case
 
+
 def write_phantom(
-    root,             # folder to fill
-    n: int=6,         # images; every third is a test image
-    seed: int=0,      # the same seed, the same images
-    size: int=256,    # side in pixels
+    root,  # folder to fill
+    n: int = 6,  # images; every third is a test image
+    seed: int = 0,  # the same seed, the same images
+    size: int = 256,  # side in pixels
 ):
     "Made-up tissue in the official layout, named as images of the split '30/14'."
-    rng = np.random.default_rng(seed); root = Path(root); unit = np.stack([np.cos(t := np.linspace(0, 2*np.pi, 30, endpoint=False)), np.sin(t)], 1)
+    rng = np.random.default_rng(seed)
+    root = Path(root)
+    unit = np.stack([np.cos(t := np.linspace(0, 2 * np.pi, 30, endpoint=False)), np.sin(t)], 1)
     for k in range(n):
-        polygons = [np.array(c[::-1]) + r*unit*rng.uniform(.7, 1, 2) for c, r in place_balls(rng, (size, size), size//8, (3, 9))]
+        polygons = [
+            np.array(c[::-1]) + r * unit * rng.uniform(0.7, 1, 2)
+            for c, r in place_balls(rng, (size, size), size // 8, (3, 9))
+        ]
         mask = rasterise(polygons, (size, size)) > 0
-        rgb = np.where(mask[..., None], (95, 55, 130), (225, 170, 205)) + rng.normal(0, 14, (size, size, 3))
-        test = k % 3 == 2; name = SPLITS['30/14']['test' if test else 'train'][k]
-        image = root/'MoNuSegTestData'/f'{name}.tif' if test else root/'MoNuSeg 2018 Training Data'/'Tissue Images'/f'{name}.tif'
-        with atomic_path(image) as tmp: Image.fromarray(rgb.clip(0, 255).astype(np.uint8)).save(tmp, format='TIFF')
-        write_polygons(polygons, image.with_suffix('.xml') if test else image.parent.parent/'Annotations'/f'{name}.xml')
+        rgb = np.where(mask[..., None], (95, 55, 130), (225, 170, 205)) + rng.normal(
+            0, 14, (size, size, 3)
+        )
+        test = k % 3 == 2
+        name = SPLITS['30/14']['test' if test else 'train'][k]
+        image = (
+            root / 'MoNuSegTestData' / f'{name}.tif'
+            if test
+            else root / 'MoNuSeg 2018 Training Data' / 'Tissue Images' / f'{name}.tif'
+        )
+        with atomic_path(image) as tmp:
+            Image.fromarray(rgb.clip(0, 255).astype(np.uint8)).save(tmp, format='TIFF')
+        write_polygons(
+            polygons,
+            image.with_suffix('.xml')
+            if test
+            else image.parent.parent / 'Annotations' / f'{name}.xml',
+        )
 
-MONUSEG = DataSet('monuseg', 'MoNuSeg, stained tissue', ('background', 'nucleus'), {'kind': 'uint8'}, 'CC BY-NC-SA 4.0: non-commercial, share alike', 'https://monuseg.grand-challenge.org/Data/',
-    'MoNuSeg 2018 Training Data/{Tissue Images/*.tif, Annotations/*.xml} and MoNuSegTestData/{*.tif, *.xml}', find, read, None, write_phantom, SPLITS, SOURCES, val=3, expect={'30/14': {'cases': 44, 'train': 30, 'test': 14}})
+
+MONUSEG = DataSet(
+    'monuseg',
+    'MoNuSeg, stained tissue',
+    ('background', 'nucleus'),
+    {'kind': 'uint8'},
+    'CC BY-NC-SA 4.0: non-commercial, share alike',
+    'https://monuseg.grand-challenge.org/Data/',
+    'MoNuSeg 2018 Training Data/{Tissue Images/*.tif, Annotations/*.xml} and MoNuSegTestData/{*.tif, *.xml}',
+    find,
+    read,
+    None,
+    write_phantom,
+    SPLITS,
+    SOURCES,
+    val=3,
+    expect={'30/14': {'cases': 44, 'train': 30, 'test': 14}},
+)

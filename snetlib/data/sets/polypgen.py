@@ -9,43 +9,91 @@ __all__ = ['CONFIG', 'POLYPGEN', 'find', 'write_phantom']
 import re
 from functools import partial
 from pathlib import Path
+
 import numpy as np
 from PIL import Image
 from ...core import atomic_path
-from .folder import find_pairs, pairs, read_with
 from ..phantom import disks
+from .folder import find_pairs, pairs, read_with
 from ..source import DataSet, Item, inside
 
 # %% ../../../nbs/3_data/14_polypgen.ipynb #dfcb8a40
 CONFIG = {'threshold': 127, 'channels': 3, 'mask_suffix': '_mask'}
 
+
 def _centre(name):
     "Centre of a frame by its name, or '' where the name does not say."
-    m = re.search(r'(?:^|_)C([1-6])(?:_|$)', name); return f'C{m[1]}' if m else ''
+    m = re.search(r'(?:^|_)C([1-6])(?:_|$)', name)
+    return f'C{m[1]}' if m else ''
+
 
 def find(
-    root: Path,   # with data_C1 …, sequenceData, or train/val/test folders of images and masks
+    root: Path,  # with data_C1 …, sequenceData, or train/val/test folders of images and masks
 ) -> list:
     "Frames with their masks; the group is the centre, or the sequence."
     items = []
     for folder in sorted(root.glob('data_C*')):
         c = folder.name.removeprefix('data_')
-        items += [Item(f'{c}_{s}', inside(i, root), m and inside(m, root), c) for s, i, m in pairs(folder/f'images_{c}', folder/f'masks_{c}', '_mask', lambda s: s.rstrip('_'))]
+        items += [
+            Item(f'{c}_{s}', inside(i, root), m and inside(m, root), c)
+            for s, i, m in pairs(
+                folder / f'images_{c}', folder / f'masks_{c}', '_mask', lambda s: s.rstrip('_')
+            )
+        ]
     for folder in sorted(root.glob('sequenceData/*/seq*')):
-        images, masks = (next(iter(sorted(folder.glob(f'{k}*'))), folder/k) for k in ('images', 'masks'))
-        items += [Item(f'{folder.parent.name}_{folder.name}_{s}', inside(i, root), m and inside(m, root), f'{folder.parent.name}_{folder.name}') for s, i, m in pairs(images, masks, '_mask', lambda s: s.rstrip('_'))] if images.is_dir() else []
-    return items or [Item(i.id, i.image, i.label, _centre(i.id), i.part) for i in find_pairs(root, CONFIG)]
+        images, masks = (
+            next(iter(sorted(folder.glob(f'{k}*'))), folder / k) for k in ('images', 'masks')
+        )
+        items += (
+            [
+                Item(
+                    f'{folder.parent.name}_{folder.name}_{s}',
+                    inside(i, root),
+                    m and inside(m, root),
+                    f'{folder.parent.name}_{folder.name}',
+                )
+                for s, i, m in pairs(images, masks, '_mask', lambda s: s.rstrip('_'))
+            ]
+            if images.is_dir()
+            else []
+        )
+    return items or [
+        Item(i.id, i.image, i.label, _centre(i.id), i.part) for i in find_pairs(root, CONFIG)
+    ]
+
 
 def write_phantom(
-    root,          # folder to fill
-    n: int=12,     # frames, over six centres
-    seed: int=0,   # the same seed, the same frames
+    root,  # folder to fill
+    n: int = 12,  # frames, over six centres
+    seed: int = 0,  # the same seed, the same frames
 ):
     "Made-up frames in the raw layout, JPEG masks and the quirk of C3 included."
     for k in range(n):
-        c, x, y = f'C{k % 6 + 1}', *disks(seed*1000 + k, (120 + 8*(k % 3), 160), n=1, radius=(6, 30)); s = f'{k:04d}' + ('_' if c == 'C3' else '')
-        for folder, name, a in (('images', s, np.stack([.9*x, .5*x, .4*x], -1)), ('masks', s.rstrip('_') + '_mask', y)):
-            with atomic_path(Path(root)/f'data_{c}'/f'{folder}_{c}'/f'{name}.jpg') as tmp: Image.fromarray((a*255).astype(np.uint8)).save(tmp, format='JPEG', quality=90)
+        c, x, y = (
+            f'C{k % 6 + 1}',
+            *disks(seed * 1000 + k, (120 + 8 * (k % 3), 160), n=1, radius=(6, 30)),
+        )
+        s = f'{k:04d}' + ('_' if c == 'C3' else '')
+        for folder, name, a in (
+            ('images', s, np.stack([0.9 * x, 0.5 * x, 0.4 * x], -1)),
+            ('masks', s.rstrip('_') + '_mask', y),
+        ):
+            with atomic_path(Path(root) / f'data_{c}' / f'{folder}_{c}' / f'{name}.jpg') as tmp:
+                Image.fromarray((a * 255).astype(np.uint8)).save(tmp, format='JPEG', quality=90)
 
-POLYPGEN = DataSet('polypgen', 'PolypGen, colonoscopy frames', ('background', 'polyp'), {'kind': 'uint8'}, 'research use, after registration', 'the article Ali et al., Scientific Data 10, 75 (2023) names the download page',
-    'data_C1/{images_C1, masks_C1} … data_C6, masks named <stem>_mask.jpg', find, partial(read_with, c=CONFIG), None, write_phantom, share=(.7, .1, .2), expect={'frames': {'cases': 1537}})
+
+POLYPGEN = DataSet(
+    'polypgen',
+    'PolypGen, colonoscopy frames',
+    ('background', 'polyp'),
+    {'kind': 'uint8'},
+    'research use, after registration',
+    'the article Ali et al., Scientific Data 10, 75 (2023) names the download page',
+    'data_C1/{images_C1, masks_C1} … data_C6, masks named <stem>_mask.jpg',
+    find,
+    partial(read_with, c=CONFIG),
+    None,
+    write_phantom,
+    share=(0.7, 0.1, 0.2),
+    expect={'frames': {'cases': 1537}},
+)

@@ -10,34 +10,45 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
 from ...core import atomic_path
-from .folder import folder_set, read_config
 from ..phantom import disks
+from .folder import folder_set, read_config
 from ..source import DataSet
 
 # %% ../../../nbs/3_data/17_semsperm.ipynb #873e9ef2
 NAMES = ['background', 'normal', 'abnormal']
 
+
 def semsperm_set(
-    root,          # images/ and masks/, or a prepared folder
-    config=None,   # as in `folder_set`
+    root,  # images/ and masks/, or a prepared folder
+    config=None,  # as in `folder_set`
 ) -> DataSet:
     "A folder's description with SemSperm's classes and its 80/20 proportion. Raises `SnetError` as `folder_set` does."
-    from dataclasses import replace
-    c = read_config(root, config) if not (Path(root)/'index.json').is_file() else {}
-    return replace(folder_set(root, {'class_names': NAMES, **c}, 'semsperm'), title='SemSperm (private), or a stand-in', licence='private', where='not public; a folder in the same layout stands in',
-                   share=(.7, .1, .2), write_phantom=write_phantom, expect={'paper': {'cases': 148, 'train': 118, 'test': 30}})
+    c = read_config(root, config) if not (Path(root) / 'index.json').is_file() else {}
+    return replace(
+        folder_set(root, {'class_names': NAMES, **c}, 'semsperm'),
+        title='SemSperm (private), or a stand-in',
+        licence='private',
+        where='not public; a folder in the same layout stands in',
+        share=(0.7, 0.1, 0.2),
+        write_phantom=write_phantom,
+        expect={'paper': {'cases': 148, 'train': 118, 'test': 30}},
+    )
+
 
 def write_phantom(
-    root,            # folder to fill
-    n: int=10,       # images
-    seed: int=0,     # the same seed, the same images
-    size: tuple=(480, 640),   # (H, W), the paper's
+    root,  # folder to fill
+    n: int = 10,  # images
+    seed: int = 0,  # the same seed, the same images
+    size: tuple = (480, 640),  # (H, W), the paper's
 ):
     "Made-up fields with ten small targets of two classes, sized as Table I says."
-    pixels = np.prod(size); radius = tuple(np.sqrt(share*pixels/np.pi) for share in (.0005, .006))   # 0.05 % … 0.6 % of the image
+    pixels = np.prod(size)
+    radius = tuple(
+        np.sqrt(share * pixels / np.pi) for share in (0.0005, 0.006)
+    )  # 0.05 % … 0.6 % of the image
     for k in range(n):
-        x, y = disks(seed*1000 + k, size, n=10, radius=radius, classes=2)
-        for folder, a in (('images', x*255), ('masks', y)):
-            with atomic_path(Path(root)/folder/f'field{k:03d}.png') as tmp: Image.fromarray(a.astype(np.uint8)).save(tmp, format='PNG')
+        x, y = disks(seed * 1000 + k, size, n=10, radius=radius, classes=2)
+        for folder, a in (('images', x * 255), ('masks', y)):
+            with atomic_path(Path(root) / folder / f'field{k:03d}.png') as tmp:
+                Image.fromarray(a.astype(np.uint8)).save(tmp, format='PNG')

@@ -9,69 +9,129 @@ __all__ = ['REMAP', 'UNUSED', 'SPLITS', 'SOURCES', 'SYNAPSE', 'find', 'read', 'w
 from pathlib import Path
 
 import numpy as np
-
 from ...core import atomic_path
 from ..files import Case, read_case, stem, writing_h5
-from .folder import map_values
 from ..phantom import BTCV, ORGANS, abdomen_ct, write_nifti_pair
+from .folder import map_values
 from ..source import DataSet, Item, files_in, inside, slice_files
 
 # %% ../../../nbs/3_data/15_synapse.ipynb #317c15ed
-REMAP = {raw: ours for ours, raw in BTCV.items()}   # 8→1 aorta, 4→2 gallbladder, 3→3 left kidney, 2→4 right kidney, 6→5 liver, 11→6 pancreas, 1→7 spleen, 7→8 stomach
+REMAP = {
+    raw: ours for ours, raw in BTCV.items()
+}  # 8→1 aorta, 4→2 gallbladder, 3→3 left kidney, 2→4 right kidney, 6→5 liver, 11→6 pancreas, 1→7 spleen, 7→8 stomach
 UNUSED = {raw: 0 for raw in range(14) if raw not in REMAP}
 
 _TRAIN = '0005 0006 0007 0009 0010 0021 0023 0024 0026 0027 0028 0030 0031 0033 0034 0037 0039 0040'
 _TEST = '0001 0002 0003 0004 0008 0022 0025 0029 0032 0035 0036 0038'
-SPLITS = {'transunet': {p: [f'case{i}' for i in ids.split()] for p, ids in (('train', _TRAIN), ('test', _TEST))}}
-SOURCES = {'transunet': 'Synapse (BTCV), the split of TransUNet, also used by Swin-Unet, MISSFormer and SNet: 18 training cases (2211 slices), 12 test cases.'}
+SPLITS = {
+    'transunet': {
+        p: [f'case{i}' for i in ids.split()] for p, ids in (('train', _TRAIN), ('test', _TEST))
+    }
+}
+SOURCES = {
+    'transunet': 'Synapse (BTCV), the split of TransUNet, also used by Swin-Unet, MISSFormer and SNet: 18 training cases (2211 slices), 12 test cases.'
+}
 
 # %% ../../../nbs/3_data/15_synapse.ipynb #496fb0bc
 def find(
-    root: Path,   # raw (img and label somewhere below), or with train_npz and test_vol_h5
+    root: Path,  # raw (img and label somewhere below), or with train_npz and test_vol_h5
 ) -> list:
     "The cases of a folder in either layout."
-    if (root/'train_npz').is_dir() or (root/'test_vol_h5').is_dir():
-        first = {c: fs[0] for c, fs in slice_files(files_in(root/'train_npz', ('.npz',)) if (root/'train_npz').is_dir() else []).items()}
-        volumes = {stem(f): f for f in (files_in(root/'test_vol_h5', ('.h5',)) if (root/'test_vol_h5').is_dir() else [])}
-        return [Item(c, inside(f, root), None, c, 'test' if c in volumes else 'train', True) for c, f in sorted((first | volumes).items())]
+    if (root / 'train_npz').is_dir() or (root / 'test_vol_h5').is_dir():
+        first = {
+            c: fs[0]
+            for c, fs in slice_files(
+                files_in(root / 'train_npz', ('.npz',)) if (root / 'train_npz').is_dir() else []
+            ).items()
+        }
+        volumes = {
+            stem(f): f
+            for f in (
+                files_in(root / 'test_vol_h5', ('.h5',)) if (root / 'test_vol_h5').is_dir() else []
+            )
+        }
+        return [
+            Item(c, inside(f, root), None, c, 'test' if c in volumes else 'train', True)
+            for c, f in sorted((first | volumes).items())
+        ]
     scans = [f for f in files_in(root, ('.nii.gz', '.nii'), deep=True) if stem(f).startswith('img')]
-    masks = {stem(f).removeprefix('label'): f for f in files_in(root, ('.nii.gz', '.nii'), deep=True) if stem(f).startswith('label')}
-    return [Item(f'case{n}', inside(f, root), inside(masks[n], root) if n in masks else None, f'case{n}') for f in scans for n in [stem(f).removeprefix('img')]]
+    masks = {
+        stem(f).removeprefix('label'): f
+        for f in files_in(root, ('.nii.gz', '.nii'), deep=True)
+        if stem(f).startswith('label')
+    }
+    return [
+        Item(
+            f'case{n}', inside(f, root), inside(masks[n], root) if n in masks else None, f'case{n}'
+        )
+        for f in scans
+        for n in [stem(f).removeprefix('img')]
+    ]
+
 
 def read(
-    item: Item,   # from `find`
+    item: Item,  # from `find`
 ) -> Case:
     "One raw CT in Hounsfield units, its thirteen organs mapped to eight."
-    return read_case(item.image, item.label, id=item.id, mapping=lambda y, path: map_values(y, path, REMAP | UNUSED))
+    return read_case(
+        item.image,
+        item.label,
+        id=item.id,
+        mapping=lambda y, path: map_values(y, path, REMAP | UNUSED),
+    )
+
 
 def write_phantom(
-    root,                 # folder to fill
-    n: int=3,             # patients: train, test, train, …
-    seed: int=0,          # the same seed, the same patients
-    shape: tuple=(12, 96, 96),   # (z, H, W)
+    root,  # folder to fill
+    n: int = 3,  # patients: train, test, train, …
+    seed: int = 0,  # the same seed, the same patients
+    shape: tuple = (12, 96, 96),  # (z, H, W)
 ):
     "Made-up abdomens in the raw layout and with the raw numbers, named as cases of the split 'transunet'."
-    names = [c for pair in zip(SPLITS['transunet']['train'], SPLITS['transunet']['test']) for c in pair][:n]
-    for k, c in enumerate(names): hu, y, spacing = abdomen_ct(seed*100 + k, shape); write_nifti_pair(root, c.removeprefix('case'), hu, y, spacing, 'synapse')
+    names = [
+        c for pair in zip(SPLITS['transunet']['train'], SPLITS['transunet']['test']) for c in pair
+    ][:n]
+    for k, c in enumerate(names):
+        hu, y, spacing = abdomen_ct(seed * 100 + k, shape)
+        write_nifti_pair(root, c.removeprefix('case'), hu, y, spacing, 'synapse')
 
 # %% ../../../nbs/3_data/15_synapse.ipynb #065a8f94
 def write_ready(
-    case: Case,     # scaled to [0, 1]
-    item: Item,     # where it came from
-    part: str,      # 'train' becomes slices, everything else a volume
-    out: Path,      # the prepared folder
+    case: Case,  # scaled to [0, 1]
+    item: Item,  # where it came from
+    part: str,  # 'train' becomes slices, everything else a volume
+    out: Path,  # the prepared folder
 ) -> list:
     "Write one case in TransUNet's layout; the first file stands for the case."
     more = {k: v for k, v in (('spacing', case.spacing), ('affine', case.affine)) if v is not None}
     if part != 'train':
-        path = out/'test_vol_h5'/f'{case.id}.npy.h5'
+        path = out / 'test_vol_h5' / f'{case.id}.npy.h5'
         with writing_h5(path) as f:
-            f.create_dataset('image', data=case.image, compression='gzip', compression_opts=1); f.create_dataset('label', data=case.label, compression='gzip', compression_opts=1); f.attrs.update(more)
+            f.create_dataset('image', data=case.image, compression='gzip', compression_opts=1)
+            f.create_dataset('label', data=case.label, compression='gzip', compression_opts=1)
+            f.attrs.update(more)
         return [path]
-    files = [out/'train_npz'/f'{case.id}_slice{k:03d}.npz' for k in range(len(case.image))]
+    files = [out / 'train_npz' / f'{case.id}_slice{k:03d}.npz' for k in range(len(case.image))]
     for path, x, y in zip(files, case.image, case.label):
-        with atomic_path(path) as tmp, open(tmp, 'wb') as h: np.savez_compressed(h, image=x, label=y, **more)
+        with atomic_path(path) as tmp, open(tmp, 'wb') as h:
+            np.savez_compressed(h, image=x, label=y, **more)
     return files
 
-SYNAPSE = DataSet('synapse', 'Synapse (BTCV), abdominal CT', ORGANS, {'kind': 'window', 'lo': -125, 'hi': 275}, 'by registration, research use', 'https://www.synapse.org/Synapse:syn3193805 (Abdomen/RawData)',
-    'img/img0001.nii.gz and label/label0001.nii.gz, or train_npz and test_vol_h5', find, read, write_ready, write_phantom, SPLITS, SOURCES, val=3, expect={'transunet': {'cases': 30, 'train': 18, 'test': 12, 'train_slices': 2211}})
+
+SYNAPSE = DataSet(
+    'synapse',
+    'Synapse (BTCV), abdominal CT',
+    ORGANS,
+    {'kind': 'window', 'lo': -125, 'hi': 275},
+    'by registration, research use',
+    'https://www.synapse.org/Synapse:syn3193805 (Abdomen/RawData)',
+    'img/img0001.nii.gz and label/label0001.nii.gz, or train_npz and test_vol_h5',
+    find,
+    read,
+    write_ready,
+    write_phantom,
+    SPLITS,
+    SOURCES,
+    val=3,
+    expect={'transunet': {'cases': 30, 'train': 18, 'test': 12, 'train_slices': 2211}},
+)
