@@ -2,16 +2,23 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+.DEFAULT_GOAL := help
 
-.PHONY: demo test lab export bench record readme hooks install clean
+.PHONY: help demo test lab export pages format bench record readme hooks install clean
+help:                    ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 demo: install            ## train SNet and a U-Net on a real MRI, predict an unseen slab, write demo/report.html
 	$(BIN)/snet demo --out demo
-test: install            ## what CI runs: export in sync, notebooks clean, every page, every test, the wheel
+test: install            ## what CI runs: style, export in sync, every page, every test, the wheel
 	$(BIN)/python .ci/check.py
-lab: install             ## JupyterLab on the course
-	$(BIN)/jupyter lab --notebook-dir nbs
+lab: install             ## JupyterLab on the course, on this machine only
+	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir nbs nbs/course.ipynb
 export: install          ## notebooks -> snetlib/
 	$(BIN)/nbdev_export && $(BIN)/nbdev_clean
+pages: install           ## execute every page and write what it prints and draws
+	$(BIN)/python .ci/pages.py write && $(BIN)/python .ci/readme.py
+format: install          ## one style for pages, tests and scripts
+	$(BIN)/ruff check --fix nbs tests .ci setup.py && $(BIN)/ruff format nbs tests .ci setup.py
 bench: install           ## speed and memory as ratios within one run
 	$(BIN)/python tests/bench/run.py
 record: install         ## the last demonstration's picture and scores -> README
@@ -20,8 +27,8 @@ readme: install          ## nbs/index.ipynb -> README.md
 	$(BIN)/python .ci/readme.py
 hooks: install           ## git hooks that keep notebooks clean and merges readable
 	$(BIN)/nbdev_install_hooks
-install: $(READY)
-clean:                   ## the environment and everything that can be made again
+install: $(READY)        ## the environment in .venv, once
+clean:                   ## remove the environment and everything that can be made again
 	rm -rf .venv build dist *.egg-info demo
 
 $(READY): settings.ini setup.py constraints.txt

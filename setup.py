@@ -9,7 +9,12 @@ here = Path(__file__).parent
 config = ConfigParser(delimiters=['='])
 config.read(here / 'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
-extras = {name: cfg[f'{name}_requirements'].split() for name in ('dev', 'baselines')}
+readme = here / 'README.md'
+extras = {
+    key.removesuffix('_requirements'): value.split()
+    for key, value in cfg.items()
+    if key.endswith('_requirements')
+}
 
 setup(
     name=cfg['lib_name'],
@@ -18,13 +23,11 @@ setup(
     keywords=cfg['keywords'],
     author=cfg['author'],
     license='Apache-2.0',
-    python_requires=f">={cfg['min_python']}",
-    long_description=(here / 'README.md').read_text(encoding='utf-8')
-    if (here / 'README.md').exists()
-    else '',
+    python_requires=f'>={cfg["min_python"]}',
+    long_description=readme.read_text(encoding='utf-8') if readme.exists() else '',
     long_description_content_type='text/markdown',
     packages=find_packages(include=['snetlib*']),
-    package_data={'snetlib': ['reproduce/papers/*.csv', 'data/splits/*.txt']},
+    package_data={'snetlib': ['reproduce/papers/*.csv', 'data/splits/*.txt', '**/*.json', 'py.typed']},
     install_requires=cfg['requirements'].split(),
     extras_require=extras,
     entry_points={'console_scripts': cfg['console_scripts'].split()},

@@ -30,11 +30,9 @@ def cell_text(cell):
         return source.rstrip() + '\n'
     if re.search(r'^#\|\s*hide\b', source, re.M):
         return ''
-    code = (
-        ''
-        if re.search(r'^#\|\s*echo:\s*false', source, re.M)
-        else '```python\n' + '\n'.join(l for l in source.splitlines() if not l.startswith('#|')) + '\n```\n'
-    )
+    hidden = re.search(r'^#\|\s*echo:\s*false', source, re.M)
+    lines = [line for line in source.splitlines() if not line.startswith('#|')]
+    code = '' if hidden else '```python\n' + '\n'.join(lines) + '\n```\n'
     return '\n'.join(filter(None, [code, *map(output_text, cell['outputs'])]))
 
 
@@ -43,9 +41,9 @@ def render():
     nb = json.loads((ROOT / 'nbs/index.ipynb').read_text(encoding='utf-8'))
     text = '\n'.join(filter(None, map(cell_text, nb['cells'])))
     text = re.sub(r'(\]\(|src=")(?!https?:|#|\.\./)', r'\1nbs/', text)
-    return '<!-- Rendered from nbs/index.ipynb by `make readme`: edit there. -->\n\n' + re.sub(
-        r'(\]\(|src=")\.\./', r'\1', text
-    )
+    text = re.sub(r'(\]\(|src=")\.\./', r'\1', text)
+    return '<!-- Rendered from nbs/index.ipynb by `make readme`: edit there. -->\n\n' + text
+
 
 
 if __name__ == '__main__':

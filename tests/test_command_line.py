@@ -133,21 +133,10 @@ def test_bad_names_and_places(run, tmp_path):
     refused(snet('predict', other, 'x.png', '--out', tmp_path / 'o'), 'another configuration')
 
 
-def test_a_full_disk_stops_with_one_sentence_and_loses_nothing(run, tmp_path):
-    "A file system of one megabyte, in a mount namespace of its own."
-    if subprocess.run(['unshare', '-m', 'true'], capture_output=True).returncode:
-        pytest.skip('no private mounts here (needs root)')
-    disk = tmp_path / 'disk'
-    disk.mkdir()
-    code = f'mount -t tmpfs -o size=1m tmpfs {disk} && {{ "$@"; echo "code $?"; ls -A {disk}/run; }}'
-    done = subprocess.run(
-        ['unshare', '-m', 'sh', '-c', code, 'sh', *SNET, *map(str, train(disk / 'run'))],
-        capture_output=True,
-        text=True,
-        env=ENV,
-    )
-    if 'mount' in done.stderr and 'snet:' not in done.stderr:
-        pytest.skip('no tmpfs here: ' + done.stderr.strip())
+def test_a_full_disk_stops_with_one_sentence_and_loses_nothing(run, small_disk):
+    "A file system of one megabyte."
+    folder = small_disk.path / 'run'
+    done = small_disk.run([*SNET, *train(folder)], then=f'ls -A {folder};')
     assert 'The disk is full' in done.stderr and 'Traceback' not in done.stderr and 'code 1' in done.stdout
     assert done.stdout.split('code 1')[1].split() == ['config.json'], 'nothing half-written'
 

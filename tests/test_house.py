@@ -1,5 +1,6 @@
 "The house rules that no single page can show."
 
+import ast
 import json
 import re
 import subprocess
@@ -12,135 +13,241 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(p for p in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 READ = {p: nbformat.read(p, 4) for p in PAGES}
-MODULES = {
-    p: m.group(1)
-    for p, nb in READ.items()
-    for c in nb.cells[:2]
-    if (m := re.search(r'#\|\s*default_exp\s+(\S+)', c.source))
-}
-NUMBER = {module.removesuffix('.__init__'): p.name.split('_')[0] for p, module in MODULES.items()}
+SOURCES = [*(ROOT / 'snetlib').rglob('*.py')]
+SCRIPTS = [*(ROOT / 'tests').rglob('*.py'), *(ROOT / '.ci').glob('*.py'), ROOT / 'setup.py']
+
+
+def module_of(nb):
+    "The module that a page exports, e.g. 'data.files' or 'models' for models/__init__.py; None without one."
+    for cell in nb.cells[:2]:
+        found = re.search(r'#\|\s*default_exp\s+(\S+)', cell.source)
+        if found:
+            return found[1].removesuffix('.__init__')
+
+
+MODULES = {p: module_of(nb) for p, nb in READ.items() if module_of(nb)}
+
+
+def place(page):
+    "Where a page stands in the course: (chapter, number)."
+    return page.parent.name, page.name.split('_')[0]
+
+
+PLACE = {module: place(page) for page, module in MODULES.items()}
 
 
 def exported(nb):
-    return [
-        i for i, c in enumerate(nb.cells) if c.cell_type == 'code' and re.match(r'#\|\s*export\b', c.source)
-    ]
+    "Indices of the exported cells."
+    code = enumerate(nb.cells)
+    return [i for i, c in code if c.cell_type == 'code' and re.match(r'#\|\s*export\b', c.source)]
 
 
-def ids(p):
-    return p.stem
+def file_of(module):
+    "The file of a module: snetlib/data/files.py, or the __init__.py of a package."
+    path = ROOT / 'snetlib' / Path(*module.split('.'))
+    return path / '__init__.py' if path.is_dir() else path.with_suffix('.py')
 
 
-@pytest.mark.parametrize('page', list(MODULES), ids=ids)
-def test_imports_only_from_lower_numbers(page):
-    own = page.name.split('_')[0]
-    for i in exported(READ[page]):
-        for m in re.findall(
-            r'^\s*(?:from|import)\s+snetlib(?:\.([\w.]+))?', READ[page].cells[i].source, re.M
-        ):
-            if m in NUMBER and m != MODULES[page].removesuffix('.__init__'):
-                assert NUMBER[m] < own, f'{page.name} imports snetlib.{m} of page {NUMBER[m]}'
+def imported(tree, package):
+    "Modules of snetlib that a syntax tree imports, in any form, anywhere; `package` resolves relative ones."
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ''
+            if node.level:
+                above = package[: len(package) - node.level + 1]
+                base = '.'.join(['snetlib', *above, *filter(None, [node.module])])
+            names = [base, *(f'{base}.{a.name}' for a in node.names)]
+        else:
+            continue
+        found |= {n.removeprefix('snetlib.') for n in names if n.startswith('snetlib.')}
+    return found
 
 
-@pytest.mark.parametrize('page', PAGES, ids=ids)
+def package_of(module):
+    "The package a module lies in, as a list: ['data'] for data.files, ['models'] for models itself."
+    parts = module.split('.')
+    return parts if file_of(module).name == '__init__.py' else parts[:-1]
+
+
+@pytest.mark.parametrize('page', list(MODULES), ids=lambda p: p.stem)
+def test_imports_only_from_earlier_pages(page):
+    module = MODULES[page]
+    tree = ast.parse(file_of(module).read_text(encoding='utf-8'))
+    for other in imported(tree, package_of(module)) & set(PLACE) - {module}:
+        assert PLACE[other] < place(page), f'{page.name} imports snetlib.{other} of page {PLACE[other]}'
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'from snetlib import reproduce',
+        'from snetlib.data import loaders',
+        'import os; from snetlib.data.loaders import slice_dls',
+        'def f():\n    from ..data import loaders',
+    ],
+)
+def test_every_form_of_import_is_seen(text):
+    seen = imported(ast.parse(text), ['models'])
+    assert seen & {'reproduce', 'data.loaders'}, seen
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
 def test_page_is_readable(page):
     nb = READ[page]
-    assert page.stat().st_size <= 400_000, (
-        f'{page.name} has {page.stat().st_size / 1000:.0f} kB; trim its outputs'
-    )
+    assert page.stat().st_size <= 400_000, f'{page.name} is {page.stat().st_size} bytes; trim its outputs'
     if page in MODULES:
-        assert nb.cells[1].source.startswith('# ') and '\n> ' in nb.cells[1].source, (
-            'a page opens with a title and one sentence'
-        )
-    for c in nb.cells:
-        for out in c.get('outputs', []):
-            assert out.output_type != 'error', f'{page.name} holds an error: {c.source[:80]}'
-            assert '<progress' not in json.dumps(
-                out
-            ) and 'application/vnd.jupyter.widget-view+json' not in out.get('data', {}), (
-                f'{page.name} holds a progress bar'
-            )
-        assert not re.search(r'^from \S+ import \*', c.source, re.M) or c.cell_type != 'code', (
-            f'{page.name} imports a star'
-        )
-        assert 'filterwarnings' not in c.source, f'{page.name} hides warnings'
+        opening = nb.cells[1].source
+        assert opening.startswith('# ') and '\n> ' in opening, 'a page opens with a title and one sentence'
+    for cell in nb.cells:
+        if cell.cell_type == 'code':
+            assert not re.search(r'^from \S+ import \*', cell.source, re.M), f'{page.name} imports a star'
+            assert 'filterwarnings' not in cell.source, f'{page.name} hides warnings'
+        for out in cell.get('outputs', []):
+            shown = json.dumps(out)
+            assert out.output_type != 'error', f'{page.name} holds an error: {cell.source[:80]}'
+            assert '<progress' not in shown, f'{page.name} holds a progress bar'
+            assert 'widget-view+json' not in shown, f'{page.name} holds the state of a widget'
+            assert 'Warning' not in out.get('text', ''), f'{page.name} shows a warning: {out.text[:200]}'
+
+
+def only_imports(source):
+    "Whether a cell holds imports and nothing else."
+    return all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(source).body)
 
 
 def test_most_exports_are_followed_by_a_lesson():
-    followed = [
-        (
-            i + 1 < len(nb.cells)
-            and any(
-                c.cell_type == 'code' and not re.match(r'#\|\s*export', c.source)
-                for c in nb.cells[i + 1 : i + 3]
-            )
-        )
-        for p, nb in READ.items()
-        if p in MODULES
-        for i in exported(nb)
-        if not re.match(r'#\|\s*export\s*\n((from|import) .*\n?)+$', nb.cells[i].source)
-    ]
-    assert sum(followed) >= 0.6 * len(followed)
+    followed = []
+    for nb in (READ[p] for p in MODULES):
+        for i in exported(nb):
+            if only_imports(nb.cells[i].source):
+                continue
+            near = [c.source for c in nb.cells[i + 1 : i + 3] if c.cell_type == 'code']
+            followed.append(any(not re.match(r'#\|\s*export', s) for s in near))
+    assert sum(followed) >= 0.6 * len(followed), f'{sum(followed)} of {len(followed)}'
+
+
+LINKS = re.compile(r'\]\((?!https?:|#|mailto:)([^)\s#]+)')
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
+def test_links_lead_somewhere(page):
+    text = '\n'.join(c.source for c in READ[page].cells if c.cell_type == 'markdown')
+    gone = [link for link in LINKS.findall(text) if not (page.parent / link).exists()]
+    assert not gone, f'{page.name}: {gone}'
+
+
+# ---- a line is a sentence
+
+
+def sentences(path):
+    "Syntax trees of a file: one of a script, one for each cell of a page."
+    if path.suffix == '.py':
+        return [ast.parse(path.read_text(encoding='utf-8'))]
+    cells = [c.source for c in READ[path].cells if c.cell_type == 'code']
+    return [ast.parse(re.sub(r'^\s*[%!].*$', '', s, flags=re.M)) for s in cells]
+
+
+def packed(tree):
+    "Statements that pack a second thought into a line."
+    for node in ast.walk(tree):
+        if isinstance(node, ast.IfExp):
+            inside = [n for part in (node.body, node.orelse) for n in ast.walk(part)]
+            if any(isinstance(n, ast.IfExp) for n in inside):
+                yield node.lineno, 'a conditional inside a conditional'
+        if isinstance(node, ast.Expr):
+            value = node.value
+            if isinstance(value, ast.ListComp) and node is not tree.body[-1]:
+                yield node.lineno, 'a comprehension run for its effect'
+            calls = isinstance(value, ast.BoolOp) and isinstance(value.values[-1], ast.Call)
+            if calls and isinstance(value.op, (ast.And, ast.Or)):
+                yield node.lineno, '`x and f()` as a statement'
+
+
+@pytest.mark.parametrize('path', [*PAGES, *SCRIPTS], ids=lambda p: p.stem)
+def test_a_line_is_a_sentence(path):
+    found = [f for tree in sentences(path) for f in packed(tree)]
+    assert not found, f'{path.name}: {found}'
+
+
+# ---- what the package promises
 
 
 def test_models_import_is_light():
-    code = (
-        "import sys, snetlib.models; heavy = {'fastai', 'matplotlib', 'IPython', 'ipywidgets', 'jupyterlab', 'timm', 'monai', 'nilearn', 'pandas'} & {m.split('.')[0] for m in sys.modules}; "
-        "sys.exit(f'imported: {sorted(heavy)}' if heavy else 0)"
-    )
+    heavy = 'fastai matplotlib IPython ipywidgets jupyterlab timm monai nilearn pandas'.split()
+    code = f'import sys, snetlib.models; print([h for h in {heavy} if h in sys.modules])'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == '[]', done.stdout + done.stderr
 
 
 def test_every_public_function_is_documented():
-    import ast
-
     bare = []
-    for f in (ROOT / 'snetlib').rglob('*.py'):
-        for node in ast.parse(f.read_text()).body:
-            if (
-                isinstance(node, (ast.FunctionDef, ast.ClassDef))
-                and not node.name.startswith('_')
-                and not ast.get_docstring(node)
-            ):
-                bare.append(f'{f.name}:{node.name}')
+    for f in SOURCES:
+        for node in ast.parse(f.read_text(encoding='utf-8')).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith('_'):
+                if not ast.get_docstring(node):
+                    bare.append(f'{f.name}:{node.name}')
     assert not bare, bare
 
 
-def test_the_project_speaks_of_itself_alone():
-    words = re.compile(
-        r'\b(claude|anthropic|chatgpt|openai|copilot|language model|AI[- ]generated|/work/|pypi\.org|registry\.npmjs|deb\.debian)\b',
-        re.I,
-    )
-    tracked = subprocess.run(
-        ['git', '-C', str(ROOT), 'ls-files'], capture_output=True, text=True
-    ).stdout.split('\n')
-    files = [ROOT / f for f in tracked if f] or [
-        p for p in ROOT.rglob('*') if p.is_file() and not {'.venv', '.git', 'demo', 'runs'} & set(p.parts)
-    ]
-    for f in files:
-        if f == Path(__file__).resolve() or f.suffix in ('.png', '.jpg') or not f.is_file():
+def texts(tree):
+    "Every text of a module that is no docstring."
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node
+
+
+def test_only_the_command_line_names_its_flags():
+    flag = re.compile(r'(?<![\w-])--(out|resume|data|scale|seeds|device|tile|jobs|root|split|config|val)\b')
+    found = []
+    for f in SOURCES:
+        if f.name in ('cli.py', '_modidx.py'):
             continue
-        text = f.read_text(encoding='utf-8', errors='ignore')
-        if f.suffix == '.ipynb':
-            text = '\n'.join(
-                c.source + json.dumps([o for o in c.get('outputs', [])])
-                for c in nbformat.reads(text, 4).cells
-            )
-        hit = words.search(re.sub(r'"image/png": "[^"]*"', '', text))
-        assert not hit, f'{f.relative_to(ROOT)}: {hit.group(0)}'
+        tree = ast.parse(f.read_text(encoding='utf-8'))
+        found += [f'{f.name}: {n.value[:80]}' for n in texts(tree) if flag.search(n.value)]
+    assert not found, found
+
+
+def tracked_files():
+    "What is committed; in a copy without git, everything that is not made."
+    listed = subprocess.run(['git', '-C', str(ROOT), 'ls-files'], capture_output=True, text=True)
+    files = [ROOT / name for name in listed.stdout.split('\n') if name]
+    made = {'.venv', '.git', 'demo', 'runs'}
+    return files or [p for p in ROOT.rglob('*') if p.is_file() and not made & set(p.parts)]
+
+
+def text_of(path):
+    "The text of a file; of a notebook its cells and what they print, without its pictures."
+    text = path.read_text(encoding='utf-8', errors='ignore')
+    if path.suffix == '.ipynb':
+        cells = nbformat.reads(text, 4).cells
+        text = '\n'.join(c.source + json.dumps(c.get('outputs', [])) for c in cells)
+    return re.sub(r'"image/png": "[^"]*"', '', text)
+
+
+def test_the_project_speaks_of_itself_alone():
+    names = 'claude anthropic chatgpt openai copilot pypi\\.org registry\\.npmjs deb\\.debian'.split()
+    words = re.compile(rf'\b({"|".join(names)}|language model|AI[- ]generated)\b', re.I)
+    machine = re.compile(r'(?<![\w.])/(work|home|root|Users)/\w')
+    for path in tracked_files():
+        if path == Path(__file__).resolve() or path.suffix in ('.png', '.jpg') or not path.is_file():
+            continue
+        text = text_of(path)
+        hit = words.search(text) or machine.search(text)
+        assert not hit, f'{path.relative_to(ROOT)}: {text[max(0, hit.start() - 40) : hit.end() + 40]!r}'
 
 
 def test_recipes_have_a_reason_on_every_line():
-    source = '\n'.join(
-        c.source
-        for p, nb in READ.items()
-        if MODULES.get(p) == 'recipes'
-        for c in nb.cells
-        if re.match(r'#\|\s*export', c.source)
-    )
-    blocks = re.findall(r'^[A-Z_]+ = (?:[A-Z_]+ \| )?dict\(\n(.*?)^\)', source, re.S | re.M)
+    source = file_of('train.recipes').read_text(encoding='utf-8')
+    blocks = re.findall(r'^(?!RECIPES)[A-Z_]+ = (?:[A-Z_]+ \| )?dict\(\n(.*?)^\)', source, re.S | re.M)
     assert len(blocks) >= 6
     for block in blocks:
         for line in block.splitlines():
             assert re.search(r'#\s*[PIC]\b', line), line
+
+
+def test_readme_is_short():
+    words = (ROOT / 'README.md').read_text(encoding='utf-8').split()
+    assert len(words) <= 700, f'{len(words)} words'

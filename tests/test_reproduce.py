@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from processes import ENV, SNET, ended, forked
+from processes import SNET, ended, forked
 
 from snetlib import reproduce as R
 from snetlib.train.recipes import get_recipe
@@ -201,35 +200,11 @@ def test_a_failing_run_leaves_the_others(tmp_path):
     assert t.seeds.tolist() == [1] and '1 of 2 seeds' in t.verdict.iloc[0]
 
 
-def test_a_full_disk_stops_the_table_with_one_sentence(tmp_path):
-    if subprocess.run(['unshare', '-m', 'true'], capture_output=True).returncode:
-        pytest.skip('no private mounts here (needs root)')
-    disk = tmp_path / 'disk'
-    disk.mkdir()
-    code = (
-        f'mount -t tmpfs -o size=1m tmpfs {disk} && {{ "$@"; echo "code $?"; find {disk} -type f | sort; }}'
-    )
-    command = [
-        *SNET,
-        'reproduce',
-        'table5',
-        '--scale',
-        'smoke',
-        '--seeds',
-        '1',
-        '--cache',
-        disk / 'cache',
-        '--device',
-        'cpu',
-    ]
-    done = subprocess.run(
-        ['unshare', '-m', 'sh', '-c', code, 'sh', *map(str, command)], capture_output=True, text=True, env=ENV
-    )
-    if 'mount' in done.stderr and 'snet:' not in done.stderr:
-        pytest.skip('no tmpfs here: ' + done.stderr.strip())
-    assert 'The disk is full' in done.stderr and 'Traceback' not in done.stderr and 'code 1' in done.stdout, (
-        done.stderr
-    )
-    assert not any(
-        'done.json' in f or '.part.' in f or '_smoke.' in f for f in done.stdout.split('code 1')[1].split()
-    )
+def test_a_full_disk_stops_the_table_with_one_sentence(small_disk):
+    scale = ['--scale', 'smoke', '--seeds', '1', '--device', 'cpu']
+    command = [*SNET, 'reproduce', 'table5', *scale, '--cache', small_disk.path / 'cache']
+    done = small_disk.run(command, then=f'find {small_disk.path} -type f | sort;')
+    assert 'The disk is full' in done.stderr and 'Traceback' not in done.stderr, done.stderr
+    assert 'code 1' in done.stdout, done.stderr
+    left = done.stdout.split('code 1')[1].split()
+    assert not any('done.json' in f or '.part.' in f or '_smoke.' in f for f in left)
