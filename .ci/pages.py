@@ -77,11 +77,11 @@ def printed(cell):
 
 
 def same(a, b):
-    "Whether two texts have the same words, and numbers that agree to half a percent."
+    "Whether two texts have the same words, and numbers that agree to two parts in a thousand."
     if ' '.join(NUMBER.sub('#', a).split()) != ' '.join(NUMBER.sub('#', b).split()):
         return False
     numbers = ([float(n.strip('%').replace(',', '')) for n in plain(t)] for t in (a, b))
-    return all(math.isclose(x, y, rel_tol=5e-3, abs_tol=1e-3) for x, y in zip(*numbers))
+    return all(math.isclose(x, y, rel_tol=2e-3, abs_tol=1e-3) for x, y in zip(*numbers))
 
 
 def plain(text):

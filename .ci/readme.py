@@ -45,6 +45,5 @@ def render():
     return '<!-- Rendered from nbs/index.ipynb by `make readme`: edit there. -->\n\n' + text
 
 
-
 if __name__ == '__main__':
     (ROOT / 'README.md').write_text(render(), encoding='utf-8')
