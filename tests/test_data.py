@@ -28,7 +28,7 @@ from snetlib.data.sets.folder import write_phantom
 from snetlib.data.sets.monuseg import read_polygons, write_polygons
 from snetlib.data.sets.semsperm import write_phantom as write_sperms
 from snetlib.data.slices import Slices, scale_intensity
-from snetlib.data.source import read_index, read_split
+from snetlib.data.dataset import read_index, read_split
 
 ROOT = Path(__file__).parent.parent
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from ..core import SnetError, io_error
 from .slices import MixedSlices, Slices, case_slices
-from .source import DataSet
+from .dataset import DataSet
 
 # %% ../../nbs/3_data/22_cache.ipynb #4b0761dd
 class GrowingNpy:

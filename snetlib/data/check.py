@@ -18,7 +18,7 @@ from .prepare import each_case, file_hash
 from .sets.catalogue import get_dataset
 from .sets.folder import ENDINGS
 from .slices import scale_intensity
-from .source import SLICE, DataSet, Item, files_in, read_index
+from .dataset import SLICE, DataSet, Item, files_in, read_index
 
 # %% ../../nbs/3_data/21_check.ipynb #19ff5f51
 def check_one(

@@ -20,7 +20,7 @@ from ..core import SnetError, atomic_path, provenance
 from .files import Case, stem, writing_h5
 from .sets.catalogue import get_dataset
 from .slices import scale_intensity
-from .source import DataSet, Item, read_index, write_split
+from .dataset import DataSet, Item, read_index, write_split
 
 # %% ../../nbs/3_data/20_prepare.ipynb #48985442
 def write_case(

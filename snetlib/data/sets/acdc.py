@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 from ...core import SnetError
 from ..files import Case, read_case, stem, writing_h5
-from ..source import DataSet, Item, files_in, hold_out, inside, slice_files
+from ..dataset import DataSet, Item, files_in, hold_out, inside, slice_files
 
 # %% ../../../nbs/3_data/12_acdc.ipynb #fcc9a7bd
 def _ids(text):

@@ -12,7 +12,7 @@ import numpy as np
 from ...core import atomic_path
 from ..files import Case, read_case, stem
 from ..phantom import ct_affine
-from ..source import DataSet, Item, files_in, inside
+from ..dataset import DataSet, Item, files_in, inside
 
 # %% ../../../nbs/3_data/16_atlas.ipynb #9c7ce2b5
 def find(

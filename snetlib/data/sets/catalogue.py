@@ -19,7 +19,7 @@ from .monuseg import MONUSEG
 from .polypgen import POLYPGEN
 from .semsperm import semsperm_set
 from .synapse import SYNAPSE
-from ..source import DataSet, Item
+from ..dataset import DataSet, Item
 
 # %% ../../../nbs/3_data/18_catalogue.ipynb #a6bbb99b
 def _mni_items(root):

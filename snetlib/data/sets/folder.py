@@ -17,7 +17,7 @@ from PIL import Image
 from ...core import SnetError, atomic_path
 from ..files import PICTURES, Case, _array, as_label, read_case, stem
 from ..phantom import disks
-from ..source import DataSet, Item, files_in, inside, read_index, read_split
+from ..dataset import DataSet, Item, files_in, inside, read_index, read_split
 
 # %% ../../../nbs/3_data/11_folder.ipynb #317a1631
 ENDINGS = ('.nii.gz', '.nii', *PICTURES, '.npz', '.h5', '.hdf5')

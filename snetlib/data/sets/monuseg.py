@@ -17,7 +17,7 @@ from PIL import Image
 from ...core import SnetError, atomic_path
 from ..files import Case, read_case, reading
 from ..phantom import place_balls
-from ..source import DataSet, Item, files_in, inside
+from ..dataset import DataSet, Item, files_in, inside
 
 # %% ../../../nbs/3_data/13_monuseg.ipynb #2df1294d
 _CORNER, _CUT = re.compile(rb'[ \t\r\n]*<Vertex X="" Y=""/>'), b'<cut-out/>'

@@ -15,7 +15,7 @@ from PIL import Image
 from ...core import atomic_path
 from ..phantom import disks
 from .folder import find_pairs, pairs, read_with
-from ..source import DataSet, Item, inside
+from ..dataset import DataSet, Item, inside
 
 # %% ../../../nbs/3_data/14_polypgen.ipynb #dfcb8a40
 CONFIG = {'threshold': 127, 'channels': 3, 'mask_suffix': '_mask'}

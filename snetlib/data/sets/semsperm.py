@@ -13,7 +13,7 @@ from PIL import Image
 from ...core import atomic_path
 from ..phantom import disks
 from .folder import folder_set, read_config
-from ..source import DataSet
+from ..dataset import DataSet
 
 # %% ../../../nbs/3_data/17_semsperm.ipynb #873e9ef2
 NAMES = ['background', 'normal', 'abnormal']

@@ -13,7 +13,7 @@ from ...core import atomic_path
 from ..files import Case, read_case, stem, writing_h5
 from ..phantom import BTCV, ORGANS, abdomen_ct, write_nifti_pair
 from .folder import map_values
-from ..source import DataSet, Item, files_in, inside, slice_files
+from ..dataset import DataSet, Item, files_in, inside, slice_files
 
 # %% ../../../nbs/3_data/15_synapse.ipynb #317c15ed
 REMAP = {
