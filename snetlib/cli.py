@@ -215,7 +215,7 @@ def check(
     if not report['ok']:
         raise SnetError(f"{len(report['problems'])} problems in {root}; they are listed above.")
 
-# %% ../nbs/9_command/00_cli.ipynb #0667e79a
+# %% ../nbs/9_command/00_cli.ipynb #b8e706a2
 @app.command()
 def predict(
     run: Path = typer.Argument(..., help='folder of a trained run'),
@@ -244,31 +244,32 @@ def predict(
     overwrite: bool = typer.Option(False, help='predict again what is there already'),
 ):
     "Segment files: a mask with the input's own geometry, an overlay to look at, and volumes of each class."
-    from snetlib.predict.predictor import predict_files
+    from snetlib.predict.predictor import Predictor
     from snetlib.predict.slices import load_run
 
-    rows = predict_files(
+    predictor = Predictor(
         load_run(run, weights, device),
-        inputs,
-        out,
-        axis=axis,
-        bs=bs,
-        resize=resize,
-        overwrite=overwrite,
+        'auto' if tile is None else tile,
+        overlap,
+        bs,
+        resize,
         intensity=parse_intensity(intensity),
-        tile='auto' if tile is None else tile,
-        overlap=overlap,
+        progress=True,
     )
-    failed = [r for r in rows if r['status'].startswith('failed')]
-    for r in rows:
-        typer.echo(
-            f"{r['case']}: {r['status']}"
-            + ''.join(f', {k} {v}' for k, v in r.items() if k not in ('case', 'status', 'mask')),
-            err=r in failed,
-        )
+    done = predictor.files(inputs, out, axis=axis, overwrite=overwrite)
+    failed = [p for p in done if p.status == 'failed']
+    for p in done:
+        if p.status == 'failed':
+            typer.echo(f'{p.case}: failed: {p.error}', err=True)
+            continue
+        row = p.row()
+        facts = [
+            f', {k} {v}' for k, v in row.items() if k not in ('case', 'status', 'mask', 'made_from')
+        ]
+        typer.echo(f'{p.case}: {p.status}' + ''.join(facts))
     if failed:
         raise SnetError(
-            f'{len(failed)} of {len(rows)} files could not be predicted; the reasons stand above and in {out}/predictions.csv.'
+            f'{len(failed)} of {len(done)} files could not be predicted; the reasons stand above and in {out}/predictions.csv.'
         )
 
 # %% ../nbs/9_command/00_cli.ipynb #57b778e8

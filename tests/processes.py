@@ -20,18 +20,21 @@ def fresh(*args):
 @lru_cache(None)
 def load():
     "Import once, here, what a forked command then need not."
-    import snetlib.infer
     import torch
 
     import snetlib.cli
     import snetlib.evaluate
-    import snetlib.train  # noqa: F401
+    import snetlib.predict.predictor
+    import snetlib.train.run  # noqa: F401
 
     torch.set_num_threads(1)
 
 
 def forked(fn, out, err):
-    "A forked process that runs fn and says what it says into two open files: its number. It ends with 0, the code of a SystemExit, or 70 for any other error."
+    """The number of a forked process that runs fn and writes into two open files.
+
+    It ends with 0, with the code of a SystemExit, or with 70 for any other error.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()

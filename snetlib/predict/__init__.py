@@ -5,13 +5,10 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/7_use/03_predict.ipynb #predicti3
+# %% ../../nbs/7_use/03_predict.ipynb #f92850c3
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submod_attrs={
-        'slices': ['Run', 'load_run'],
-        'predictor': ['predict_case', 'predict_file', 'predict_files', 'predict_volume'],
-    },
+    submod_attrs={'predictor': ['Predictor', 'find_images', 'predict_volume']},
 )

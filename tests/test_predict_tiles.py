@@ -2,7 +2,6 @@
 
 import json
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,15 +14,12 @@ from processes import refused, snet
 from torch import nn
 from torch.nn import functional as F
 
-from snetlib import infer
 from snetlib.core import SnetError
 from snetlib.data.sets.folder import write_phantom
 from snetlib.evaluate import evaluate_run
 from snetlib.models import create_model
 from snetlib.models.layers import PeakMemory
-from snetlib.models.registry import register_model
-from snetlib.predict.predictor import pick_tile, predict_file, predict_volume
-from snetlib.predict.slices import Run
+from snetlib.predict import Predictor, predict_volume, predictor
 from snetlib.predict.tiles import tile_bands, tile_starts, tile_weights
 from snetlib.train.run import train_run
 
@@ -39,6 +35,10 @@ class Means(nn.Module):
         return self.w.view(1, -1, 1, 1) * (
             F.avg_pool2d(x.mean(1, keepdim=True), self.k, 1, self.k // 2, count_include_pad=False) - 0.5
         )
+
+
+def means(k=1, n_out=3):
+    return Means(k, n_out).eval()
 
 
 def bands(model, x, **kw):
@@ -164,7 +164,7 @@ def test_memory_does_not_grow_with_the_height():
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
         with PeakMemory() as m:
-            predict_volume(Means(1, 16), x, dict(kind='none'), tile=128)
+            predict_volume(means(1, 16), x, dict(kind='none'), tile=128)
         peaks[h] = m.peak, tracemalloc.get_traced_memory()[1] - before
         tracemalloc.stop()
     one_map = 16 * 1024 * 512 * 4  # every class of the taller image in float32
@@ -180,61 +180,46 @@ def test_percentiles_and_gaps_are_those_of_the_whole():
     x[0, 5, 5] = np.nan
     how = dict(kind='percentile', lo=5, hi=95)
     np.testing.assert_array_equal(
-        predict_volume(Means(n_out=2), x, how, tile=32), predict_volume(Means(n_out=2), x, how)
+        predict_volume(means(n_out=2), x, how, tile=32), predict_volume(means(n_out=2), x, how)
     )
 
 
-@register_model
-def means_toy(c_in=3, n_out=2):
-    "Bright is class 1."
-    return Means(1, n_out)
-
-
-def toy(size):
-    return Run(
-        Path('run'),
-        dict(
-            recipe=dict(size=size),
-            data=dict(class_names=['background', 'bright'], c_in=3, n_out=2, intensity=dict(kind='uint8')),
-        ),
-        Means(1, 2).eval(),
-    )
+def toy(size, **settings):
+    "Bright is class 1, for colour pictures."
+    names, rule = ('background', 'bright'), dict(kind='uint8')
+    return Predictor(means(1, 2), size=size, c_in=3, intensity=rule, class_names=names, **settings)
 
 
 def test_large_images_are_tiled_by_themselves_and_say_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(infer, 'LARGE', 100 * 100)
-    monkeypatch.setattr(infer, 'TILE', 64)
+    monkeypatch.setattr(predictor, 'LARGE', 100 * 100)
+    monkeypatch.setattr(predictor, 'TILE', 64)
     Image.fromarray((picture(120, 131) * 255).astype(np.uint8)).save(tmp_path / 'large.png')
     Image.fromarray((picture(90, 90) * 255).astype(np.uint8)).save(tmp_path / 'small.png')
-    rows = {
-        (n, size, t): predict_file(toy(size), tmp_path / f'{n}.png', tmp_path / f'{n}{size}{t}', tile=t)
-        for n, size, t in (
-            ('large', None, 'auto'),
-            ('large', None, None),
-            ('large', 64, 'auto'),
-            ('small', None, 'auto'),
-            ('small', 64, 32),
-        )
-    }
-    assert {k: v.get('tiles') for k, v in rows.items()} == dict(
-        zip(rows, ('64×64', None, None, None, '32×32'))
-    )
 
-    def read(*k):
-        return np.asarray(Image.open(tmp_path / '{}{}{}'.format(*k) / f'{k[0]}_mask.png'))
+    def predicted(name, size, tile):
+        out = tmp_path / f'{name}{size}{tile}'
+        row = toy(size, tile=tile).file(tmp_path / f'{name}.png', out).row()
+        return row.get('tiles'), np.asarray(Image.open(out / row['mask']))
 
-    np.testing.assert_array_equal(read('large', None, 'auto'), read('large', None, None))
-    assert 0 < read('large', None, 'auto').mean() < 1
-    assert pick_tile(toy(None), (4000, 3000)) == 64 and pick_tile(toy(None), (4000, 3000), 0) is None
+    by_itself, mask = predicted('large', None, 'auto')
+    never, whole_mask = predicted('large', None, None)
+    assert (by_itself, never) == ('64×64', None)
+    np.testing.assert_array_equal(mask, whole_mask)
+    assert 0 < mask.mean() < 1
+    assert predicted('large', 64, 'auto')[0] is None
+    assert predicted('small', None, 'auto')[0] is None
+    assert predicted('small', 64, 32)[0] == '32×32'
+    assert toy(None).tile_for((4000, 3000)) == (64, 64)
+    assert toy(None, tile=0).tile_for((4000, 3000)) is None
 
 
-def test_the_overlay_of_a_micrograph_is_small(tmp_path):
+def test_the_overlay_of_a_micrograph_is_small():
     x = np.zeros((1, 90, 4200, 3), np.float32)
     x[:, 30:60, 1000:2000] = 255
-    shown, mask = infer.overview(x, (x[..., 0] > 0).astype(np.uint8), dict(kind='uint8'))
-    assert (
-        mask.shape == (30, 1400) and shown.shape == (30, 1400, 3) and abs(mask.mean() - (x > 0).mean()) < 0.01
-    )
+    shown, mask = predictor.overview(x, (x[..., 0] > 0).astype(np.uint8), dict(kind='uint8'))
+    assert mask.shape == (30, 1400)
+    assert shown.shape == (30, 1400, 3)
+    assert abs(mask.mean() - (x > 0).mean()) < 0.01
 
 
 @pytest.mark.parametrize(
@@ -248,7 +233,7 @@ def test_the_overlay_of_a_micrograph_is_small(tmp_path):
 )
 def test_bad_tiles_are_refused_in_one_sentence(kw, word):
     with pytest.raises(SnetError, match=word):
-        predict_volume(Means(), picture(70, 70)[None], **kw)
+        predict_volume(means(), picture(70, 70)[None], **kw)
 
 
 # ---- colour folders through the command line
@@ -368,7 +353,7 @@ def test_bad_pictures_are_refused_in_one_sentence(run, folder, tmp_path):
     assert (
         'grey: done' in done.stdout and 'dot: failed: ' in done.stderr and '32' in done.stderr
     )  # grey is repeated for a colour network
-    refused(snet('predict', run, folder / 'images', '--out', tmp_path / 'e', '--tile', 16), '10 of 10')
+    refused(snet('predict', run, folder / 'images', '--out', tmp_path / 'e', '--tile', 16), '16×16', '32')
 
 
 def test_pictures_of_several_sizes_train_by_windows_and_are_scored_whole(tmp_path):
