@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/5_measure/08_scores.ipynb #scoresi3
+# %% ../../nbs/5_measure/08_scores.ipynb #d36ce1a8
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        'overlap': ['confusion', 'dice_per_class', 'iou_per_class'],
-        'surface': ['assd', 'hd95'],
+        'overlap': ['confusion', 'dice_of_confusion', 'dice_per_class', 'iou_per_class'],
+        'surface': ['assd', 'hd95', 'surface_dice'],
         'cases': ['score_case'],
-        'statistics': ['compare', 'summarise'],
+        'statistics': ['Estimate', 'bootstrap_ci', 'compare', 'crossed_ci', 'holm', 'summarise'],
     },
 )
