@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.optimize import brentq
 from .core import SnetError, choose
 from .data.files import Case, read_case
-from .explain.figures import BLUE, GREEN, GREY, ORANGE, density, heat
+from .explain.figures import BLUE, GREEN, GREY, ORANGE, density, draw_heat, heat_map
 from .predict.predictor import predict_volume
 from .predict.slices import Run
 from snetlib.theory.entropy import (
@@ -332,7 +332,7 @@ class PairPicker(Panel):
         **kw,
     ):
         self.a, self.b, self.images = acts_a, acts_b, images
-        self.table = compare_layers(acts_a, acts_b, standardise=True).set_index(['a', 'b'])
+        self.table = compare_layers(acts_a, acts_b).set_index(['a', 'b'])
         n = len(next(iter(acts_a.values())))
         super().__init__(
             dict(
@@ -358,10 +358,8 @@ class PairPicker(Panel):
             ax[0].imshow(as_rgb(self.images[i]))
         ax[0].set_title('image', fontsize=9)
         for panel, name, t in ((ax[1], v['a'], x), (ax[2], v['b'], y)):
-            panel.imshow(heat(t[i], size), cmap='viridis', vmin=0, vmax=1)
-            panel.set_title(name, fontsize=9)
-        for panel in ax[:3]:
-            panel.set_axis_off()
+            draw_heat(panel, heat_map(t[i], size), name)
+        ax[0].set_axis_off()
         density(ax[3], x, BLUE, v['a'])
         density(ax[3], y, ORANGE, v['b'])
         ax[3].legend(fontsize=7, frameon=False, loc='upper right')

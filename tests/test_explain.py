@@ -1,4 +1,8 @@
-"""Pages 51 and 52 where a lesson can only exemplify: every registered model, restored modes, attention rows against the full map, panels without a browser, the exercises."""
+"""Explain and widgets, where a lesson can only exemplify.
+
+Every registered model, restored modes, attention rows against the full map, known laws of the estimators,
+panels without a browser, the exercises.
+"""
 
 import ast
 import importlib
@@ -16,19 +20,26 @@ import torch
 from PIL import Image
 from torch import nn
 
-from snetlib import explain as X
+from snetlib import explain
 from snetlib import widgets as W
 from snetlib.core import SnetError
 from snetlib.data.files import Case
 from snetlib.data.phantom import abdomen_ct, write_nifti_pair
+from snetlib.explain import attention, figures, hooks, study
 from snetlib.models.registry import create_model, list_models
 from snetlib.theory.entropy import self_check
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {'51_explain': 'snetlib.explain', '52_widgets': 'snetlib.widgets'}
+PAGES = {
+    '7_use/04_hooks': 'snetlib.explain.hooks',
+    '7_use/05_figures': 'snetlib.explain.figures',
+    '7_use/06_attention': 'snetlib.explain.attention',
+    '7_use/07_study': 'snetlib.explain.study',
+    '7_use/09_widgets': 'snetlib.widgets',
+}
 
 
-def hooks(model):
+def hooks_left(model):
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
@@ -43,7 +54,7 @@ def test_collect_from_every_registered_model(name):
     frozen.eval()
     modes, x = [m.training for m in net.modules()], torch.rand(1, 1, 64, 64)
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    acts = X.collect(net, x)
+    acts = hooks.collect(net, x)
     assert len(acts) > 1 and all(
         a.dim() == 4 and a.device.type == 'cpu' and a.dtype == torch.float32 and not a.requires_grad
         for a in acts.values()
@@ -52,7 +63,7 @@ def test_collect_from_every_registered_model(name):
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()), (
         'looking must not change running statistics'
     )
-    assert hooks(net) == 0
+    assert hooks_left(net) == 0
 
 
 def test_hooks_go_when_the_model_fails():
@@ -67,14 +78,14 @@ def test_hooks_go_when_the_model_fails():
 
     net = Broken().train()
     with pytest.raises(ValueError):
-        X.collect(net, torch.rand(1, 1, 4, 4), ['a'])
-    assert hooks(net) == 0 and net.training
+        hooks.collect(net, torch.rand(1, 1, 4, 4), ['a'])
+    assert hooks_left(net) == 0 and net.training
 
 
 def test_collected_activations_are_copies():
     net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(inplace=True))
     x = torch.randn(1, 1, 8, 8)
-    acts = X.collect(net, x)
+    acts = hooks.collect(net, x)
     assert acts['0'].min() < 0 <= acts['1'].min(), (
         'an in-place layer must not change what was collected before it'
     )
@@ -84,7 +95,7 @@ def test_collected_activations_are_copies():
     'n,size,grid', [(12, (30, 40), (3, 4)), (12, (40, 30), (4, 3)), (16, (8, 8), (4, 4)), (7, (64, 64), None)]
 )
 def test_tokens_find_their_grid(n, size, grid):
-    m = X.as_map(torch.arange(float(n)).reshape(1, n, 1), size)
+    m = hooks.as_map(torch.arange(float(n)).reshape(1, n, 1), size)
     assert (
         m is None
         if grid is None
@@ -94,7 +105,7 @@ def test_tokens_find_their_grid(n, size, grid):
 
 def test_what_gives_no_map_is_refused():
     with pytest.raises(SnetError, match='called_layers'):
-        X.collect(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(2, 1, 2, 2))
+        hooks.collect(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(2, 1, 2, 2))
 
 
 # --- attention rows
@@ -106,8 +117,8 @@ def test_feb_row_is_the_full_maps_row(heads, layer, at):
     torch.manual_seed(1)
     net = create_model('snet_tiny', c_in=1, n_out=2, feb_heads=heads).eval()
     x = torch.rand(1, 1, 64, 64)
-    rows = X.feb_attention(net, x, at, layer)
-    maps, feb = X.inputs_of(net, 'feb', x), net.feb
+    rows = attention.feb_attention(net, x, at, layer)
+    maps, feb = attention.module_inputs(net, 'feb', x), net.feb
     with torch.no_grad():
         parts = [m.permute(0, 2, 3, 1).reshape(1, -1, feb.width) for m in maps]
         q, k, _ = feb.qkv(feb.norm(torch.cat(parts, 1))).chunk(3, -1)
@@ -134,14 +145,14 @@ def test_gab_rows_on_either_grid(grid):
     torch.manual_seed(2)
     net = create_model('snet_tiny', c_in=1, n_out=2, gab_grid=grid).eval()
     x = torch.rand(1, 1, 96, 64)
-    seen = X.gab_attention(net, x, (1, 0))
-    out = X.collect(net, x, 'gab')['gab']
+    seen = attention.gab_attention(net, x, (1, 0))
+    out = hooks.collect(net, x, 'gab')['gab']
     assert (
         seen['A'].shape == out.shape[-2:]
         and abs(seen['A'].sum() - 2) < 1e-5
         and abs(seen['cross'].sum() - 1) < 1e-5
     )
-    a, b = net.gab.align(*X.inputs_of(net, 'gab', x))
+    a, b = net.gab.align(*attention.module_inputs(net, 'gab', x))
     t1, t2 = a.flatten(2).mT, b.flatten(2).mT
     A = sum((t @ t.mT / t.shape[-1] ** 0.5).softmax(-1) for t in (t1, t2))
     assert torch.allclose((seen['cross'].flatten() @ net.gab.v(A @ t2 + t1)[0]), out[0, :, 1, 0], atol=1e-4)
@@ -150,9 +161,9 @@ def test_gab_rows_on_either_grid(grid):
 def test_models_without_the_parts_are_refused():
     x = torch.rand(2, 1, 32, 32)
     for kw, fn in (
-        (dict(feb=False), lambda m: X.feb_attention(m, x, (0, 0))),
-        (dict(feb=False), lambda m: X.feb_effect(m, x)),
-        (dict(gab=False), lambda m: X.gab_attention(m, x, (0, 0))),
+        (dict(feb=False), lambda m: attention.feb_attention(m, x, (0, 0))),
+        (dict(feb=False), lambda m: study.feb_effect(m, x)),
+        (dict(gab=False), lambda m: attention.gab_attention(m, x, (0, 0))),
     ):
         with pytest.raises(SnetError):
             fn(create_model('snet_tiny', c_in=1, n_out=2, **kw))
@@ -169,16 +180,16 @@ def test_figures_of_every_variant_and_no_figure_left(kw):
     y = torch.zeros(2, 64, 64, dtype=torch.int64)
     net.train()
     assert (
-        len(X.figure1(net, x).axes) == 10
-        and len(X.figure2({'a': net, 'b': net}, x, y, i=1, pair=1).axes) == 20
+        len(figures.figure1(net, x).axes) == 10
+        and len(figures.figure2({'a': net, 'b': net}, x, y, i=1, pair=1).axes) == 20
     )
-    assert plt.get_fignums() == [] and net.training and hooks(net) == 0
+    assert plt.get_fignums() == [] and net.training and hooks_left(net) == 0
 
 
 def test_entropy_of_known_distributions():
     g = torch.Generator().manual_seed(0)
     n = 300_000
-    t = X.layer_entropy(
+    t = study.layer_entropy(
         {
             'exp': -torch.rand(n, generator=g).log(),
             'two': (torch.rand(n, generator=g) < 0.5).float(),
@@ -193,12 +204,36 @@ def test_entropy_of_known_distributions():
     assert abs(t.differential['exp'] - np.log2(np.e)) < 0.1  # 1 nat; the tail beyond 4σ is folded in
 
 
+@pytest.mark.parametrize('share', (0.02, 0.5, 0.9))
+def test_a_law_with_an_atom_has_no_differential_entropy(share):
+    g = torch.Generator().manual_seed(0)
+    a = torch.randn(100_000, generator=g)
+    mixed = torch.where(torch.rand(100_000, generator=g) < share, torch.zeros(()), a)
+    t = study.layer_entropy({'smooth': a, 'mixed': mixed, 'shifted': mixed + 1}).set_index('layer')
+    assert np.isfinite(t.differential['smooth'])
+    assert np.isnan(t.differential['mixed']) and np.isnan(t.differential['shifted'])
+    assert np.isfinite(t['shape']).all()
+
+
+def test_layers_that_end_in_relu_have_no_differential_entropy():
+    acts = hooks.snet_layers(create_model('snet_tiny', c_in=1, n_out=2), torch.rand(2, 1, 64, 64))
+    h = study.layer_entropy(acts).set_index('layer').differential
+    assert h[[f'CNN{i}' for i in (1, 2, 3, 4)]].isna().all()
+    assert h[['ViT1', 'ViT2', 'FEB1', 'FEB2']].notna().all()
+
+
+def test_public_names_are_found_when_used():
+    assert set(explain.__all__) <= set(dir(explain))
+    assert explain.collect is hooks.collect and explain.information is study.information
+    assert all(getattr(explain, name).__doc__ for name in explain.__all__)
+
+
 @pytest.mark.parametrize(
     'bad', [torch.ones(5), torch.tensor([1.0, np.nan]), torch.empty(0), torch.tensor([1.0])]
 )
 def test_entropy_refuses(bad):
     with pytest.raises(SnetError):
-        X.layer_entropy({'x': bad})
+        study.layer_entropy({'x': bad})
 
 
 # --- trained runs and the paper's claims
@@ -235,7 +270,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def measured(runs):
-    return X.information(list(runs.values()), n=4)
+    return study.information(list(runs.values()), n=4)
 
 
 def test_first_weights_are_the_trainers(runs):
@@ -254,7 +289,7 @@ def test_first_weights_are_the_trainers(runs):
     )
     x = torch.rand(2, 1, 64, 64)
     state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    net = X.before_training(config, x)
+    net = study.before_training(config, x)
     assert torch.equal(torch.get_rng_state(), state[0]) and (np.random.get_state()[1] == state[1]).all(), (
         'nobody else\'s random numbers change'
     )
@@ -262,7 +297,9 @@ def test_first_weights_are_the_trainers(runs):
         assert torch.equal(a, b), n
     assert not any(
         torch.equal(a, b)
-        for (n, a), b in zip(X.before_training(config | {'seed': 2}, x).named_parameters(), net.parameters())
+        for (n, a), b in zip(
+            study.before_training(config | {'seed': 2}, x).named_parameters(), net.parameters()
+        )
         if a.dim() == 4 and a.std() > 0
     )
 
@@ -273,7 +310,7 @@ def test_study_images_are_spread_over_the_held_out_part(runs):
     config = json.loads((runs['stagger', 0] / 'config.json').read_text())
     held = load_slices('phantom', part='test', size=64)
     full = [i for i, l in enumerate(held.labels) if l.any()]
-    got = X.study_images(config, 3)
+    got = study.study_images(config, 3)
     for x, i in zip(got['x'], (full[0], full[round((len(full) - 1) / 2)], full[-1])):
         assert torch.equal(x, held[i][0])
 
@@ -282,27 +319,27 @@ def test_spectral_entropy_knows_neither_scale_nor_rotation():
     g = torch.Generator().manual_seed(0)
     a = torch.randn(3, 5, 16, 16, generator=g) * torch.tensor([1.0, 2, 3, 0.5, 0.1])[:, None, None]
     q = torch.linalg.qr(torch.randn(5, 5, generator=g))[0]
-    h = X.spectral_entropy(a)
+    h = study.spectral_entropy(a)
     p = np.array([1, 4, 9, 0.25, 0.01])
     p /= p.sum()
     assert (
         abs(h - -(p * np.log2(p)).sum()) < 0.05
-        and np.isclose(X.spectral_entropy(7 * a + 2), h, atol=1e-4)
-        and np.isclose(X.spectral_entropy(torch.einsum('bchw,cd->bdhw', a, q)), h, atol=1e-4)
+        and np.isclose(study.spectral_entropy(7 * a + 2), h, atol=1e-4)
+        and np.isclose(study.spectral_entropy(torch.einsum('bchw,cd->bdhw', a, q)), h, atol=1e-4)
     )
 
 
 def test_recovered_is_what_an_invertible_map_keeps_and_does_not_reward_memory():
     g = torch.Generator().manual_seed(0)
     a = torch.randn(4, 3, 8, 8, generator=g)
-    assert X.recovered(torch.einsum('bchw,cd->bdhw', a, torch.randn(3, 3, generator=g)) + 5, a) > 0.999
-    assert X.recovered(torch.randn(4, 120, 8, 8, generator=g), a) < 0, (
+    assert study.recovered(torch.einsum('bchw,cd->bdhw', a, torch.randn(3, 3, generator=g)) + 5, a) > 0.999
+    assert study.recovered(torch.randn(4, 120, 8, 8, generator=g), a) < 0, (
         'many channels of noise fit half of the images and fail on the others'
     )
-    assert X.recovered(a, torch.nn.functional.avg_pool2d(a, 2)) > 0.999, 'compared on the coarser grid'
+    assert study.recovered(a, torch.nn.functional.avg_pool2d(a, 2)) > 0.999, 'compared on the coarser grid'
     for bad in ((a[:1], a[:1]), (a, a[:3])):
         with pytest.raises(SnetError):
-            X.recovered(*bad)
+            study.recovered(*bad)
 
 
 def test_information_has_every_run_twice_and_no_folder(runs, measured, tmp_path):
@@ -325,14 +362,17 @@ def test_information_has_every_run_twice_and_no_folder(runs, measured, tmp_path)
         'untrained branches depend on the seed and not on the pairing'
     )
     with pytest.raises(SnetError, match='There is no run'):
-        X.information([])
+        study.information([])
     with pytest.raises(SnetError, match='no run'):
-        X.information([tmp_path])
+        study.information([tmp_path])
 
 
 def test_claims_follow_the_numbers(measured):
     t = measured.copy()
-    at = lambda c, v: (t.kind == 'pair') & (t.a == c) & (t.b == v)
+
+    def at(c, v):
+        return (t.kind == 'pair') & (t.a == c) & (t.b == v)
+
     for c, v, kl in (
         ('CNN3', 'ViT1', 1.0),
         ('CNN4', 'ViT2', 2.0),
@@ -341,23 +381,24 @@ def test_claims_follow_the_numbers(measured):
     ):
         t.loc[at(c, v), 'kl'] = kl
     t.loc[at('CNN1', 'ViT1') & (t.seed == 1) & (t.weights == 'trained'), 'kl'] = -9
-    row = (
-        X.paper_claims(t)
-        .set_index(['claim', 'measure'])
-        .loc['stagger pairs diverge less than the lower ones', 'kl']
-    )
-    assert (
-        row['untrained'].startswith('-2.500')
-        and row['untrained verdict'] == 'holds (1 of 1)'
-        and row['trained verdict'] == 'differs between runs (2 of 4)'
-        and row['trained'].startswith('+0.500')
-    )  # equal untrained networks count once
+    claims = study.paper_claims(t)
+    key = 'stagger pairs diverge less than the lower ones', 'kl'
+    row = claims.set_index(['claim', 'measure']).loc[key]
+    assert np.isclose(row.untrained_mean, -2.5) and np.isclose(row.trained_mean, 0.5)
+    assert (row.untrained_agree, row.untrained_n) == (1, 1), 'equal untrained networks count once'
+    assert (row.trained_agree, row.trained_n) == (2, 4)
+    text = study.claims_text(claims).set_index(['claim', 'measure']).loc[key]
+    assert text.untrained.startswith('-2.500') and text.trained.startswith('+0.500')
+    assert text['untrained verdict'] == 'holds (1 of 1)'
+    assert text['trained verdict'] == 'differs between runs (2 of 4)'
+    older = study.paper_claims(t.drop(columns='w1'))
+    assert len(older) == len(claims) - 2, 'a measure that a recorded table lacks is left out'
     with pytest.raises(SnetError, match='both fusions'):
-        X.paper_claims(
+        study.paper_claims(
             t[((t.fusion == 'stagger') & (t.seed == 0)) | ((t.fusion == 'unstagger') & (t.seed == 1))]
         )
     with pytest.raises(SnetError, match='no FEB'):
-        X.paper_claims(t[t.a != 'FEB2'])
+        study.paper_claims(t[t.a != 'FEB2'])
 
 
 # --- panels without a browser
@@ -450,9 +491,9 @@ CASES = [(page, *e) for page in PAGES for e in exercises(page)]
 
 @pytest.mark.parametrize('page,title,code,solution', CASES, ids=[f'{c[0][:2]} {c[1]}' for c in CASES])
 def test_exercise(page, title, code, solution, capsys):
-    ns = dict(vars(importlib.import_module(PAGES[page]))) | dict(
-        create_model=create_model, self_check=self_check
-    )
+    ns = dict(vars(importlib.import_module(PAGES[page])))
+    ns |= dict(create_model=create_model, self_check=self_check)
+    ns |= dict(divergence=figures.divergence, heat_map=figures.heat_map)
     tree = ast.parse(code)
     call = tree.body.pop().value
     assert call.func.id == 'self_check'
@@ -468,9 +509,5 @@ def test_exercise(page, title, code, solution, capsys):
 @pytest.mark.parametrize('page', PAGES)
 def test_page_reads_like_a_course(page):
     text = '\n'.join(''.join(c['source']) for c in cells(page))
-    assert (
-        3 <= len(exercises(page)) <= 5
-        and 'reading time' in text
-        and 'prerequisites' in text
-        and '## Recap' in text
-    )
+    assert 1 <= len(exercises(page)) <= 5
+    assert 'reading time' in text and 'prerequisites' in text and '## Recap' in text

@@ -1,4 +1,7 @@
-"""Pages 05–07: properties that a lesson can only exemplify, and every exercise: its stub must fail with a hint, its folded solution must pass."""
+"""The pages of the theory: properties that a lesson can only exemplify, and every exercise.
+
+The stub of an exercise must fail with a hint, and its folded solution must pass.
+"""
 
 import ast
 import importlib
@@ -13,16 +16,17 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
-from snetlib.core import SnetError
+from snetlib.core import BadSetting, SnetError
 from snetlib.theory import entropy as E
 from snetlib.theory import han, pairs
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {
-    '05_theory.entropy': 'snetlib.theory.entropy',
-    '06_theory.han': 'snetlib.theory.han',
-    '07_theory.pairs': 'snetlib.theory.pairs',
+    '2_theory/00_entropy': 'snetlib.theory.entropy',
+    '2_theory/01_han': 'snetlib.theory.han',
+    '2_theory/02_pairs': 'snetlib.theory.pairs',
 }
 relaxed = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
@@ -44,7 +48,7 @@ def tables(shapes):
 PLANE = [(2, 2), (3, 2), (3, 4), (1, 5)]
 
 
-# --- 05 entropy
+# --- entropy
 
 
 @relaxed
@@ -138,7 +142,7 @@ def test_miller_madow_is_the_leading_bias():
     assert bias['none'] < -0.02 and abs(bias['miller-madow']) < 0.005
 
 
-# --- 06 Han and Proposition 3
+# --- Han and Proposition 3
 
 
 @settings(deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
@@ -210,7 +214,7 @@ def test_couplings_have_the_marginals_they_are_given(seed, tight):
     assert np.allclose(t.sum(1), a, atol=1e-9) and np.allclose(t.sum(0), b, atol=2e-3) and (t > 0).all()
 
 
-# --- 07 pairs
+# --- pairs
 
 
 def act(seed, b=4, c=4, h=8, w=8):
@@ -254,11 +258,17 @@ def test_a_choice_of_nothing_is_refused():
 
 def test_keywords_matter():
     x, y = {'x': act(0) + 3}, {'y': torch.relu(act(0)) + 0.5 * act(2)}
-    base = pairs.compare_layers(x, y).iloc[0]
-    assert pairs.compare_layers(x, y, bins=8).iloc[0].kl != base.kl
-    assert pairs.compare_layers(x, y, mi_bins=3).iloc[0].mi != base.mi
-    assert pairs.compare_layers(x, y, summary='mean').iloc[0].mi != base.mi
-    assert pairs.compare_layers(x, y, standardise=True).iloc[0].kl < base.kl
+
+    def measure(**kw):
+        return pairs.compare_layers(x, y, **kw).iloc[0]
+
+    base = measure()
+    assert measure(bins=8).kl != base.kl
+    assert measure(mi_bins=3).mi != base.mi
+    assert measure(summary='mean').mi != base.mi
+    assert measure(grid=(4, 4)).positions == 64 < base.positions
+    assert measure(grid=(4, 4), reduce='mean').cka != measure(grid=(4, 4)).cka
+    assert base.kl < base.kl_raw, 'standardised values are nearer than raw ones'
 
 
 @relaxed
@@ -267,20 +277,139 @@ def test_cka_and_mi_do_not_see_units(seed, scale, shift):
     x, y = act(seed), act(seed) * 0.5 + act(seed + 1)
     t, u = (pairs.compare_layers({'x': s}, {'y': y}).iloc[0] for s in (x, scale * x + shift))
     assert np.isclose(t.cka, u.cka, atol=1e-3) and abs(t.mi - u.mi) < 0.05 and 0 <= t.cka <= 1 + 1e-6
+    assert np.isclose(t.kl, u.kl, atol=0.02) and np.isclose(t.w1, u.w1, atol=1e-3)
 
 
 def test_grids_and_odd_sizes():
-    fine, coarse = act(0, h=12, w=8), None
-    coarse = torch.nn.functional.adaptive_avg_pool2d(fine, (6, 4))
-    t = pairs.compare_layers({'fine': fine}, {'coarse': coarse, 'wide': act(1, c=1, h=5, w=13)}).set_index(
-        'b'
+    fine = act(0, h=12, w=8)
+    other = {
+        'averaged': torch.nn.functional.adaptive_avg_pool2d(fine, (6, 4)),
+        'picked': fine[:, :, 1::2, 1::2],
+        'wide': act(1, c=1, h=5, w=13),
+    }
+    pick, mean = (
+        pairs.compare_layers({'fine': fine}, other, reduce=how).set_index('b') for how in pairs.REDUCTIONS
     )
+    assert np.isclose(mean.cka['averaged'], 1, atol=1e-5) and pick.cka['averaged'] < 0.9
+    assert np.isclose(pick.cka['picked'], 1, atol=1e-5) and mean.cka['picked'] < 0.9
+    assert pick.positions['averaged'] == 4 * 6 * 4 and pick.positions['wide'] == 4 * 5 * 8
+    measures = ['kl', 'js', 'w1', 'kl_raw', 'mi', 'mi_floor', 'mi_floor_sd', 'mi_seen', 'cka', 'cka_floor']
+    assert pick[measures].notna().all(axis=None) and mean[measures].notna().all(axis=None)
+
+
+def gauss_and_rectified(n):
+    g = torch.Generator().manual_seed(n)
+    return torch.randn(n, generator=g), torch.randn(n, generator=g).relu()
+
+
+def exact_histograms(bins=64, smooth=0.003):
+    "Bin probabilities of a standard Gaussian and of a standardised rectified one, from the normal law."
+    edges = np.linspace(-6, 6, bins + 1)
+    gauss = np.diff(norm.cdf(edges))
+    mean, spread = norm.pdf(0), np.sqrt(0.5 - norm.pdf(0) ** 2)
+    rectified = np.diff(norm.cdf((edges * spread + mean).clip(0)))
+    rectified[np.searchsorted(edges, -mean / spread) - 1] += 0.5  # the zeros
+    return [(1 - smooth) * p / p.sum() + smooth / bins for p in (gauss, rectified)]
+
+
+@pytest.mark.parametrize('divergence', [han.symmetric_kl, pairs.jensen_shannon])
+def test_divergences_do_not_depend_on_the_size_of_a_layer(divergence):
+    "A Gaussian against a rectified one: 885,000 values (CNN1 of the study) and 28,000 (CNN4 or ViT4)."
+    true = divergence(*exact_histograms())
+    for n, m in ((885_000, 885_000), (28_000, 28_000), (885_000, 28_000)):
+        x, y = gauss_and_rectified(n)[0], gauss_and_rectified(m)[1]
+        assert abs(divergence(pairs.unit_histogram(x), pairs.unit_histogram(y)) / true - 1) < 0.03
+
+
+def test_half_a_count_did_depend_on_it():
+    def half_a_count(x):
+        counts = torch.histc(pairs.standardise(x).clamp(-6, 6), 64, -6, 6).double().numpy() + 0.5
+        return counts / counts.sum()
+
+    large, small = (han.symmetric_kl(*map(half_a_count, gauss_and_rectified(n))) for n in (885_000, 28_000))
+    assert large - small > 0.5
+
+
+@pytest.mark.parametrize('n', (28_000, 885_000))
+def test_wasserstein_of_a_rectified_gaussian(n):
+    mean, spread = norm.pdf(0), np.sqrt(0.5 - norm.pdf(0) ** 2)
+    z = norm.ppf((np.arange(20_000) + 0.5) / 20_000)
+    true = np.abs(z - (z.clip(0) - mean) / spread).mean()
+    assert abs(pairs.wasserstein1(*gauss_and_rectified(n)) - true) < 0.01
+
+
+@pytest.mark.parametrize('shift, scale', [(0.0, 1.0), (5.0, 3.0), (-2.0, 0.1)])
+def test_wasserstein_by_the_closed_form(shift, scale):
+    "Standardised: uniform against Gaussian is the integral of the quantiles' distance, in any units."
+    g = np.random.default_rng(0)
+    x, y = g.uniform(size=200_000), g.normal(shift, scale, 200_000)
+    u = (np.arange(20_000) + 0.5) / 20_000
+    true = np.abs((u - 0.5) * 12**0.5 - norm.ppf(u)).mean()
+    assert abs(pairs.wasserstein1(x, y) - true) < 0.01
+
+
+@pytest.mark.parametrize('c', (16, 64, 256))
+@pytest.mark.parametrize('grid', (3, 6))
+def test_debiased_cka_of_independent_maps_is_zero(c, grid):
+    found = [
+        pairs.compare_layers({'x': act(s, 12, c, grid, grid)}, {'y': act(99 + s, 12, c, grid, grid)}).cka[0]
+        for s in range(6)
+    ]
+    assert abs(np.mean(found)) < 0.03, found
+
+
+def test_biased_cka_of_independent_maps_was_not():
+    x, y = (pairs.centred_rows(act(s, 12, 256, 3, 3)) for s in (0, 1))
+    assert pairs.linear_cka(x, y, debiased=False) > 0.65
+    assert abs(pairs.linear_cka(x, y)) < 0.05
+
+
+def test_debiased_cka_of_a_known_share():
+    "Half of the variance of one channel is common: CKA of scalars is the squared correlation."
+    z = act(0, 40, 3, 8, 8)
+    x, y = z[:, :1] + z[:, 1:2], z[:, :1] + z[:, 2:]
+    rows = (pairs.centred_rows(t) for t in (x, y))
+    assert abs(pairs.linear_cka(*rows) - 0.25) < 0.05
+
+
+def test_equally_noisy_layers_of_one_signal_have_equal_information():
+    "With averaging the finer layers lose noise and seem to know more; with picking no pair is special."
+    g = torch.Generator().manual_seed(0)
+    signal = torch.randn(16, 1, 10, 10, generator=g)
+
+    def layer(scale):
+        fine = signal.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+        return fine + 0.5 * torch.randn(fine.shape, generator=g)
+
+    cnn = {f'CNN{4 - k}': layer(2**k) for k in range(4)}
+    for reduce, apart in (('pick', 0.08), ('mean', None)):
+        mi = pairs.compare_layers(cnn, {'ViT1': layer(1)}, reduce=reduce).mi
+        assert np.ptp(mi) < apart if apart else np.ptp(mi) > 0.2
+
+
+def test_the_floor_is_a_mean_with_a_spread():
+    t = pairs.compare_layers({'x': act(0, 12)}, {'y': act(1, 12)}).iloc[0]
+    each = [pairs.layer_mi(act(0, 12), act(1, 12), shift=s) for s in pairs.image_shifts(12)]
     assert (
-        np.isclose(t.cka['coarse'], 1, atol=1e-5)
-        and t.positions['coarse'] == 4 * 6 * 4
-        and t.positions['wide'] == 4 * 5 * 8
+        len(each) == 5 and np.isclose(t.mi_floor, np.mean(each)) and np.isclose(t.mi_floor_sd, np.std(each))
     )
-    assert t[['kl', 'js', 'mi', 'mi_floor', 'cka']].notna().all(axis=None)
+    assert np.isclose(t.mi_seen, t.mi - t.mi_floor) and abs(t.mi_seen) < 0.2
+
+
+def test_information_is_not_summed_across_grids():
+    cnn = {'fine': act(0, h=8, w=8), 'coarse': act(1, h=4, w=4)}
+    vit = {'fine_v': act(2, c=1, h=8, w=8), 'coarse_v': act(3, c=1, h=4, w=4)}
+    table = pairs.compare_layers(cnn, vit)
+    assert len(pairs.choose_pairs(table, 'mi')) == 2, 'no layer has candidates on two grids'
+    for by in pairs.GRID_BOUND:
+        with pytest.raises(BadSetting) as e:
+            pairs.choose_pairs(table, by, same_grid=False)
+        assert e.value.key == by
+    assert len(pairs.choose_pairs(table, 'cka', same_grid=False)) == 2
+    one_grid = pairs.compare_layers(cnn, vit, grid=(4, 4))
+    assert len(pairs.choose_pairs(one_grid, 'mi', same_grid=False)) == 2
+    with pytest.raises(BadSetting):
+        pairs.compare_layers(cnn, vit, grid=(5, 4))
 
 
 @settings(deadline=None, max_examples=150)
