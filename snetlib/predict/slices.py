@@ -16,7 +16,7 @@ from ..core import BadSetting, SnetError, UnreadableFile, choose
 from ..data.slices import resize_images, resize_labels
 from ..models import create_model
 from ..models.layers import fast_settings
-from ..train.learner import load_tensors
+from ..train.checkpoint import load_tensors
 from torch import nn
 from torch.nn import functional as F
 

@@ -21,7 +21,7 @@ import torch
 from ..core import SnetError, atomic_path, provenance
 from ..evaluate import evaluate_run
 from ..models.registry import count_parameters
-from ..train.learner import DamagedFile
+from ..train.checkpoint import DamagedFile
 from ..train.run import train_run
 
 # %% ../../nbs/8_results/02_queue.ipynb #685c339e

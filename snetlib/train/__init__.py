@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/6_train/07_train.ipynb #traini3
+# %% ../../nbs/6_train/07_train.ipynb #bc770ffb
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        'losses': ['CrossEntropy', 'SNetLoss'],
+        'losses': ['CrossEntropy', 'DeepSupervision', 'SNetLoss'],
         'recipes': ['RECIPES', 'get_recipe'],
         'learner': ['fit_recipe', 'snet_learner'],
-        'run': ['train_run'],
+        'run': ['Run', 'train_run'],
     },
 )

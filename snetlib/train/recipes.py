@@ -4,11 +4,15 @@
 
 # %% auto #0
 __all__ = ['SYNAPSE_PAPER', 'ACDC_PAPER', 'MONUSEG', 'CPU_SMALL', 'CPU_DEMO', 'SMOKE', 'SOSEGFORMER_PAPER', 'SOSEGFORMER_CPU',
-           'RECIPES', 'EXTRA_KEYS', 'OPTIMISERS', 'SCHEDULES', 'LOSSES', 'PRECISIONS', 'get_recipe', 'check_recipe']
+           'RECIPES', 'EXTRA_KEYS', 'OPTIONAL_KEYS', 'OPTIMISERS', 'SCHEDULES', 'LOSSES', 'PRECISIONS', 'RULES',
+           'whole', 'number', 'is_size', 'is_weights', 'check_recipe', 'get_recipe']
 
 # %% ../../nbs/6_train/01_recipes.ipynb #d4a12e7d
-from ..core import SnetError, choose
-from ..data.transforms import check_recipe as augmentation
+import math
+from numbers import Integral, Real
+
+from ..core import BadSetting, SnetError, choose
+from ..data.transforms import check_recipe as check_augmentation
 
 # %% ../../nbs/6_train/01_recipes.ipynb #fe03a752
 SYNAPSE_PAPER = dict(
@@ -18,19 +22,19 @@ SYNAPSE_PAPER = dict(
     opt='sgd',  # P: SGD
     momentum=0.9,  # P
     wd=1e-4,  # P: as torch.optim.SGD applies it, on every parameter
-    lr=0.05,  # C: silent; the value of the Swin-Unet and MISSFormer recipes on the same protocol
+    lr=0.05,  # C: silent; as in the Swin-Unet and MISSFormer recipes
     schedule='poly',  # C: silent; lr·(1 - progress)^power, as the same recipes
     power=0.9,  # C: the usual exponent
     lr_end=0.0,  # C: decays to nothing
-    warmup=0.0,  # C: share of the run in which the rate rises linearly from 0; none
+    warmup=0.0,  # C: share of the run with a linearly rising learning rate
     clip=0.0,  # C: largest gradient norm; 0 leaves gradients alone
     loss='snet',  # P: 0.6 BCE + 0.4 Dice on both outputs, section 5.1.3
     bce=0.6,  # P
     dice=0.4,  # P
-    pixel='softmax',  # C: "BCE" over softmax probabilities; 'sigmoid' takes each channel on its own
-    augment='snet',  # P: flips and rotations; C: how often and how far, line by line in snetlib.transforms.RECIPES
+    pixel='softmax',  # C: "BCE" over softmax probabilities; 'sigmoid': each channel alone
+    augment='snet',  # P: flips and rotations; C: how far, see snetlib.data.transforms
     precision='auto',  # C: bfloat16 where the processor has it, float32 elsewhere
-    channels_last=True,  # C: the memory order convolutions are fastest in; the same numbers
+    channels_last=True,  # C: the memory order convolutions are fastest in
     valid_every=1,  # C: validate after every epoch; the best epoch is chosen on validation
 )
 
@@ -43,28 +47,20 @@ MONUSEG = SYNAPSE_PAPER | dict(
     epochs=300,  # C: the paper names no number for MoNuSeg; as for Synapse
 )
 
-CPU_SMALL = (
-    SYNAPSE_PAPER
-    | dict(
-        epochs=12,  # C: minutes on two cores
-        size=128,  # C: a third of the pixels of 224²
-        augment='flips',  # C: mirror images and quarter turns cost nothing; warping costs as much as a small network's forward pass
-        clip=1.0,  # C: keeps the first steps at this rate calm
-        warmup=0.03,  # C: likewise
-    )
+CPU_SMALL = SYNAPSE_PAPER | dict(
+    epochs=12,  # C: minutes on two cores
+    size=128,  # C: a third of the pixels of 224²
+    augment='flips',  # C: costs nothing; warping costs as much as a small network
+    clip=1.0,  # C: keeps the first steps at this learning rate calm
+    warmup=0.03,  # C: likewise
 )
 
-CPU_DEMO = (
-    CPU_SMALL
-    | dict(
-        bs=4,  # C: more steps within the same seconds
-        epochs=1000,  # C: the clock ends the run (seconds), not the count
-        size=None,  # C: tissue is a matter of single voxels; nothing is resized
-        augment=dict(
-            hflip=0.5, crop=176
-        ),  # C: nearly the whole brain, so that norms over the image see what they will see; mirrored as brains may be
-        valid_every=2,  # C: leaves more of the seconds to training
-    )
+CPU_DEMO = CPU_SMALL | dict(
+    bs=4,  # C: more steps within the same seconds
+    epochs=1000,  # C: the clock ends the run (seconds), not the count
+    size=None,  # C: tissue is a matter of single voxels; nothing is resized
+    augment=dict(hflip=0.5, crop=176),  # C: nearly the whole brain, mirrored as brains may be
+    valid_every=2,  # C: leaves more of the seconds to training
 )
 
 SMOKE = CPU_SMALL | dict(
@@ -80,34 +76,29 @@ SOSEGFORMER_PAPER = dict(
     opt='adamw',  # P
     momentum=0.9,  # C: AdamW's beta1, torch's default
     wd=0.01,  # C: silent; torch's default for AdamW
-    lr=5e-5,  # P: the rate at the start
+    lr=5e-5,  # P: the learning rate at the start
     schedule='poly',  # C: "decaying"; the shape is not said
     power=0.9,  # C: as for SNet
-    lr_end=1e-6,  # P: the rate at the end
+    lr_end=1e-6,  # P: the learning rate at the end
     warmup=0.0,  # C: none
     clip=0.0,  # C: none
     loss='ce',  # P: cross-entropy
     bce=1.0,  # P: weight of the cross-entropy
     dice=0.0,  # P: no Dice term
     pixel='softmax',  # P: cross-entropy
-    augment='sosegformer',  # P: 512² crop, flip, blur, distortion, rotation; C: how often and how far, see snetlib.transforms.RECIPES
-    ignore_index=255,  # C: what a rotation, or a crop larger than the image, brings in from outside is no background and does not count
+    augment='sosegformer',  # P: crop, flip, blur, distortion, rotation; C: how far
+    ignore_index=255,  # C: what comes in from outside an image does not count
     precision='auto',  # C
     channels_last=True,  # C
     valid_every=1,  # C
 )
 
-SOSEGFORMER_CPU = (
-    SOSEGFORMER_PAPER
-    | dict(
-        epochs=12,  # C: minutes on two cores
-        bs=8,  # C: small crops leave room for more of them
-        augment=dict(
-            crop=128, hflip=0.5
-        ),  # C: a sixteenth of the pixels of 512²; blur, distortion and rotation each cost more than the step
-        lr=1e-3,  # C: few steps need a higher rate than 25,000 steps do
-        lr_end=1e-5,  # C: likewise
-    )
+SOSEGFORMER_CPU = SOSEGFORMER_PAPER | dict(
+    epochs=12,  # C: minutes on two cores
+    bs=8,  # C: small crops leave room for more of them
+    augment=dict(crop=128, hflip=0.5),  # C: a sixteenth of the pixels of 512², no warping
+    lr=1e-3,  # C: few steps need a higher learning rate than 25,000 steps do
+    lr_end=1e-5,  # C: likewise
 )
 
 RECIPES = dict(
@@ -123,52 +114,106 @@ RECIPES = dict(
 
 # %% ../../nbs/6_train/01_recipes.ipynb #8b0cbda3
 EXTRA_KEYS = dict(
-    steps=None,
-    seconds=None,
+    steps=None,  # end after so many steps instead of `epochs`
+    seconds=None,  # end after so many seconds of training
     augment='none',
-    num_workers=0,
-    compile=False,
-    ignore_index=None,
+    num_workers=0,  # processes that read
+    compile=False,  # torch.compile the network
+    ignore_index=None,  # a label that means "unknown"
     pixel='softmax',
-)  # what leaving a key out means
+)
+OPTIONAL_KEYS = dict(
+    patience=None,  # end after so many validations without a better Dice
+    class_weights=None,  # what a pixel of each class counts in the pixel half of the loss
+    init=None,  # start from the weights of another run (its folder) or a file
+)
+OPTIMISERS = ('sgd', 'adamw')
+SCHEDULES = ('poly', 'constant')
+LOSSES = ('snet', 'ce')
+PRECISIONS = ('auto', 'float32', 'bfloat16', 'float16')
+
+# %% ../../nbs/6_train/01_recipes.ipynb #21d9e239
+def whole(v, low):
+    "A whole number of at least `low`?"
+    return isinstance(v, Integral) and not isinstance(v, bool) and v >= low
 
 
-def get_recipe(
-    recipe='cpu_small',  # a name from RECIPES, or a dictionary of your own
-    **changes,  # lines to change, e.g. lr=0.01, epochs=3
-) -> dict:
-    "A complete recipe: the named one with `changes`. Raises `SnetError` for an unknown name, an unknown key or a value out of range."
-    base = dict(recipe) if isinstance(recipe, dict) else RECIPES[choose(recipe, RECIPES, 'recipe')]
-    known = EXTRA_KEYS | SYNAPSE_PAPER
-    for key in [*base, *changes]:
-        choose(key, known, 'recipe key')
-    full = (
-        SYNAPSE_PAPER | EXTRA_KEYS | base | changes
-    )  # what is left out: trained as in the paper, without augmentation
-    check_recipe(full)
-    return full
+def number(v, low, high=math.inf):
+    "A finite number from `low` to `high`?"
+    real = isinstance(v, Real) and not isinstance(v, bool)
+    return real and math.isfinite(v) and low <= v <= high
+
+
+def is_size(v):
+    "None, a side, or (height, width)?"
+    pair = isinstance(v, (tuple, list)) and len(v) == 2
+    return v is None or whole(v, 1) or (pair and all(whole(s, 1) for s in v))
+
+
+def is_weights(v):
+    "None, or a number for each class, not all of them 0?"
+    several = isinstance(v, (tuple, list)) and len(v) > 1
+    return v is None or (several and all(number(w, 0) for w in v) and any(v))
+
+
+RULES = dict(  # key: (is the value fine?, what it must be)
+    epochs=(lambda v: whole(v, 1), 'a whole number from 1'),
+    bs=(lambda v: whole(v, 1), 'a whole number from 1'),
+    steps=(lambda v: v is None or whole(v, 1), 'a whole number from 1, or None'),
+    seconds=(lambda v: v is None or (number(v, 0) and v > 0), 'a number above 0, or None'),
+    valid_every=(lambda v: whole(v, 1), 'a whole number from 1'),
+    num_workers=(lambda v: whole(v, 0), 'a whole number from 0'),
+    size=(is_size, 'a side in pixels, (height, width), or None'),
+    lr=(lambda v: number(v, 0) and v > 0, 'a number above 0'),
+    lr_end=(lambda v: number(v, 0), 'a number from 0'),
+    power=(lambda v: number(v, 0), 'a number from 0'),
+    warmup=(lambda v: number(v, 0) and v < 1, 'a number from 0 and below 1'),
+    momentum=(lambda v: number(v, 0) and v < 1, 'a number from 0 and below 1'),
+    wd=(lambda v: number(v, 0), 'a number from 0'),
+    clip=(lambda v: number(v, 0), 'a number from 0; 0 leaves gradients alone'),
+    bce=(lambda v: number(v, 0), 'a number from 0'),
+    dice=(lambda v: number(v, 0), 'a number from 0'),
+    ignore_index=(lambda v: v is None or whole(v, 0), 'a label, or None'),
+    compile=(lambda v: isinstance(v, bool), 'True or False'),
+    channels_last=(lambda v: isinstance(v, bool), 'True or False'),
+    patience=(lambda v: v is None or whole(v, 1), 'a whole number from 1, or None'),
+    class_weights=(is_weights, 'a list with a number from 0 for each class, or None'),
+    init=(lambda v: v is None or bool(str(v)), 'a folder of a run, a file, or None'),
+)
 
 
 def check_recipe(
     recipe: dict,  # a complete recipe
 ):
-    "Refuse values no run can have. Raises `SnetError` naming the key and the range."
-    positive = ('epochs', 'bs', 'lr')
-    for k in positive:
-        if not recipe[k] > 0:
-            raise SnetError(f'Recipe key {k} is {recipe[k]}; it must be greater than 0.')
-    if not 0 <= recipe['warmup'] < 1:
-        raise SnetError(f"Recipe key warmup is {recipe['warmup']}; it must lie between 0 and 1.")
-    augmentation(recipe['augment'])
+    "Refuse values no run can have. Raises `BadSetting` with the key and what it must be."
+    for key, (fine, must) in RULES.items():
+        if not fine(recipe.get(key)):
+            raise BadSetting(f'Recipe key {key} is {recipe[key]!r}; it must be {must}.', key=key)
+    if not recipe['bce'] + recipe['dice'] > 0:
+        raise BadSetting('Recipe keys bce and dice are both 0; one must count.', key='bce')
     choose(recipe['opt'], OPTIMISERS, 'optimiser')
     choose(recipe['schedule'], SCHEDULES, 'schedule')
     choose(recipe['loss'], LOSSES, 'loss')
+    choose(recipe['pixel'], ('softmax', 'sigmoid'), 'pixel loss')
     choose(recipe['precision'], PRECISIONS, 'precision')
+    try:
+        check_augmentation(recipe['augment'])
+    except (TypeError, ValueError, AttributeError) as e:
+        raise BadSetting(
+            f'Recipe key augment is {recipe["augment"]!r}; give a name or numbers by key.',
+            key='augment',
+        ) from e
 
-
-OPTIMISERS, SCHEDULES, LOSSES, PRECISIONS = (
-    ('sgd', 'adamw'),
-    ('poly', 'constant'),
-    ('snet', 'ce'),
-    ('auto', 'float32', 'bfloat16', 'float16'),
-)
+# %% ../../nbs/6_train/01_recipes.ipynb #bc8b2cc5
+def get_recipe(
+    recipe='cpu_small',  # a name from RECIPES, or a dictionary of your own
+    **changes,  # lines to change, e.g. lr=0.01, epochs=3
+) -> dict:
+    "A complete recipe; lines that are left out are as in the paper. Raises `BadSetting`."
+    base = dict(recipe) if isinstance(recipe, dict) else RECIPES[choose(recipe, RECIPES, 'recipe')]
+    given = base | changes
+    for key in given:
+        choose(key, EXTRA_KEYS | SYNAPSE_PAPER | OPTIONAL_KEYS, 'recipe key')
+    full = SYNAPSE_PAPER | EXTRA_KEYS | given
+    check_recipe(full)
+    return {k: v for k, v in full.items() if k not in OPTIONAL_KEYS or v is not None}
