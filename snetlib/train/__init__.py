@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/6_train/07_train.ipynb #bc770ffb
 import lazy_loader
+from ..core import SnetError  # noqa: F401
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,

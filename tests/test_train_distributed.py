@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from snetlib.data.sets.folder import write_phantom
-from snetlib.train.distributed import LOST
+from snetlib.train.distributed import ProcessLost
 from snetlib.train.run import train_run
 
 pytestmark = [
@@ -25,10 +25,11 @@ pytestmark = [
     ),
     pytest.mark.skipif(importlib.util.find_spec('accelerate') is None, reason='needs the package accelerate'),
 ]
+SAID = f'snet: {ProcessLost()} Use the same command and --resume.'
 LINES = dict(size=32, bs=5, epochs=80, precision='float32', augment='flips')  # shares of three and two
 NET = '''
 from torch import nn
-from snetlib.core import register_model
+from snetlib.models.registry import register_model
 
 class Float64(nn.Module):   # what is left of a difference is no rounding; group norm looks at one image at a time
     def __init__(self, c_in, n_out):
@@ -43,7 +44,7 @@ WORKER = (
     NET
     + '''
 import json, sys
-from snetlib.distributed import together
+from snetlib.train.distributed import together
 from snetlib.train import train_run
 lines, data, *todo = json.loads(sys.argv[1])
 with together('cpu'):
@@ -179,7 +180,7 @@ def runs(killed, data, tmp_path_factory):
 def test_a_killed_process_ends_the_run_with_one_sentence(killed):
     out, code, err = killed
     assert code not in (0, None)
-    assert [line for line in err.splitlines() if line.startswith('snet: ')] == [f'snet: {LOST}'], err
+    assert [line for line in err.splitlines() if line.startswith('snet: ')] == [SAID], err
     assert 'signal 9' in err.lower() and not leftovers(out)
 
 
