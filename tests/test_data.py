@@ -1,9 +1,7 @@
 "Data: published lists, every layout from raw to slices, and bad input of every kind."
 
-import errno
 import json
 import multiprocessing
-import os
 import sys
 from pathlib import Path
 
@@ -14,12 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from processes import SNET
 
 from snetlib.core import SnetError, seed_everything
-from snetlib.core import test_data as real_data
-from snetlib.data import prepare as prepare_module
 from snetlib.data.check import check, check_text
+from snetlib.data.dataset import read_split
 from snetlib.data.files import from_slices, read_case, to_slices, write_mask
 from snetlib.data.loaders import load_cases, load_slices, slice_dls
 from snetlib.data.prepare import prepare
@@ -28,7 +24,6 @@ from snetlib.data.sets.folder import write_phantom
 from snetlib.data.sets.monuseg import read_polygons, write_polygons
 from snetlib.data.sets.semsperm import write_phantom as write_sperms
 from snetlib.data.slices import Slices, scale_intensity
-from snetlib.data.dataset import read_index, read_split
 
 ROOT = Path(__file__).parent.parent
 
@@ -124,103 +119,6 @@ def test_foreign_prepared_layouts_need_no_index(tmp_path):
         f.unlink()  # only the slices are left, as others ship it
     theirs = load_slices('acdc', tmp_path / 'out', 'train', size=48, split='ssl4mis')
     assert theirs.case_ids == ours.case_ids and np.array_equal(theirs.images, ours.images)
-
-
-# ---------------------------------------------------------------- prepare: interruption, broken cases, full disk, links
-
-
-def test_interrupted_prepare_goes_on(tmp_path, monkeypatch):
-    raw_phantom('folder', tmp_path / 'raw', 6)
-    real, calls = prepare_module.prepare_one, []
-
-    def cut(*a):
-        calls.append(a)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return real(*a)
-
-    monkeypatch.setattr(prepare_module, 'prepare_one', cut)
-    with pytest.raises(KeyboardInterrupt):
-        prepare('folder', tmp_path / 'raw', tmp_path / 'out')
-    assert len(read_index(tmp_path / 'out')['cases']) == 3
-    monkeypatch.setattr(prepare_module, 'prepare_one', real)
-    r = prepare('folder', tmp_path / 'raw', tmp_path / 'out')
-    assert len(r['skipped']) == 3 and len(r['written']) == 3
-    prepare('folder', tmp_path / 'raw', tmp_path / 'whole')
-    a, b = (read_index(tmp_path / d)['cases'] for d in ('out', 'whole'))
-    assert {k: v['sha256'] for k, v in a.items()} == {k: v['sha256'] for k, v in b.items()}
-
-
-def test_full_disk_stops_with_one_sentence(tmp_path, monkeypatch):
-    raw_phantom('folder', tmp_path / 'raw', 4)
-
-    def full(self, *a, **k):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(h5py.File, 'create_dataset', full)
-    with pytest.raises(SnetError, match='disk is full'):
-        prepare('folder', tmp_path / 'raw', tmp_path / 'out')
-    assert not list(tmp_path.rglob('.*part*')) and not list((tmp_path / 'out').rglob('*.h5'))
-
-
-def test_a_really_full_disk(tmp_path, small_disk):
-    "One sentence, nothing half-written, and with room the same command goes on."
-    rng = np.random.default_rng(0)
-    pictures = dict(images=rng.integers(0, 255, (224, 224, 3), np.uint8), masks=np.eye(224, dtype=np.uint8))
-    for folder in pictures:
-        (tmp_path / 'raw' / folder).mkdir(parents=True)
-    for k in range(12):
-        pictures['images'] = rng.integers(0, 255, (224, 224, 3), np.uint8)
-        for folder, array in pictures.items():
-            Image.fromarray(array).save(tmp_path / 'raw' / folder / f'{k}.png')
-    disk = small_disk.path
-    snet = [*SNET, 'prepare', 'folder', tmp_path / 'raw', '--out', disk / 'out', '--jobs', '2']
-    more_room = f'find {disk}/out -type f; mount -o remount,size=9m {disk}; "$@"; echo "code $?";'
-    done = small_disk.run(snet, then=more_room)
-    assert 'isk is full' in done.stderr and 'Traceback' not in done.stderr
-    first, second = done.stdout.split('code ')[1:]
-    assert first.startswith('1') and second.startswith('0'), done.stdout
-    left = first.split('\n')[1:]
-    assert any(f.endswith('.h5') for f in left), 'what was whole stays'
-    assert not any('part' in f for f in left), 'nothing half-written does'
-
-
-def test_link_leading_outside_is_refused(tmp_path):
-    raw_phantom('folder', tmp_path / 'raw', 4)
-    (tmp_path / 'elsewhere.png').write_bytes((tmp_path / 'raw' / 'images' / 'picture 00.png').read_bytes())
-    (tmp_path / 'raw' / 'images' / 'picture 00.png').unlink()
-    (tmp_path / 'raw' / 'images' / 'picture 00.png').symlink_to(tmp_path / 'elsewhere.png')
-    with pytest.raises(SnetError, match='leads outside'):
-        prepare('folder', tmp_path / 'raw', tmp_path / 'out')
-    (tmp_path / 'link').symlink_to(tmp_path / 'raw')
-    (tmp_path / 'raw' / 'images' / 'picture 00.png').unlink()
-    (tmp_path / 'raw' / 'masks' / 'picture 00.png').unlink()
-    assert (
-        len(get_dataset('folder', tmp_path / 'link').items(tmp_path / 'link')) == 3
-    )  # a link to the whole folder is fine
-
-
-def test_index_that_leads_outside_is_refused(tmp_path):
-    raw_phantom('folder', tmp_path / 'raw', 4)
-    prepare('folder', tmp_path / 'raw', tmp_path / 'out')
-    f = tmp_path / 'out' / 'index.json'
-    f.write_text(f.read_text().replace('cases/picture 00.h5', '../raw/x.h5'))
-    with pytest.raises(SnetError, match='outside'):
-        get_dataset('folder', tmp_path / 'out').items(tmp_path / 'out')
-
-
-@pytest.mark.skipif(
-    not hasattr(os, 'geteuid') or os.geteuid() == 0, reason='the superuser may read and write everything'
-)
-def test_read_only_source_is_enough(tmp_path):
-    raw_phantom('folder', tmp_path / 'raw', 4)
-    for p in (*(tmp_path / 'raw').rglob('*'), tmp_path / 'raw'):
-        p.chmod(0o555 if p.is_dir() else 0o444)
-    try:
-        assert not prepare('folder', tmp_path / 'raw', tmp_path / 'out')['failed']
-    finally:
-        for p in (tmp_path / 'raw', *(tmp_path / 'raw').rglob('*')):
-            p.chmod(0o755)
 
 
 # ---------------------------------------------------------------- masks go back where they came from
@@ -511,21 +409,6 @@ def test_label_255_is_ignored_and_256_refused(tmp_path):
     np.savez(tmp_path / 'a.npz', image=np.zeros((4, 4)), label=np.full((4, 4), 256))
     with pytest.raises(SnetError, match='instances'):
         read_case(tmp_path / 'a.npz')
-
-
-# ---------------------------------------------------------------- real data
-
-
-@pytest.mark.skipif(
-    real_data('dsb2018_mini') is None, reason='no dsb2018_mini beside the checkout (set SNET_TEST_DATA)'
-)
-def test_real_nuclei_as_a_folder(tmp_path):
-    config = {'instances': True, 'class_names': ['background', 'nucleus']}
-    raw = real_data('dsb2018_mini')
-    r = prepare('folder', raw, tmp_path / 'out', config=config)
-    assert not r['failed'] and r['parts'] == {'train': 70, 'valid': 10, 'test': 20}
-    s = load_slices('folder', tmp_path / 'out', 'test', size=96)
-    assert len(s) == 20 and s.class_names == ('background', 'nucleus') and s.c_in == 3
 
 
 def test_batches_do_not_depend_on_how_reading_processes_start():

@@ -14,7 +14,7 @@ import numpy as np
 from ..core import SnetError, atomic_path
 from .bands import band_masks, find_objects, object_areas
 from .files import stem
-from .prepare import each_case, file_hash
+from .prepare import file_hash, run_cases
 from .sets.catalogue import get_dataset
 from .sets.folder import ENDINGS
 from .slices import scale_intensity
@@ -91,7 +91,7 @@ def check(
     part_of = {i.id: p for p, its in parts.items() for i in its}
     problems, notes, facts = _orphans(ds, root, items), [], {}
     problems += _index_problems(root, items) if (root / 'index.json').is_file() else []
-    for id, f in each_case(
+    for id, f in run_cases(
         partial(check_one, ds), [(i,) for i in items], jobs, progress, f'checking {ds.name}'
     ):
         if 'kind' in f:

@@ -1,0 +1,367 @@
+"Preparing: what is there already, what stops everything, and one process at a time."
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from processes import ENV, SNET, refused, snet
+
+from snetlib.core import BadSetting, DiskFull, NotWritable, SnetError
+from snetlib.core import test_data as real_data
+from snetlib.data import prepare as prepare_module
+from snetlib.data.dataset import read_index
+from snetlib.data.files import read_case
+from snetlib.data.loaders import load_slices
+from snetlib.data.prepare import locked_folder, prepare, remove_leftovers, run_cases
+from snetlib.data.sets.catalogue import get_dataset
+from snetlib.data.sets.folder import write_phantom
+
+# ---------------------------------------------------------------- interruption, broken cases, full disk, links
+
+
+def test_interrupted_prepare_goes_on(tmp_path, monkeypatch):
+    write_phantom(tmp_path / 'raw', 6)
+    real, calls = prepare_module.prepare_one, []
+
+    def cut(*a):
+        calls.append(a)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*a)
+
+    monkeypatch.setattr(prepare_module, 'prepare_one', cut)
+    with pytest.raises(KeyboardInterrupt):
+        prepare('folder', tmp_path / 'raw', tmp_path / 'out')
+    assert len(read_index(tmp_path / 'out')['cases']) == 3
+    monkeypatch.setattr(prepare_module, 'prepare_one', real)
+    r = prepare('folder', tmp_path / 'raw', tmp_path / 'out')
+    assert len(r['skipped']) == 3 and len(r['written']) == 3
+    prepare('folder', tmp_path / 'raw', tmp_path / 'whole')
+    a, b = (read_index(tmp_path / d)['cases'] for d in ('out', 'whole'))
+    assert {k: v['sha256'] for k, v in a.items()} == {k: v['sha256'] for k, v in b.items()}
+
+
+def test_full_disk_stops_with_one_sentence(tmp_path, monkeypatch):
+    write_phantom(tmp_path / 'raw', 4)
+
+    def full(self, *a, **k):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(h5py.File, 'create_dataset', full)
+    with pytest.raises(DiskFull, match='disk is full'):
+        prepare('folder', tmp_path / 'raw', tmp_path / 'out')
+    assert not list(tmp_path.rglob('.*part*')) and not list((tmp_path / 'out').rglob('*.h5'))
+
+
+def test_a_really_full_disk(tmp_path, small_disk):
+    "One sentence, nothing half-written, and with room the same command goes on."
+    rng = np.random.default_rng(0)
+    pictures = dict(images=rng.integers(0, 255, (224, 224, 3), np.uint8), masks=np.eye(224, dtype=np.uint8))
+    for folder in pictures:
+        (tmp_path / 'raw' / folder).mkdir(parents=True)
+    for k in range(12):
+        pictures['images'] = rng.integers(0, 255, (224, 224, 3), np.uint8)
+        for folder, array in pictures.items():
+            Image.fromarray(array).save(tmp_path / 'raw' / folder / f'{k}.png')
+    disk = small_disk.path
+    command = [*SNET, 'prepare', 'folder', tmp_path / 'raw', '--out', disk / 'out', '--jobs', '2']
+    more_room = f'find {disk}/out -type f; mount -o remount,size=9m {disk}; "$@"; echo "code $?";'
+    done = small_disk.run(command, then=more_room)
+    assert 'isk is full' in done.stderr and 'Traceback' not in done.stderr
+    first, second = done.stdout.split('code ')[1:]
+    assert first.startswith('1') and second.startswith('0'), done.stdout
+    left = first.split('\n')[1:]
+    assert any(f.endswith('.h5') for f in left), 'what was whole stays'
+    assert not any('part' in f for f in left), 'nothing half-written does'
+
+
+def test_link_leading_outside_is_refused(tmp_path):
+    raw = tmp_path / 'raw'
+    write_phantom(raw, 4)
+    picture = raw / 'images' / 'picture 00.png'
+    (tmp_path / 'elsewhere.png').write_bytes(picture.read_bytes())
+    picture.unlink()
+    picture.symlink_to(tmp_path / 'elsewhere.png')
+    with pytest.raises(SnetError, match='leads outside'):
+        prepare('folder', raw, tmp_path / 'out')
+    (tmp_path / 'link').symlink_to(raw)
+    picture.unlink()
+    (raw / 'masks' / 'picture 00.png').unlink()
+    through_link = get_dataset('folder', tmp_path / 'link').items(tmp_path / 'link')
+    assert len(through_link) == 3, 'a link to the whole folder is fine'
+
+
+def test_index_that_leads_outside_is_refused(tmp_path):
+    write_phantom(tmp_path / 'raw', 4)
+    prepare('folder', tmp_path / 'raw', tmp_path / 'out')
+    f = tmp_path / 'out' / 'index.json'
+    f.write_text(f.read_text().replace('cases/picture 00.h5', '../raw/x.h5'))
+    with pytest.raises(SnetError, match='outside'):
+        get_dataset('folder', tmp_path / 'out').items(tmp_path / 'out')
+
+
+SUPERUSER = not hasattr(os, 'geteuid') or os.geteuid() == 0
+
+
+@pytest.mark.skipif(SUPERUSER, reason='the superuser may read and write everything')
+def test_read_only_source_is_enough(tmp_path):
+    raw = tmp_path / 'raw'
+    write_phantom(raw, 4)
+    for p in (*raw.rglob('*'), raw):
+        p.chmod(0o555 if p.is_dir() else 0o444)
+    try:
+        assert not prepare('folder', raw, tmp_path / 'out')['failed']
+    finally:
+        for p in (raw, *raw.rglob('*')):
+            p.chmod(0o755)
+
+
+# ---------------------------------------------------------------- types decide, not words
+
+
+@pytest.mark.parametrize('jobs', [1, 2])
+def test_a_broken_picture_in_a_folder_called_like_the_result(tmp_path, jobs):
+    "polyps is part of polyps_raw: the place of the fault says nothing about its kind."
+    raw, out = tmp_path / 'polyps_raw', tmp_path / 'polyps'
+    write_phantom(raw, 6)
+    (raw / 'images' / 'picture 02.png').write_bytes(b'\x89PNG broken')
+    r = prepare('folder', raw, out, jobs=jobs)
+    assert list(r['failed']) == ['picture 02']
+    assert len(r['written']) == 5
+
+
+def test_a_broken_picture_below_the_prepared_folder(tmp_path):
+    "As it was typed: snet prepare folder polyps/raw --out polyps."
+    raw = tmp_path / 'polyps' / 'raw'
+    write_phantom(raw, 6)
+    (raw / 'images' / 'picture 02.png').write_bytes(b'\x89PNG broken')
+    done = snet('prepare', 'folder', raw, '--out', tmp_path / 'polyps', '--jobs', '1')
+    assert 'picture 02' in done.stderr and '5 written' in done.stdout
+    refused(done, '1 cases')
+
+
+def test_a_place_that_cannot_be_written_stops_everything(tmp_path):
+    write_phantom(tmp_path / 'raw', 4)
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'cases').write_text('a file where a folder is needed')
+    with pytest.raises(NotWritable) as refusal:
+        prepare('folder', tmp_path / 'raw', tmp_path / 'out')
+    assert refusal.value.path.parent.name == 'cases'
+
+
+def test_refusals_carry_fields_and_name_no_flag(tmp_path):
+    raw, out = tmp_path / 'raw', tmp_path / 'out'
+    write_phantom(raw, 6)
+    with pytest.raises(BadSetting) as same_folder:
+        prepare('folder', raw, raw)
+    assert same_folder.value.path == raw
+    prepare('folder', raw, out, val=0)
+    with pytest.raises(BadSetting) as other_settings:
+        prepare('folder', raw, out, val=1)
+    assert other_settings.value.key == 'val'
+    for refusal in (same_folder, other_settings):
+        assert '--' not in str(refusal.value)
+
+
+# ---------------------------------------------------------------- nothing stale
+
+
+def two_discs(root):
+    "Six pictures with a small object of label 1 and a larger one of label 2."
+    rng = np.random.default_rng(0)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[5:15, 5:15] = 1
+    mask[30:50, 30:50] = 2
+    for folder in ('images', 'masks'):
+        (root / folder).mkdir(parents=True)
+    for k in range(6):
+        Image.fromarray(rng.integers(0, 255, (64, 64), np.uint8)).save(root / 'images' / f'c{k}.png')
+        Image.fromarray(mask).save(root / 'masks' / f'c{k}.png')
+
+
+def describe_discs(root, **config):
+    config = dict(class_names=['background', 'liver', 'tumour'], **config)
+    (root / 'dataset.json').write_text(json.dumps(config))
+
+
+def test_corrected_values_are_prepared_and_trained_with(tmp_path):
+    raw, out, cache = tmp_path / 'raw', tmp_path / 'out', tmp_path / 'cache'
+    two_discs(raw)
+    corner = {}
+    for liver, tumour in ((2, 1), (1, 2)):
+        describe_discs(raw, values={'0': 0, '1': liver, '2': tumour})
+        r = prepare('folder', raw, out)
+        assert len(r['written']) == 6 and not r['skipped']
+        prepared = read_case(out / 'cases' / 'c0.h5').label
+        slices = [load_slices('folder', root, 'train', cache=cache) for root in (raw, out)]
+        found = {int(prepared[0, 10, 10]), *(int(s.labels[0][10, 10]) for s in slices)}
+        corner[liver] = found
+    assert corner == {2: {2}, 1: {1}}
+    assert len(prepare('folder', raw, out)['skipped']) == 6
+
+
+@pytest.mark.parametrize(
+    'before,after',
+    [
+        (dict(values={'0': 0, '1': 1, '2': 2}), dict(values={'0': 0, '1': 1, '2': 1})),
+        (dict(threshold=0), dict(threshold=1)),
+        (
+            dict(colours={'#010101': 1, '#020202': 2, '#000000': 0}),
+            dict(colours={'#010101': 2, '#020202': 1, '#000000': 0}),
+        ),
+    ],
+)
+def test_every_kind_of_mapping_is_part_of_what_is_there(tmp_path, before, after):
+    raw, out = tmp_path / 'raw', tmp_path / 'out'
+    two_discs(raw)
+    for config in (before, after):
+        describe_discs(raw, **config)
+        assert len(prepare('folder', raw, out)['written']) == 6
+    describe_discs(raw, **after, licence='CC0')
+    assert len(prepare('folder', raw, out)['skipped']) == 6, 'a licence changes no voxel'
+
+
+def test_another_axis_is_another_set_of_slices(tmp_path):
+    import nibabel as nib
+
+    raw, out = tmp_path / 'raw', tmp_path / 'out'
+    volume = np.random.default_rng(0).normal(0, 1, (12, 10, 6)).astype(np.float32)
+    for k in range(3):
+        for folder, array in (('images', volume + k), ('masks', (volume > 1).astype(np.uint8))):
+            (raw / folder).mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(array, np.eye(4)), raw / folder / f'v{k}.nii.gz')
+    shapes = []
+    for axis in (2, 0):
+        (raw / 'dataset.json').write_text(json.dumps(dict(axis=axis)))
+        prepare('folder', raw, out)
+        cached = load_slices('folder', raw, 'all', size=16, cache=tmp_path / 'cache')
+        shapes.append((read_case(out / 'cases' / 'v0.h5').label.shape[0], len(cached)))
+    assert shapes == [(6, 18), (12, 36)]
+
+
+def test_content_counts_not_age(tmp_path):
+    raw, out = tmp_path / 'raw', tmp_path / 'out'
+    two_discs(raw)
+    prepare('folder', raw, out)
+    mask = raw / 'masks' / 'c3.png'
+    age = mask.stat().st_mtime_ns
+    array = np.asarray(Image.open(mask)).copy()
+    array[5:15, 5:15], array[30:50, 30:50] = 2, 1
+    Image.fromarray(array).save(mask)
+    os.utime(mask, ns=(age, age))
+    assert prepare('folder', raw, out)['written'] == ['c3'], 'changed, with its old time'
+    for f in raw.rglob('*.png'):
+        f.touch()
+    assert len(prepare('folder', raw, out)['skipped']) == 6, 'touched, but not changed'
+
+
+def test_a_case_in_another_part_is_prepared_anew(tmp_path):
+    raw, out = tmp_path / 'raw', tmp_path / 'out'
+    two_discs(raw)
+    lists = tmp_path / 'lists.txt'
+    lists.write_text('[train]\nc0\nc1\nc2\n[valid]\nc3\n[test]\nc4\nc5\n')
+    prepare('folder', raw, out, split=str(lists))
+    lists.write_text('[train]\nc0\nc1\nc4\n[valid]\nc3\n[test]\nc2\nc5\n')
+    r = prepare('folder', raw, out, split=str(lists))
+    assert r['written'] == ['c2', 'c4']
+    assert r['parts'] == {'train': 3, 'valid': 1, 'test': 2}
+
+
+# ---------------------------------------------------------------- one process at a time
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from snetlib.data.prepare import locked_folder
+with locked_folder(Path(sys.argv[1])):
+    print('held', flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_processes_do_not_prepare_into_one_folder(tmp_path):
+    "The files of the one that works stay, whatever the numbers in their names say here."
+    write_phantom(tmp_path / 'raw', 4)
+    out = tmp_path / 'out'
+    other = subprocess.Popen(
+        [sys.executable, '-c', HOLD, str(out)], stdout=subprocess.PIPE, text=True, env=ENV
+    )
+    try:
+        assert other.stdout.readline().strip() == 'held'
+        foreign = out / 'cases' / '.4194000.part.picture 00.h5'  # no such process on this computer
+        foreign.parent.mkdir()
+        foreign.touch()
+        with pytest.raises(NotWritable, match='another process'):
+            prepare('folder', tmp_path / 'raw', out)
+        assert foreign.exists()
+    finally:
+        other.kill()
+        other.wait()
+    prepare('folder', tmp_path / 'raw', out)
+    assert not foreign.exists(), 'the lock of a killed process is free, and its file goes'
+
+
+def test_a_living_process_keeps_its_file(tmp_path):
+    mine = tmp_path / f'.{os.getpid()}.part.a.h5'
+    mine.touch()
+    with locked_folder(tmp_path):
+        remove_leftovers(tmp_path)
+    assert mine.exists()
+
+
+def beat(folder, k):
+    "Note that this process lives, for half a minute."
+    for _ in range(300):
+        (folder / str(os.getpid())).touch()
+        time.sleep(0.1)
+    return k
+
+
+def work_for_long(folder):
+    list(run_cases(partial(beat, folder), [(0,), (1,)], jobs=2))
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='Windows gives no orphan a new parent')
+def test_workers_end_with_a_killed_parent(tmp_path):
+    code = (
+        'import sys; from pathlib import Path; from test_data_prepare import work_for_long; '
+        'work_for_long(Path(sys.argv[1]))'
+    )
+    here = os.path.dirname(__file__)
+    env = {**ENV, 'PYTHONPATH': os.pathsep.join([here, ENV.get('PYTHONPATH', '')])}
+    parent = subprocess.Popen([sys.executable, '-c', code, str(tmp_path)], env=env)
+    patience = time.monotonic() + 120
+    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < patience:
+        time.sleep(0.1)
+    assert len(list(tmp_path.iterdir())) == 2
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    time.sleep(3)
+    last = {f.name: f.stat().st_mtime for f in tmp_path.iterdir()}
+    time.sleep(1)
+    assert last == {f.name: f.stat().st_mtime for f in tmp_path.iterdir()}, 'the workers go on'
+
+
+# ---------------------------------------------------------------- real data
+
+
+@pytest.mark.skipif(
+    real_data('dsb2018_mini') is None, reason='no dsb2018_mini beside the checkout (set SNET_TEST_DATA)'
+)
+def test_real_nuclei_as_a_folder(tmp_path):
+    config = {'instances': True, 'class_names': ['background', 'nucleus']}
+    raw = real_data('dsb2018_mini')
+    r = prepare('folder', raw, tmp_path / 'out', config=config)
+    assert not r['failed'] and r['parts'] == {'train': 70, 'valid': 10, 'test': 20}
+    s = load_slices('folder', tmp_path / 'out', 'test', size=96)
+    assert len(s) == 20 and s.class_names == ('background', 'nucleus') and s.c_in == 3
