@@ -309,9 +309,9 @@ def evaluate(
             out,
             tuple(classes.split(',')) if classes else None,
         )
-    from snetlib.report.tables import score_table
+    from snetlib.report.tables import format_table, score_table
 
-    typer.echo(score_table(scores).to_string())
+    typer.echo(format_table(score_table(scores)).to_string())
     typer.echo(f'{out}/report.html')
     lost = [
         line
