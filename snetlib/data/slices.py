@@ -153,6 +153,10 @@ class Slices:
             self.images[idx], self.labels[idx], [self.case_ids[i] for i in idx], self.class_names
         )
 
+    def new_empty(self) -> 'Slices':
+        "The same data set without slices: what fastai's `export` keeps."
+        return self.select([])
+
     @classmethod
     def from_cases(
         cls,

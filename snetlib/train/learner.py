@@ -137,6 +137,14 @@ class SnetLearner(Learner):
             finally:
                 self.model_dir = kept
 
+    def tta(self, *args, **kwargs):
+        "Raises `BadSetting`: fastai averages predictions of moved images without moving them back."
+        raise BadSetting(
+            'tta averages predictions of moved images, which fits labels of whole images only; '
+            'use get_preds.',
+            key='tta',
+        )
+
     def predict(self, item, with_input=False, **kwargs):
         "(mask, mask, probabilities) of a validation index, an image file, or an array in [0, 1]."
         if not isinstance(self.dls.valid_ds, Slices):
