@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from .core import atomic_path, provenance
-from .data.files import write_mask
+from .data.writing import write_mask
 from .data.sets.mni import CLASS_NAMES, SLABS, mni_case
 from .evaluate import write_evaluation
 from .models.registry import count_parameters

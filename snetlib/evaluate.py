@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from .core import SnetError, atomic_path, provenance
-from .data.files import read_case, stem
+from .data.files import read_case
+from .data.formats import stem
 from .data.loaders import find_cases
 from .data.slices import scale_intensity
 from .predict.predictor import find_images, predict_case

@@ -15,8 +15,8 @@ from PIL import Image
 
 from snetlib.core import SnetError, seed_everything
 from snetlib.data.check import check, check_text
-from snetlib.data.dataset import read_split
-from snetlib.data.files import from_slices, read_case, to_slices, write_mask
+from snetlib.data.files import read_case
+from snetlib.data.geometry import from_slices, to_slices
 from snetlib.data.loaders import load_cases, load_slices, slice_dls
 from snetlib.data.prepare import prepare
 from snetlib.data.sets.catalogue import DATASETS, FOLDERS, get_dataset
@@ -24,6 +24,8 @@ from snetlib.data.sets.folder import write_phantom
 from snetlib.data.sets.monuseg import read_polygons, write_polygons
 from snetlib.data.sets.semsperm import write_phantom as write_sperms
 from snetlib.data.slices import Slices, scale_intensity
+from snetlib.data.splitting import read_split
+from snetlib.data.writing import write_mask
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_split_files_are_the_packages_lists():
-    files = {f.stem: read_split(f) for f in (ROOT / 'data' / 'splits').glob('*.txt')}
+    files = {f.stem: read_split(f) for f in (ROOT / 'snetlib' / 'data' / 'splits').glob('*.txt')}
     lists = {f'{d.name}_{n.replace("/", "-")}': s for d in DATASETS.values() for n, s in d.splits.items()}
     assert {k: files[k] for k in lists} == lists and len(lists) == 5
 

@@ -11,7 +11,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        'files': ['Case', 'read_case', 'write_mask'],
+        'files': ['Case', 'Labels', 'read_case', 'read_image', 'read_mask'],
+        'writing': ['write_mask'],
         'sets.catalogue': ['get_dataset'],
         'loaders': ['load_cases', 'load_slices', 'slice_dls'],
         'slices': ['Slices', 'scale_intensity'],

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 from ..core import SnetError, io_error
-from .slices import MixedSlices, Slices, case_slices
 from .dataset import DataSet
+from .slices import MixedSlices, Slices, case_slices
 
 # %% ../../nbs/3_data/22_cache.ipynb #4b0761dd
 class GrowingNpy:

@@ -32,10 +32,13 @@ from snetlib.core import (
     io_error,
     provenance,
 )
-from .dataset import DataSet, Item, read_index, write_split
-from .files import Case, stem, writing_h5
+from .dataset import DataSet, Item, read_index
+from .files import Case
+from .formats import stem
 from .sets.catalogue import get_dataset
 from .slices import scale_intensity
+from .splitting import write_split
+from .writing import writing_h5
 
 # %% ../../nbs/3_data/20_prepare.ipynb #a2d36456
 PARTS = ('train', 'valid', 'test')
@@ -121,8 +124,7 @@ def source_hashes(
     item: Item,  # one case
 ) -> list:
     "[[name, SHA-256], …] of the files that a case is read from."
-    files = [f for f in (item.image, item.label) if f is not None]
-    return [[f.name, file_hash([f])] for f in files]
+    return [[f.name, file_hash([f])] for f in item.files]
 
 
 def case_record(

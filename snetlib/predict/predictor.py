@@ -20,8 +20,10 @@ import torch
 from fastcore.basics import patch
 from PIL import Image
 from ..core import BadSetting, DiskFull, SnetError, UnreadableFile, atomic_path, choose
-from ..data.files import PICTURES, Case, read_case, read_nifti, stem, write_mask
+from ..data.files import Case, read_case
+from ..data.formats import PICTURES, read_nifti, stem
 from ..data.slices import scale_intensity
+from ..data.writing import write_mask
 from .slices import Mirrored, full_logits, slice_labels
 from .tiles import part_scale, tile_bands, tile_size, tile_starts, to_batch
 from ..viz import save_overlay

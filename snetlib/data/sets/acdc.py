@@ -10,88 +10,58 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from ...core import SnetError
-from ..files import Case, read_case, stem, writing_h5
-from ..dataset import DataSet, Item, files_in, hold_out, inside, slice_files
+from ...core import SnetError, UnreadableFile
+from ..dataset import DataSet, Item, files_in, inside, slice_files
+from ..files import Case, read_case
+from ..formats import stem
+from ..splitting import published_source, published_split
+from ..writing import writing_h5
 
 # %% ../../../nbs/3_data/12_acdc.ipynb #fcc9a7bd
-def _ids(text):
-    return [f'patient{i}' for i in text.split()]
-
-
-SPLITS = {
-    'ssl4mis': dict(
-        train=_ids(
-            '003 004 005 006 009 010 012 014 015 016 017 018 020 021 023 025 026 027 029 031 032 034 035 036 037 038 040 041 042 043 044 046 047 048 049 '
-            '050 051 053 054 055 056 057 058 060 061 062 063 067 069 070 071 072 073 074 076 077 079 086 088 089 090 091 092 094 095 096 097 098 099 100'
-        ),
-        valid=_ids('002 019 028 030 039 045 078 082 085 087'),
-        test=_ids(
-            '001 007 008 011 013 022 024 033 052 059 064 065 066 068 075 080 081 083 084 093'
-        ),
-    ),
-    'agileformer': dict(
-        train=_ids(
-            '001 004 005 006 007 010 011 013 015 016 018 020 022 023 025 026 027 028 030 031 032 034 035 036 037 038 039 040 043 044 045 046 047 051 052 '
-            '054 056 057 058 059 060 062 063 065 066 068 069 070 072 073 074 075 077 078 082 083 084 085 086 087 089 090 091 093 094 096 097 098 099 100'
-        ),
-        valid=_ids('019 021 029 033 041 050 061 071 076 080'),
-        test=_ids(
-            '002 003 008 009 012 014 017 024 042 048 049 053 055 064 067 079 081 088 092 095'
-        ),
-    ),
-}
-SPLITS['small'] = hold_out(
-    dict(train=SPLITS['ssl4mis']['train'], valid=[], test=SPLITS['ssl4mis']['valid']), 10
-)  # for where the 20 test patients are not at hand
-SOURCES = {
-    'ssl4mis': 'ACDC, the split of the semi-supervised line (SSL4MIS): 70 / 10 / 20 patients, 1312 training slices.',
-    'agileformer': 'ACDC, the split that AgileFormer and MSC-TransUNet ship (TransUNet itself ships none): 70 / 10 / 20 patients, 1304 training slices, 182 validation slices, 40 test volumes.',
-    'small': 'ACDC at small scale: tested on the 10 validation patients of SSL4MIS, 10 of its training patients choose the checkpoint. Comparable with no published score.',
-}
+SPLITS = {name: published_split(f'acdc_{name}') for name in ('ssl4mis', 'agileformer', 'small')}
+SOURCES = {name: published_source(f'acdc_{name}') for name in SPLITS}
 
 # %% ../../../nbs/3_data/12_acdc.ipynb #a47781e2
 def ed_es(
     info,  # a patient's Info.cfg
 ) -> tuple:
-    "(ED, ES) frame numbers. Raises `SnetError` if the file does not say."
+    "(ED, ES) frame numbers from 1. Raises `UnreadableFile` if the file does not say."
     try:
-        lines = dict(
-            l.split(':', 1)
-            for l in Path(info).read_text(encoding='utf-8', errors='replace').splitlines()
-            if ':' in l
-        )
-        return int(lines['ED']), int(lines['ES'])
-    except (OSError, KeyError, ValueError) as e:
-        raise SnetError(
-            f'{info} does not name the frames ED and ES; copy the patient again.'
-        ) from e
+        text = Path(info).read_text(encoding='utf-8-sig', errors='replace')
+        pairs = dict(line.split(':', 1) for line in text.splitlines() if ':' in line)
+        frames = int(pairs['ED']), int(pairs['ES'])
+    except (OSError, KeyError, ValueError):
+        frames = (0, 0)
+    if min(frames) < 1:
+        what = f'{info} does not name the frames ED and ES (from 1); copy the patient again.'
+        raise UnreadableFile(what, path=info)
+    return frames
+
+
+def _nifti(folder, name):
+    "The NIfTI of that name, or None."
+    files = (folder / f'{name}.nii.gz', folder / f'{name}.nii')
+    return next((f for f in files if f.exists()), None)
 
 
 def find(
     root: Path,  # raw ('training' below or itself), or a folder with the prepared h5 files
 ) -> list:
-    "The cases of a folder, two a patient, in whichever layout it has. Raises `SnetError` if the folder is missing or a patient incomplete."
+    "Two cases a patient, in whichever layout. Raises `UnreadableFile` for missing frames."
     if ready := files_in(root / 'data' if (root / 'data').is_dir() else root, ('.h5',)):
         return _prepared(ready, root)
     items = []
     for info in files_in(root, ('info.cfg',), deep=True):
-        p = inside(info, root).parent
+        folder = inside(info, root).parent
         for k, frame in enumerate(ed_es(info), 1):
-            image = p / f'{p.name}_frame{frame:02d}'
-            image, label = (
-                next(
-                    (
-                        f
-                        for f in (Path(f'{image}{s}.nii.gz'), Path(f'{image}{s}.nii'))
-                        if f.exists()
-                    ),
-                    Path(f'{image}{s}.nii.gz'),
-                )
-                for s in ('', '_gt')
+            name = f'{folder.name}_frame{frame:02d}'
+            image, label = _nifti(folder, name), _nifti(folder, f'{name}_gt')
+            if image is None:
+                what = f'{folder / name}.nii.gz is missing, though {info} names it; copy it again.'
+                raise UnreadableFile(what, path=folder / f'{name}.nii.gz', case=folder.name)
+            items.append(
+                Item(f'{folder.name}_frame{k:02d}', image, label, folder.name, frame=frame)
             )
-            if label.exists():
-                items.append(Item(f'{p.name}_frame{k:02d}', image, label, p.name, frame=frame))
     return items
 
 
@@ -110,6 +80,9 @@ def read(
     item: Item,  # from `find`
 ) -> Case:
     "One frame of one heart; labels are the challenge's: 1 RV, 2 Myo, 3 LV."
+    if item.label is None:
+        gt = item.image.with_name(f'{stem(item.image)}_gt.nii.gz')
+        raise UnreadableFile(f'{gt} is missing: {item.id} has no mask; copy it again.', path=gt)
     return read_case(item.image, item.label, id=item.id)
 
 

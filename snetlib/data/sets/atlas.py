@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 from ...core import atomic_path
-from ..files import Case, read_case, stem
-from ..phantom import ct_affine
 from ..dataset import DataSet, Item, files_in, inside
+from ..files import Case, read_case
+from ..formats import stem
+from ..phantom import ct_affine
 
 # %% ../../../nbs/3_data/16_atlas.ipynb #9c7ce2b5
 def find(

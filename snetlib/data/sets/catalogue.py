@@ -8,6 +8,7 @@ __all__ = ['MNI', 'PHANTOM_CASES', 'PHANTOM', 'DATASETS', 'FOLDERS', 'get_datase
 # %% ../../../nbs/3_data/18_catalogue.ipynb #621bb736
 import numpy as np
 from ...core import SnetError, choose
+from ..dataset import DataSet, Item
 from ..files import Case
 from ..phantom import ORGANS, abdomen_ct
 from .acdc import ACDC
@@ -19,7 +20,6 @@ from .monuseg import MONUSEG
 from .polypgen import POLYPGEN
 from .semsperm import semsperm_set
 from .synapse import SYNAPSE
-from ..dataset import DataSet, Item
 
 # %% ../../../nbs/3_data/18_catalogue.ipynb #a6bbb99b
 def _mni_items(root):

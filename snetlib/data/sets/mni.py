@@ -8,7 +8,8 @@ __all__ = ['CLASS_NAMES', 'SLABS', 'tissues', 'mni_case']
 # %% ../../../nbs/3_data/10_mni.ipynb #95bf0f41
 import numpy as np
 from ...core import choose
-from ..files import Case, to_slices
+from ..files import Case
+from ..geometry import to_slices
 
 # %% ../../../nbs/3_data/10_mni.ipynb #aa3bd6db
 def tissues(

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from ...core import atomic_path
+from ..dataset import DataSet, Item, inside
 from ..phantom import disks
 from .folder import find_pairs, pairs, read_with
-from ..dataset import DataSet, Item, inside
 
 # %% ../../../nbs/3_data/14_polypgen.ipynb #dfcb8a40
 CONFIG = {'threshold': 127, 'channels': 3, 'mask_suffix': '_mask'}

@@ -6,14 +6,15 @@
 __all__ = ['NAMES', 'semsperm_set', 'write_phantom']
 
 # %% ../../../nbs/3_data/17_semsperm.ipynb #cd341f48
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from ...core import atomic_path
+from ..dataset import DataSet
 from ..phantom import disks
 from .folder import folder_set, read_config
-from ..dataset import DataSet
 
 # %% ../../../nbs/3_data/17_semsperm.ipynb #873e9ef2
 NAMES = ['background', 'normal', 'abnormal']
@@ -23,7 +24,7 @@ def semsperm_set(
     root,  # images/ and masks/, or a prepared folder
     config=None,  # as in `folder_set`
 ) -> DataSet:
-    "A folder's description with SemSperm's classes and its 80/20 proportion. Raises `SnetError` as `folder_set` does."
+    "A folder's description with SemSperm's classes. Raises `SnetError` as `folder_set` does."
     c = read_config(root, config) if not (Path(root) / 'index.json').is_file() else {}
     return replace(
         folder_set(root, {'class_names': NAMES, **c}, 'semsperm'),
@@ -44,9 +45,8 @@ def write_phantom(
 ):
     "Made-up fields with ten small targets of two classes, sized as Table I says."
     pixels = np.prod(size)
-    radius = tuple(
-        np.sqrt(share * pixels / np.pi) for share in (0.0005, 0.006)
-    )  # 0.05 % … 0.6 % of the image
+    # 0.05 % … 0.6 % of the image
+    radius = tuple(np.sqrt(share * pixels / np.pi) for share in (0.0005, 0.006))
     for k in range(n):
         x, y = disks(seed * 1000 + k, size, n=10, radius=radius, classes=2)
         for folder, a in (('images', x * 255), ('masks', y)):

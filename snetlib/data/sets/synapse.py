@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from ...core import atomic_path
-from ..files import Case, read_case, stem, writing_h5
-from ..phantom import BTCV, ORGANS, abdomen_ct, write_nifti_pair
-from .folder import map_values
 from ..dataset import DataSet, Item, files_in, inside, slice_files
+from ..files import Case, Labels, read_case
+from ..formats import stem
+from ..phantom import BTCV, ORGANS, abdomen_ct, write_nifti_pair
+from ..splitting import published_source, published_split
+from ..writing import writing_h5
 
 # %% ../../../nbs/3_data/15_synapse.ipynb #317c15ed
 REMAP = {
@@ -21,16 +23,8 @@ REMAP = {
 }  # 8→1 aorta, 4→2 gallbladder, 3→3 left kidney, 2→4 right kidney, 6→5 liver, 11→6 pancreas, 1→7 spleen, 7→8 stomach
 UNUSED = {raw: 0 for raw in range(14) if raw not in REMAP}
 
-_TRAIN = '0005 0006 0007 0009 0010 0021 0023 0024 0026 0027 0028 0030 0031 0033 0034 0037 0039 0040'
-_TEST = '0001 0002 0003 0004 0008 0022 0025 0029 0032 0035 0036 0038'
-SPLITS = {
-    'transunet': {
-        p: [f'case{i}' for i in ids.split()] for p, ids in (('train', _TRAIN), ('test', _TEST))
-    }
-}
-SOURCES = {
-    'transunet': 'Synapse (BTCV), the split of TransUNet, also used by Swin-Unet, MISSFormer and SNet: 18 training cases (2211 slices), 12 test cases.'
-}
+SPLITS = {'transunet': published_split('synapse_transunet')}
+SOURCES = {'transunet': published_source('synapse_transunet')}
 
 # %% ../../../nbs/3_data/15_synapse.ipynb #496fb0bc
 def find(
@@ -73,12 +67,8 @@ def read(
     item: Item,  # from `find`
 ) -> Case:
     "One raw CT in Hounsfield units, its thirteen organs mapped to eight."
-    return read_case(
-        item.image,
-        item.label,
-        id=item.id,
-        mapping=lambda y, path: map_values(y, path, REMAP | UNUSED),
-    )
+    labels = Labels(values=REMAP | UNUSED)
+    return read_case(item.image, item.label, id=item.id, labels=labels)
 
 
 def write_phantom(
