@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         'writing': ['write_mask'],
         'sets.catalogue': ['get_dataset'],
         'loaders': ['load_cases', 'load_slices', 'slice_dls'],
+        'source': ['Source'],
         'slices': ['Slices', 'scale_intensity'],
     },
 )
