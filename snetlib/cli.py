@@ -126,7 +126,7 @@ def options(
 ):
     "SNet and SoSegFormer: train, predict, measure, reproduce."
 
-# %% ../nbs/9_command/00_cli.ipynb #5ee89924
+# %% ../nbs/9_command/00_cli.ipynb #6345d35d
 def parse_settings(
     pairs: list | None,  # texts 'key=value'
     option: str = '--set',  # where they stand
@@ -138,7 +138,7 @@ def parse_settings(
         key, text = key.strip(), text.strip()
         if not sign or not key:
             what = f'{option} {pair!r} is not key=value; write for example {option} lr=0.01.'
-            raise BadSetting(what, key=pair)
+            raise BadSetting(what)
         words = {'true': True, 'false': False, 'none': None}
         try:
             settings[key] = words[text.lower()] if text.lower() in words else json.loads(text)
@@ -164,8 +164,7 @@ def parse_intensity(
     if kind in ('uint8', 'none') or not lo < hi:
         raise BadSetting(
             f'--intensity {text!r} needs two numbers, the smaller one first; '
-            'write for example --intensity window:-125,275.',
-            key='intensity',
+            'write for example --intensity window:-125,275.'
         )
     return dict(kind=kind, lo=lo, hi=hi)
 
@@ -174,7 +173,7 @@ def parse_device(text: str | None) -> str | None:
     "'cpu', 'cuda', 'cuda:1' or 'mps'. Raises `BadSetting` for anything else."
     if text is not None and not re.fullmatch(r'cpu|mps|cuda(:\d+)?', text):
         what = f'There is no device {text!r}; write --device cpu, --device cuda or --device cuda:0.'
-        raise BadSetting(what, key='device')
+        raise BadSetting(what)
     return text
 
 
@@ -182,7 +181,7 @@ def parse_seed(number: int) -> int:
     "A whole number from 0. Raises `BadSetting`."
     if not 0 <= number < 2**32:
         what = f'A seed of {number} is out of range; write --seed 0 or any larger whole number.'
-        raise BadSetting(what, key='seed')
+        raise BadSetting(what)
     return number
 
 
@@ -195,7 +194,7 @@ def find_device(text):
         there = torch.cuda.device_count() if kind == 'cuda' else torch.backends.mps.is_available()
         if int(index or 0) >= int(there):
             what = f'There is no device {text} on this machine; leave out --device, or use cpu.'
-            raise NotAtHand(what, key='device')
+            raise NotAtHand(what)
     return text
 
 
@@ -412,7 +411,7 @@ def _prediction_line(p):
     facts = [f'{name} {value}' for name, value in p.row().items() if name not in hidden]
     return f'{p.case}: ' + ', '.join([p.status, *facts])
 
-# %% ../nbs/9_command/00_cli.ipynb #6d4a6fe4
+# %% ../nbs/9_command/00_cli.ipynb #ce9cd244
 @command
 def evaluate(
     run: Path | None = typer.Argument(
@@ -430,10 +429,10 @@ def evaluate(
 ):
     "Score every case under both protocols, with intervals and paired tests, and write a report."
     if (run is None) == (not pred):
-        raise BadSetting('Give either a run, or --pred and --truth.', key='pred')
+        raise BadSetting('Give either a run, or --pred and --truth.')
     if pred and truth is None:
         what = '--pred needs --truth, a folder of true masks with the same stems.'
-        raise BadSetting(what, key='truth')
+        raise BadSetting(what)
     from snetlib.evaluate import evaluate_files, evaluate_run
     from snetlib.report.tables import score_table
 

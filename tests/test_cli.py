@@ -1,0 +1,316 @@
+"The `snet` command: quick, one sentence an error; killed, stopped, starved of disk, given nonsense."
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from processes import ENV, SNET, fresh, refused, snet
+
+from snetlib import core
+from snetlib.cli import (
+    advice,
+    collect_names,
+    explain,
+    known_names,
+    parse_intensity,
+    parse_settings,
+    sentence,
+)
+
+TINY = '--recipe smoke --set size=32 --set bs=8 --set epochs=3 --set precision=float32'.split()
+
+
+def train(out, *more):
+    return ('train', 'mni', '--out', out, *TINY, *more)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    "A run of three tiny epochs in one go."
+    out = tmp_path_factory.mktemp('runs') / 'whole'
+    done = fresh(*train(out))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@contextlib.contextmanager
+def started(*arguments):
+    "A command in a process of its own, its stderr readable; ended when the block is left."
+    command = [*SNET, *map(str, arguments)]
+    process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.stderr.close()
+        process.wait()
+
+
+def wait_for(file, process):
+    deadline = time.time() + 300
+    while not file.exists() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.02)
+
+
+def same_tensors(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_killed_run_continues_to_the_same_weights(run, tmp_path):
+    out = tmp_path / 'killed'
+    with started(*train(out)) as process:
+        wait_for(out / 'last.pth', process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    epochs = torch.load(out / 'last.pth', weights_only=True)['epoch']
+    assert epochs < 3, 'it was to be killed before its end'
+    refused(snet(*train(out)), '--resume')
+    refused(snet(*train(out, '--seed', 1, '--resume')), 'seed')
+    done = snet(*train(out, '--resume'))
+    assert done.returncode == 0, done.stderr
+    a, b = (torch.load(d / 'last.pth', weights_only=True) for d in (run, out))
+    assert a['epoch'] == b['epoch'] == 3
+    assert same_tensors(a['model'], b['model'])
+    a, b = (torch.load(d / 'best.pth', weights_only=True) for d in (run, out))
+    assert same_tensors(a, b)
+    assert not list(out.glob('.*part*')) or all(p.stat().st_size for p in out.glob('*.pth'))
+
+
+def test_two_seeds_differ(run, tmp_path):
+    done = snet(*train(tmp_path / 'other', '--seed', 1, '--set', 'epochs=1'))
+    assert done.returncode == 0, done.stderr
+    a, b = (torch.load(d / 'best.pth', weights_only=True) for d in (run, tmp_path / 'other'))
+    assert any(not torch.equal(a[k], b[k]) for k in a)
+
+
+def test_predict_writes_masks_and_reports_failures(run, tmp_path):
+    data = tmp_path / 'scans of Zoë'
+    data.mkdir()
+    affine = np.array([[0, 0, 2.0, 7], [-1, 0, 0, 2], [0, 1, 0, 5], [0, 0, 0, 1]])
+    nib.save(
+        nib.Nifti1Image(np.random.default_rng(0).random((40, 36, 3)).astype(np.float32), affine),
+        data / 'good one.nii.gz',
+    )
+    (data / 'cut.nii.gz').write_bytes((data / 'good one.nii.gz').read_bytes()[:-400])
+    nib.save(nib.Nifti1Image(np.zeros((40, 36), np.float32), np.eye(4)), data / 'flat.nii.gz')
+    (data / 'empty.nii').write_bytes(b'')
+    Image.fromarray(np.full((50, 40), 128, np.uint8)).save(data / 'grey.png')
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 40, 3), np.uint8)).save(
+        data / 'colour.jpg'
+    )
+    done = fresh('predict', run, data, '--intensity', 'percentile', '--out', tmp_path / 'out')
+    refused(done, '4 of 6')
+    for name in ('cut', 'flat', 'empty', 'colour'):
+        assert f'{name}: failed: ' in done.stderr
+    mask = nib.load(tmp_path / 'out/good one_mask.nii.gz')
+    assert mask.shape == (40, 36, 3)
+    assert np.allclose(mask.affine, affine)
+    assert Image.open(tmp_path / 'out/grey_mask.png').size == (40, 50)
+    # trained on values in [0, 1], and this has 128
+    refused(snet('predict', run, data / 'grey.png', '--out', tmp_path / 'other'), '1 of 1')
+    made = sorted(p.name for p in (tmp_path / 'out').iterdir())
+    assert made == [
+        'good one_mask.nii.gz',
+        'good one_overlay.png',
+        'grey_mask.png',
+        'grey_overlay.png',
+        'predictions.csv',
+    ]
+
+
+def test_bad_names_and_places(run, tmp_path):
+    mistyped = snet('train', 'mni', '--model', 'snet_tinny', '--out', tmp_path / 'a')
+    assert 'Did you mean' in refused(mistyped, 'snet_tiny', 'snet_base')
+    refused(snet('train', 'mni', '--recipe', 'none', '--out', tmp_path / 'a'), 'cpu_small')
+    refused(snet('train', 'no_set', '--out', tmp_path / 'a'), 'mni', 'phantom')
+    refused(snet('train', 'mni', '--set', 'lr=-1', '--out', tmp_path / 'a'), 'lr')
+    assert not (tmp_path / 'a').exists()
+    (tmp_path / 'file').write_text('')
+    refused(snet(*train(tmp_path / 'file' / 'run')), '--out')
+    refused(snet(*train(tmp_path / 'a', '--set', 'lr')), '--set', 'lr=0.01')
+    refused(snet(*train(tmp_path / 'a', '--data-set', 'fold=1')), 'fold', 'split')
+    refused(snet(*train(tmp_path / 'a', '--device', 'gpu')), 'gpu', '--device cuda')
+    refused(snet(*train(tmp_path / 'a', '--seed', '-1')), '-1', '--seed 0')
+    refused(snet('models', 'no_such*'), 'snet models')
+    refused(snet('predict', tmp_path / 'no_run', 'a.png', '--out', tmp_path / 'a'), 'no_run')
+    refused(snet('evaluate', '--out', tmp_path / 'a'), '--pred')
+    refused(snet('evaluate', '--pred', 'a', '--out', tmp_path / 'a'), '--truth')
+    refused(snet('reproduce', 'table9'), 'table5')
+    refused(snet('reproduce', 'table5', '--scale', 'huge'), 'small')
+    refused(snet('reproduce', 'table5', '--scale', 'paper'))
+    assert not (tmp_path / 'a').exists()
+    wrong_use = snet('predict', '--axis', 7, 'run', 'a.png', '--out', 'x')
+    assert wrong_use.returncode == 2 and 'Traceback' not in wrong_use.stderr
+    other = tmp_path / 'other'
+    shutil.copytree(run, other)
+    config = json.loads((other / 'config.json').read_text())
+    config['data']['n_out'] = 7
+    (other / 'config.json').write_text(json.dumps(config))
+    refused(snet('predict', other, 'x.png', '--out', tmp_path / 'o'), 'another configuration')
+
+
+def test_a_full_disk_stops_with_one_sentence_and_loses_nothing(run, small_disk):
+    "A file system of one megabyte."
+    folder = small_disk.path / 'run'
+    done = small_disk.run([*SNET, *train(folder)], then=f'ls -A {folder};')
+    assert 'The disk is full' in done.stderr and 'Traceback' not in done.stderr and 'code 1' in done.stdout
+    assert done.stdout.split('code 1')[1].split() == ['config.json'], 'nothing half-written'
+
+
+def test_evaluate_says_which_cases_are_missing(tmp_path):
+    "The others are scored, and the exit code is not 0."
+    for folder in ('pred', 'truth'):
+        (tmp_path / folder).mkdir()
+    mask = np.zeros((40, 36), np.uint8)
+    mask[8:20, 8:20] = 1
+    for name in 'abc':
+        Image.fromarray(mask).save(tmp_path / f'truth/{name}.png')
+    for name in 'ab':
+        Image.fromarray(mask).save(tmp_path / f'pred/{name}.png')
+    command = ('evaluate', '--pred', tmp_path / 'pred', '--truth', tmp_path / 'truth')
+    command = (*command, '--out', tmp_path / 'out')
+    refused(snet(*command), '1 cases', 'failed.csv')
+    assert 'a' in (tmp_path / 'out/scores.csv').read_text()
+    assert (tmp_path / 'out/failed.csv').read_text().splitlines()[1].startswith('c,')
+    Image.fromarray(mask).save(tmp_path / 'pred/c.png')
+    done = fresh(*command)
+    assert done.returncode == 0, done.stderr
+
+
+# ---- quick answers
+
+
+def test_names_json_is_what_the_code_knows():
+    wrong = "names.json is old; write it anew: python -c 'from snetlib.cli import write_names; write_names()'"
+    assert known_names() == collect_names(), wrong
+
+
+QUICK = (
+    ('--help',),
+    ('--version',),
+    ('train', '--help'),
+    ('models', 'snet_*'),
+    ('train', 'mni', '--out', 'never', '--model', 'snet_tinny'),
+    ('train', 'mnii', '--out', 'never'),
+    ('train', 'mni', '--out', 'never', '--recipe', 'none'),
+    ('prepare', 'nuclei', 'raw', '--out', 'never'),
+)
+
+
+@pytest.mark.parametrize('arguments', QUICK, ids=' '.join)
+def test_no_torch_for_a_short_answer(arguments):
+    code = (
+        'import sys\nfrom snetlib.cli import main\n'
+        f'try: main({list(arguments)})\n'
+        'finally: print("torch" in sys.modules, "pandas" in sys.modules)'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=ENV)
+    assert done.stdout.splitlines()[-1] == 'False False', done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+def test_help_and_a_mistyped_name_take_less_than_a_second_of_work():
+    code = (
+        'import time, sys\nfrom snetlib.cli import main\n'
+        'try: main(sys.argv[1:])\n'
+        'finally: print(time.process_time())'
+    )
+    for arguments in (QUICK[0], QUICK[4]):
+        command = [sys.executable, '-c', code, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=ENV)
+        assert float(done.stdout.splitlines()[-1]) < 1
+
+
+def test_the_module_is_the_command():
+    command = [sys.executable, '-m', 'snetlib', '--version']
+    done = subprocess.run(command, capture_output=True, text=True, env=ENV)
+    assert done.returncode == 0 and done.stdout.startswith('snetlib 0.'), done.stderr
+
+
+# ---- words and values
+
+
+def test_settings_become_values():
+    assert parse_settings(['lr=0.01', 'epochs=3', 'channels_last=False', 'seconds=none']) == dict(
+        lr=0.01, epochs=3, channels_last=False, seconds=None
+    )
+    assert parse_settings(['augment=flips', 'augment2={"hflip": 0.5}']) == dict(
+        augment='flips', augment2=dict(hflip=0.5)
+    )
+    for wrong in ('lr', '=3'):
+        with pytest.raises(core.BadSetting, match='key=value'):
+            parse_settings([wrong])
+
+
+def test_intensities_become_rules():
+    assert parse_intensity(None) is None
+    assert parse_intensity('percentile') == dict(kind='percentile', lo=0.5, hi=99.5)
+    assert parse_intensity('window:-125,275') == dict(kind='window', lo=-125.0, hi=275.0)
+    assert parse_intensity('uint8') == dict(kind='uint8')
+
+
+@pytest.mark.parametrize('wrong', ['window', 'window:1', 'window:a,b', 'window:5,5', 'uint8:1,2', 'percent'])
+def test_other_intensities_are_refused(wrong):
+    with pytest.raises(core.BadSetting):
+        parse_intensity(wrong)
+
+
+# ---- flags are added by the type of an error
+
+
+def test_flags_come_from_the_type_of_an_error():
+    "The sentence itself is the same everywhere; nothing is searched in it."
+    full, closed = core.DiskFull('x', path='out'), core.NotWritable('x', path='out')
+    assert '--resume' in advice(full, 'train')
+    for name in ('prepare', 'evaluate', 'predict', 'reproduce', 'demo'):
+        assert '--resume' not in advice(full, name)
+        assert '--out' in advice(full, name) and '--out' in advice(closed, name)
+    assert '--data' in advice(core.NotAtHand('x', key='acdc'), 'train')
+    assert advice(core.NotAtHand('x', key='monai'), 'train') == ''
+    assert advice(core.BadSetting('x', key='tile'), 'predict') == '(--tile)'
+    assert '--set lr' in advice(core.BadSetting('x', key='lr'), 'train')
+    assert advice(core.SnetError('say --resume and --out'), 'train') == ''
+    assert sentence(core.SnetError('two\nlines'), 'train') == 'two lines'
+
+
+def test_a_full_memory_is_one_sentence():
+    for error in (
+        MemoryError(),
+        RuntimeError('[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory'),
+        type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory'),
+    ):
+        text, code = explain(error, 'predict')
+        assert code == 1 and text.startswith('The memory is full') and '--bs' in text
+    with pytest.raises(RuntimeError, match='other'):
+        explain(RuntimeError('other'), 'train')
+
+
+@pytest.mark.parametrize('number,code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_what_is_kept(tmp_path, number, code):
+    out = tmp_path / 'run'
+    with started(*train(out, '--set', 'epochs=500')) as process:
+        wait_for(out / 'last.pth', process)
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == code, said
+    assert 'Traceback' not in said
+    assert 'epochs are kept' in said.splitlines()[-1] and '--resume' in said.splitlines()[-1]
+    assert torch.load(out / 'last.pth', weights_only=True)['epoch'] >= 1
+
+
+def test_a_stopped_preparation_does_not_offer_resume(tmp_path):
+    from snetlib.cli import Stopped
+
+    for name in ('prepare', 'evaluate', 'predict', 'reproduce', 'demo'):
+        assert '--resume' not in str(Stopped(name, 130))
+        assert 'same command' in str(Stopped(name, 130))
