@@ -411,7 +411,7 @@ def _prediction_line(p):
     facts = [f'{name} {value}' for name, value in p.row().items() if name not in hidden]
     return f'{p.case}: ' + ', '.join([p.status, *facts])
 
-# %% ../nbs/9_command/00_cli.ipynb #ce9cd244
+# %% ../nbs/9_command/00_cli.ipynb #a9cae726
 @command
 def evaluate(
     run: Path | None = typer.Argument(
@@ -434,14 +434,14 @@ def evaluate(
         what = '--pred needs --truth, a folder of true masks with the same stems.'
         raise BadSetting(what)
     from snetlib.evaluate import evaluate_files, evaluate_run
-    from snetlib.report.tables import score_table
+    from snetlib.report.tables import format_table, score_table
 
     if run is not None:
         scores = evaluate_run(run, out, root=data, part=part, resize=resize)
     else:
         class_names = tuple(classes.split(',')) if classes else None
         scores = evaluate_files(_named_folders(pred), truth, out, class_names)
-    typer.echo(score_table(scores).to_string())
+    typer.echo(format_table(score_table(scores)).to_string())
     typer.echo(f'{out}/report.html')
     lost = _lost_cases(out)
     if lost:
