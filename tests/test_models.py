@@ -1,24 +1,38 @@
-"What the pages of SNet cannot show: every keyword counts, every name builds at full size, memory of the whole process, the ledger."
+"What the pages of SNet cannot show: every keyword counts, full sizes, memory of the process, the ledger."
 
 import csv
 import inspect
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
-import snetlib.recipes
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import snetlib.train.losses
+import snetlib.train.recipes
 from snetlib.core import SnetError
 from snetlib.models import SNet, SoSegFormer
-from snetlib.models.layers import ConvNormAct, PeakMemory, attention, fast_settings, naive_attention
-from snetlib.models.registry import MODELS, count_parameters, create_model, list_models
+from snetlib.models.layers import (
+    ConvNormAct,
+    PeakMemory,
+    attention,
+    fast_settings,
+    fuse_for_inference,
+    naive_attention,
+)
+from snetlib.models.registry import (
+    MODELS,
+    count_parameters,
+    create_model,
+    list_models,
+    register_model,
+)
 from snetlib.models.snet import SIZES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +87,9 @@ OTHER = dict(
     up=('transposed', True),
     pad=('constant', False),
     attention=('naive', False),
+    fuse_width=(4, True),
+    fuse_grid=(8, False),
+    vit_input=('flipped', False),
 )
 
 
@@ -233,20 +250,78 @@ def test_bad_settings_get_their_cure(kw):
     assert ';' in str(e.value) or 'Choose one of' in str(e.value), 'what is wrong; the cure'
 
 
-def test_folded_norms_have_the_gradients_of_unfolded_ones():
-    torch.manual_seed(0)
-    m = ConvNormAct(3, 5, act='gelu')
-    for _ in range(3):
-        m(torch.rand(2, 3, 9, 9))
-    m.eval()
-    x = torch.rand(2, 3, 9, 9)
-    grads = []
-    for f in (lambda: m(x), lambda: m.act(m.norm(m.conv(x)))):
-        m.zero_grad()
-        f().square().sum().backward()
-        grads.append([p.grad.clone() for p in m.parameters()])
-    for a, b in zip(*grads):
-        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+def test_fused_networks_give_the_same_numbers_and_leave_the_original_alone():
+    for name in ('snet_tiny', 'sosegformer_tiny'):
+        torch.manual_seed(0)
+        net = create_model(name, c_in=1, n_out=3).train()
+        with torch.no_grad():
+            net(torch.rand(2, 1, 64, 96))
+        net.eval()
+        x, before = torch.rand(2, 1, 64, 96), {k: v.clone() for k, v in net.state_dict().items()}
+        fused = fuse_for_inference(net)
+        with torch.no_grad():
+            torch.testing.assert_close(fused(x), net(x), atol=1e-4, rtol=1e-4)
+        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+        bricks = [m for m in fused.modules() if isinstance(m, ConvNormAct)]
+        assert bricks and all(isinstance(m.norm, nn.Identity) for m in bricks)
+
+
+@pytest.mark.parametrize('name', ['snet_tiny', 'sosegformer_tiny'])
+def test_eval_runs_every_module(name):
+    net = create_model(name, c_in=1, n_out=3).eval()
+    convs, seen = [m for m in net.modules() if isinstance(m, nn.Conv2d)], set()
+    for m in convs:
+        m.register_forward_hook(lambda m, i, o: seen.add(m))
+    with torch.no_grad():
+        net(torch.rand(1, 1, 64, 64))
+    assert seen == set(convs)
+    for m in net.modules():
+        if isinstance(m, ConvNormAct):
+            m.norm = nn.GroupNorm(1, m.norm.num_features)
+    with torch.no_grad():
+        outs = net.train()(torch.rand(2, 1, 64, 64))
+        first = outs[0] if isinstance(outs, tuple) else outs
+        assert first.shape == (2, 3, 64, 64)
+        assert net.eval()(torch.rand(1, 1, 64, 64)).shape == (1, 3, 64, 64)
+
+
+def test_a_page_does_not_replace_the_package():
+    "A notebook's own network counts only while that notebook runs."
+    code = "@register_model\ndef snet_tiny(c_in=1, n_out=2):\n    'mine'\n    return n_out"
+    page = types.ModuleType('__main__')
+    page.register_model = register_model
+    mine, sys.modules['__main__'] = sys.modules['__main__'], page
+    try:
+        exec(code, vars(page))
+        assert create_model('snet_tiny') == 2
+    finally:
+        sys.modules['__main__'] = mine
+    assert isinstance(create_model('snet_tiny'), SNet)
+
+
+def test_defaults_of_the_experiment_keywords_change_nothing():
+    plain = seeded().state_dict()
+    for kw in (dict(vit_input='as_is'), dict(fuse_grid=None), dict(supervise='pair')):
+        other = seeded(**kw).state_dict()
+        assert list(other) == list(plain) and all(torch.equal(other[k], plain[k]) for k in plain)
+
+
+@pytest.mark.parametrize(
+    'kw', [dict(fusion='high'), dict(fusion='all'), dict(fuse_width=4), dict(fuse_grid=8)]
+)
+def test_other_fusions_train(kw):
+    net = seeded(**kw)
+    out = net.train()(torch.rand(2, 1, 64, 64))
+    sum(o.square().mean() for o in out).backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+@pytest.mark.parametrize('how', ['matched', 'flipped', 'other_image', 'zero'])
+def test_what_enters_the_fusion_counts(how):
+    a, b = seeded().eval(), seeded(vit_input=how).eval()
+    x = torch.rand(4, 1, 64, 64)
+    with torch.no_grad():
+        assert not torch.allclose(a(x), b(x), atol=1e-6)
 
 
 def test_layout_is_channels_last_and_survives_loading():
@@ -321,12 +396,28 @@ def test_sdpa_takes_the_path_without_a_map_whatever_the_strides():
 
 
 def test_feb_at_448_in_the_memory_of_the_whole_process():
-    "What a kernel uses inside itself is not seen by the dispatcher: measure the process. One map of 18 816² floats would be 1416 MB."
-    code = (
-        "import resource, torch; from snetlib.models.feb import FEB; torch.set_num_threads(1); f = FEB((64, 128)); f(torch.rand(1, 64, 8, 8), torch.rand(1, 128, 4, 4))[0].sum().backward();"
-        "a = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; sum(o.sum() for o in f(torch.rand(1, 64, 112, 112), torch.rand(1, 128, 56, 56))).backward();"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - a)"
-    )
+    """What a kernel uses inside itself is not seen by the dispatcher: measure the process.
+
+    One map of 18 816² floats would be 1416 MB.
+    """
+    code = """
+import resource
+import torch
+from snetlib.models.feb import FEB
+
+torch.set_num_threads(1)
+
+
+def step(feb, side):
+    out = feb(torch.rand(1, 64, side, side), torch.rand(1, 128, side // 2, side // 2))
+    sum(o.sum() for o in out).backward()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+feb = FEB((64, 128))
+small = step(feb, 8)
+print(step(feb, 112) - small)
+"""
     pytest.importorskip('resource')
     grown = int(
         subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
@@ -340,12 +431,12 @@ def known(reference):
     if owner in ('SNet', 'SoSegFormer'):
         return key in inspect.signature({'SNet': SNet, 'SoSegFormer': SoSegFormer}[owner]).parameters
     if owner == 'recipe':
-        return key in snetlib.recipes.get_recipe()
+        return key in snetlib.train.recipes.get_recipe()
     if owner == 'create_model':
         return key in list_models()
     if owner in MODELS:
         return key in inspect.signature(SNet if owner.startswith('snet') else SoSegFormer).parameters
-    return key in inspect.signature(getattr(snetlib.losses, owner)).parameters
+    return key in inspect.signature(getattr(snetlib.train.losses, owner)).parameters
 
 
 def test_ledger():

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/4_models/99_models.ipynb #bbf3f9ec
+import snetlib.models.baselines  # noqa: F401  (registers its networks)
 from .registry import create_model, list_models
 from .snet import SNet
 from .sosegformer import SoSegFormer
