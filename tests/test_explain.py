@@ -421,7 +421,7 @@ def test_picture_follows_values_and_no_figure_is_left():
 
 @pytest.mark.parametrize('flip', [(1, 1, 1), (-1, 1, 1), (-1, -1, 1), (1, 1, -1)])
 def test_viewer_hangs_every_orientation_alike(tmp_path, flip):
-    "One bright voxel in the patient's right, front, upper part appears left and above, however the file is stored."
+    "One bright voxel in the patient's right, front, upper part appears left and above, in any file."
     a = np.zeros((12, 10, 8), np.float32)
     a[9, 8, 6] = 1  # RAS: right, front, up
     data, affine = a[tuple(slice(None, None, f) for f in flip)], np.diag([*(2.0 * f for f in flip), 1.0])

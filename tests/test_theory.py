@@ -472,7 +472,7 @@ def exercises(page):
 
 
 def namespace(page):
-    "What a reader has at the exercises, without running the lesson: the module, the page's imports and its helper functions."
+    "What a reader has at the exercises without running the lesson: module, imports, helpers."
     ns = dict(vars(importlib.import_module(PAGES[page])))
     for c in cells(page):
         if c['cell_type'] == 'code' and '#| export' not in ''.join(c['source']):
@@ -502,6 +502,48 @@ def test_exercise(page, title, code, solution, capsys):
     )
     exec(solution, ns)
     assert E.self_check(eval(check, ns), eval(answer, ns)), capsys.readouterr().out
+
+
+WRONG = {
+    ('2_theory/00_entropy', 'check_forgotten'): [
+        'lambda p, f: entropy(p) - entropy(push_forward(p, f))',
+        'lambda p, f: {y: entropy(p) - entropy(push_forward(p, f)) for y in np.unique(f)}',
+        'lambda p, f: {y: 0.0 for y in np.unique(f)}',
+        'lambda p, f: {y: float(p[f == y].sum()) for y in np.unique(f)}',
+        'lambda p, f: {y: float(entr(p[f == y]).sum() / np.log(2)) for y in np.unique(f)}',
+    ],
+    ('2_theory/01_han', 'check_width'): [
+        '(lambda a, b, mi: a + b - mi, lambda a, b, mi, n: 1)',
+        '(lambda a, b, mi: a + b - mi, lambda a, b, mi, n: regime(n, a + b))',
+        '(lambda a, b, mi: a + b - mi, lambda a, b, mi, n: regime(n, max(a, b)))',
+        '(lambda a, b, mi: a + b - mi, lambda a, b, mi, n: 1 + (n > 7) + (n > 8))',
+        '(lambda a, b, mi: a + b, lambda a, b, mi, n: regime(n, a + b - mi))',
+        '(lambda a, b, mi: max(a, b), lambda a, b, mi, n: regime(n, a + b - mi))',
+    ],
+}
+
+
+@pytest.mark.parametrize('page,check,answer', [(*k, a) for k, answers in WRONG.items() for a in answers])
+def test_wrong_answers_are_not_accepted(page, check, answer, capsys):
+    ns = namespace(page)
+    assert not E.self_check(ns[check], eval(answer, ns))
+    assert 'your code stopped' not in capsys.readouterr().out
+
+
+def test_what_the_page_says_of_han():
+    "A fused code is no subset of the variables, and one subset is not the average of all."
+    copies = np.diag([0.5, 0.5])
+    fused = E.push_forward(copies, np.zeros((2, 2), int))
+    assert E.entropy(fused) / 1 < E.entropy(copies) / 2
+    lopsided = np.zeros((2, 2, 2))
+    lopsided[0] = 1 / 4
+    assert E.joint_entropy(lopsided, (0, 1)) / 2 < E.entropy(lopsided) / 3 <= han.han_profile(lopsided)[1]
+
+
+@pytest.mark.parametrize('u, w, most', [(0.6, 0.4, 0.971), (0.5, 0.6, 0.610), (0.5, 0.5, 1.0)])
+def test_the_bound_is_reached_by_permutations_only(u, w, most):
+    page = namespace('2_theory/01_han')
+    assert abs(page['most_shared'](u, w) - most) < 1e-3
 
 
 @pytest.mark.parametrize('page', PAGES)

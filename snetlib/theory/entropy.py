@@ -28,7 +28,8 @@ def check_distribution(
         raise SnetError(f'{name} is empty; a distribution needs at least one outcome.')
     if not np.isfinite(p).all():
         raise SnetError(
-            f'{name} holds NaN or infinity; replace or remove those entries before asking for its entropy.'
+            f'{name} holds NaN or infinity; '
+            'replace or remove those entries before asking for its entropy.'
         )
     if p.min() < 0:
         raise SnetError(
@@ -43,7 +44,7 @@ def entropy(
     p,  # probability table of any shape; a joint table gives the joint entropy
     base: float = 2,  # 2: bits, np.e: nats
 ) -> float:
-    "Entropy of a discrete distribution, exact. Raises `SnetError` if `p` is no distribution or `base` no base."
+    "Entropy of a discrete distribution, exact. Raises `SnetError` if `p` is no distribution."
     return float(entr(check_distribution(p)).sum() / log_base(base))
 
 
@@ -60,11 +61,12 @@ def axes_of(
     p: np.ndarray,  # the joint table
     axes,  # an axis number, or several
 ) -> tuple:
-    "The axes as a sorted tuple without repeats. Raises `SnetError` for one that the table does not have."
+    "The axes as a sorted tuple without repeats. Raises `SnetError` for one that is not there."
     axes = tuple(sorted({int(a) for a in np.atleast_1d(axes)}))
     if not axes or axes[0] < 0 or axes[-1] >= p.ndim:
         raise SnetError(
-            f'A table of {p.ndim} variables has the axes 0 to {p.ndim - 1}; {axes} is not among them.'
+            f'A table of {p.ndim} variables has the axes 0 to {p.ndim - 1}; '
+            f'{axes} is not among them.'
         )
     return axes
 
@@ -117,7 +119,7 @@ def noisy_copy(
     t: float,  # dependence in [0, 1]: the probability that the second variable copies the first
     p_a=4,  # distribution of the first, or a number of equally likely values
 ) -> np.ndarray:
-    "Joint table of f^a and an f^b that copies it with probability `t` and is drawn afresh from the same distribution otherwise. Raises `SnetError` for t outside [0, 1]."
+    "Joint table of f^a and an f^b that copies it with probability `t`, else is drawn afresh."
     if not 0 <= t <= 1:
         raise SnetError(f't={t} is no probability; choose a dependence between 0 and 1.')
     p_a = check_distribution(np.full(int(p_a), 1 / int(p_a)) if np.isscalar(p_a) else p_a)
@@ -128,11 +130,12 @@ def push_forward(
     p,  # joint probability table
     f,  # integers ≥ 0 of the same shape: the value that the map gives each cell
 ) -> np.ndarray:
-    "Distribution of F(Z) for Z ~ p and the deterministic map F written as a table. Raises `SnetError` if the shapes differ or `f` holds no integers ≥ 0."
+    "Distribution of F(Z) for Z ~ p and the deterministic map F written as a table."
     p, f = check_distribution(p), np.asarray(f)
     if f.shape != p.shape:
         raise SnetError(
-            f'The map has shape {f.shape} and the table {p.shape}; give one value of the map for each cell.'
+            f'The map has shape {f.shape} and the table {p.shape}; '
+            'give one value of the map for each cell.'
         )
     if f.dtype.kind not in 'iub' or f.min() < 0:
         raise SnetError('The map must hold whole numbers from 0 on: the value it gives each cell.')
@@ -147,7 +150,8 @@ def check_samples(
     x = np.asarray(x, dtype=np.float64).ravel()
     if x.size < 2:
         raise SnetError(
-            f'{name} has {x.size} value{"s" * (x.size != 1)}; an estimate needs at least two, and hundreds to be worth something.'
+            f'{name} has {x.size} value{"s" * (x.size != 1)}; '
+            'an estimate needs at least two, and hundreds to be worth something.'
         )
     if not np.isfinite(x).all():
         raise SnetError(
@@ -159,18 +163,17 @@ def check_samples(
 def to_bins(
     x,  # samples, flattened
     bins: int = 16,  # number of bins, ≥ 2
-    how: str = 'width',  # 'width': bins of equal width; 'share': bins that hold equal shares of the samples
+    how: str = 'width',  # 'width': equal widths; 'share': equal shares of the samples
 ) -> np.ndarray:
     "Bin number of every sample, 0 to bins−1."
     x = check_samples(x)
     choose(how, ('width', 'share'), 'kind of bins')
     if bins < 2:
         raise SnetError(f'bins={bins} tells nothing apart; use at least 2.')
-    edges = (
-        np.linspace(x.min(), x.max(), bins + 1)[1:-1]
-        if how == 'width'
-        else np.unique(np.quantile(x, np.arange(1, bins) / bins))
-    )
+    if how == 'width':
+        edges = np.linspace(x.min(), x.max(), bins + 1)[1:-1]
+    else:
+        edges = np.unique(np.quantile(x, np.arange(1, bins) / bins))
     return np.searchsorted(edges, x, side='right')
 
 # %% ../../nbs/2_theory/00_entropy.ipynb #27e9b65e
@@ -182,13 +185,14 @@ def entropy_from_counts(
     correction: str = 'miller-madow',  # or 'none': plug-in
     base: float = 2,  # 2: bits
 ) -> float:
-    "Entropy estimated from counts: plug-in, plus (K−1)/2N nats for K occupied cells (Miller and Madow 1955). Raises `SnetError` if nothing was counted."
+    "Entropy from counts: plug-in, plus (K−1)/2N nats for K occupied cells (Miller, Madow 1955)."
     choose(correction, CORRECTIONS, 'correction')
     counts = np.asarray(counts, dtype=np.float64)
     n = counts.sum()
     if not np.isfinite(n) or n < 1 or counts.min() < 0:
         raise SnetError(
-            'These are no counts; pass how often each outcome was seen, at least one of them above 0.'
+            'These are no counts; '
+            'pass how often each outcome was seen, at least one of them above 0.'
         )
     bias = (np.count_nonzero(counts) - 1) / (2 * n) if correction == 'miller-madow' else 0
     return entropy(counts / n, base) + bias / log_base(base)
@@ -200,7 +204,7 @@ def mi_from_bins(
     correction: str = 'miller-madow',  # or 'none'
     base: float = 2,  # 2: bits
 ) -> float:
-    "I estimated from paired outcomes: the three entropies of Eq. 1, each corrected (may fall a little below 0)."
+    "I from paired outcomes: the entropies of Eq. 1, each corrected (may fall a little below 0)."
     i, j = np.asarray(i), np.asarray(j)
     rows, cols = i.max() + 1, j.max() + 1
     table = np.bincount(i * cols + j, minlength=rows * cols).reshape(rows, cols)
@@ -220,7 +224,7 @@ def mi_from_samples(
     neighbours: int = 3,  # knn: k
     base: float = 2,  # 2: bits
 ) -> float:
-    "I(x; y) estimated from samples. Raises `SnetError` for samples that are too few, not finite, or not paired."
+    "I(x; y) from samples. Raises `SnetError` if they are too few, not finite, or not paired."
     x, y = check_samples(x, 'x'), check_samples(y, 'y')
     choose(method, ('histogram', 'knn'), 'method')
     if len(x) != len(y):
@@ -232,7 +236,8 @@ def mi_from_samples(
 
         if len(x) <= neighbours:
             raise SnetError(
-                f'{len(x)} samples have no {neighbours} neighbours; pass more samples or fewer neighbours.'
+                f'{len(x)} samples have no {neighbours} neighbours; '
+                'pass more samples or fewer neighbours.'
             )
         return float(
             mutual_info_regression(x[:, None], y, n_neighbors=neighbours, random_state=0)[0]
@@ -245,16 +250,13 @@ def gaussian_entropy(
     cov,  # covariance matrix (d, d), or a variance
     base: float = 2,  # 2: bits
 ) -> float:
-    "Differential entropy of a Gaussian, closed form. Raises `SnetError` unless `cov` is symmetric and positive definite."
+    "Differential entropy of a Gaussian, closed form."
     cov = np.atleast_2d(np.asarray(cov, dtype=np.float64))
-    if (
-        cov.shape[0] != cov.shape[1]
-        or not np.isfinite(cov).all()
-        or not np.allclose(cov, cov.T)
-        or np.linalg.eigvalsh(cov).min() <= 0
-    ):
+    symmetric = cov.shape[0] == cov.shape[1] and np.allclose(cov, cov.T)
+    if not symmetric or not np.isfinite(cov).all() or np.linalg.eigvalsh(cov).min() <= 0:
         raise SnetError(
-            f'A covariance is a symmetric positive definite matrix; this one of shape {cov.shape} is not. Drop variables that are sums of others.'
+            'A covariance is a symmetric positive definite matrix; '
+            f'this one of shape {cov.shape} is not. Drop variables that are sums of others.'
         )
     return float(
         (len(cov) * np.log(2 * np.pi * np.e) + np.linalg.slogdet(cov)[1]) / 2 / log_base(base)
@@ -270,7 +272,10 @@ def gaussian_mi(
     "Mutual information of two groups of jointly Gaussian variables, closed form."
     cov = np.array([[1, cov], [cov, 1]]) if np.ndim(cov) == 0 else np.asarray(cov)
     a, b = np.atleast_1d(a), np.atleast_1d(b)
-    h = lambda i: gaussian_entropy(cov[np.ix_(i, i)], base)
+
+    def h(i):
+        return gaussian_entropy(cov[np.ix_(i, i)], base)
+
     return h(a) + h(b) - h(np.r_[a, b])
 
 # %% ../../nbs/2_theory/00_entropy.ipynb #133d206a
@@ -278,7 +283,7 @@ def self_check(
     check,  # function of the answer that raises AssertionError with a hint
     answer,  # what the reader wrote: a function or a value
 ) -> bool:
-    "Run an exercise's check on an answer; prints 'solved', or the hint of the first thing that does not hold."
+    "Run an exercise's check on an answer; prints 'solved', or the hint of the first fault."
     try:
         check(answer)
     except Exception as e:

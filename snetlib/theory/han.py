@@ -19,7 +19,7 @@ def subset_entropies(
     p,  # joint probability table of i variables, one axis each, of any number of values
     base: float = 2,  # 2: bits
 ) -> np.ndarray:
-    "Entropy of every subset of the variables, exact: 2^i numbers; bit j of the index says whether variable j belongs (index 0: none, 0 bits)."
+    "Exact entropy of every subset of variables, (2^i,): bit j of the index says if j belongs."
     p = check_distribution(p)
     if not 1 <= p.ndim <= 16:
         raise SnetError(
@@ -29,10 +29,8 @@ def subset_entropies(
     while stack:  # a marginal, its variables, the first place that may still be summed out
         table, variables, start = stack.pop()
         out[sum(1 << v for v in variables)] = entr(table).sum()
-        stack += [
-            (table.sum(j), variables[:j] + variables[j + 1 :], j)
-            for j in range(start, len(variables))
-        ]
+        for j in range(start, len(variables)):
+            stack.append((table.sum(j), variables[:j] + variables[j + 1 :], j))
     out[0] = 0  # the empty table sums to 1 up to rounding
     return out / log_base(base)
 
@@ -52,7 +50,7 @@ def han_profile(
     p,  # joint probability table of i variables
     base: float = 2,  # 2: bits
 ) -> np.ndarray:
-    "Average entropy per dimension, (1/k) of the average over k-subsets, for k = 1 … i: Han's inequality says that it never rises."
+    "Average entropy per dimension of k-subsets, k = 1 … i; by Han's inequality it never rises."
     averages = subset_averages(p, base)
     return averages / np.arange(1, len(averages) + 1)
 
@@ -63,7 +61,7 @@ def bit_features(
     shared: int,  # how many bits of f^b are known once f^a is, 0 … b
     seed: int = 0,  # which parities
 ) -> np.ndarray:
-    "All equally likely values of (f^a, f^b): 0/1 array (2^n*, a + b) with n* = a + b − shared. Raises `SnetError` for impossible sizes."
+    "All equally likely values of (f^a, f^b): 0/1 (2^n*, a + b) with n* = a + b − shared."
     if not (1 <= b <= a and 0 <= shared <= b):
         raise SnetError(
             f'a={a}, b={b}, shared={shared} do not fit; choose 1 ≤ b ≤ a and 0 ≤ shared ≤ b.'
@@ -74,12 +72,9 @@ def bit_features(
         )
     rng, n_star = np.random.default_rng(seed), a + b - shared
     source = (np.arange(2**n_star)[:, None] >> np.arange(n_star)) & 1
-    while (
-        True
-    ):  # parities of f^a that are independent of each other, so that each shared bit is one bit
+    mix = np.zeros((a, shared), int)
+    while rank2(mix) < shared:  # parities of f^a, independent of each other
         mix = rng.integers(0, 2, (a, shared))
-        if rank2(mix) == shared:
-            break
     return np.concatenate([source[:, :a], source[:, :a] @ mix % 2, source[:, a:]], 1).astype(
         np.uint8
     )
@@ -88,7 +83,7 @@ def bit_features(
 def rank2(
     m,  # 0/1 matrix
 ) -> int:
-    "Rank over the field of two elements: how many of the columns are parities of none of the others."
+    "Rank over the field of two elements: the largest number of independent columns."
     basis = []  # integers with distinct leading bits
     for col in np.asarray(m).T:
         v = int(''.join(map(str, col)) or '0', 2)
@@ -137,7 +132,9 @@ def regime(
     near: float = 0,  # how far n may be from n* and still count as ≈
 ) -> int:
     "Proposition 3's case: 1 (n < n*), 2 (n ≈ n*) or 3 (n > n*)."
-    return 2 if abs(n - n_star) <= near else 1 if n < n_star else 3
+    if abs(n - n_star) <= near:
+        return 2
+    return 1 if n < n_star else 3
 
 
 def survival_curve(
@@ -149,25 +146,11 @@ def survival_curve(
     tries: int = 20,  # random maps to average over ('best' needs one)
 ) -> dict:
     "What survives at each n: {'n', 'case', 'mean', 'worst'} as arrays, and {'n_star'}; in bits."
-    z = bit_features(a, b, shared)
-    n_star = a + b - shared
-    ns = np.asarray(ns)
-    bits = np.array(
-        [
-            [
-                surviving_bits(fuse_bits(z, int(n), how, s))
-                for s in range(1 if how == 'best' else tries)
-            ]
-            for n in ns
-        ]
-    )
-    return dict(
-        n=ns,
-        case=np.array([regime(n, n_star) for n in ns]),
-        mean=bits.mean(1),
-        worst=bits.min(1),
-        n_star=n_star,
-    )
+    z, n_star, ns = bit_features(a, b, shared), a + b - shared, np.asarray(ns)
+    seeds = range(1 if how == 'best' else tries)
+    bits = np.array([[surviving_bits(fuse_bits(z, int(n), how, s)) for s in seeds] for n in ns])
+    case = np.array([regime(n, n_star) for n in ns])
+    return dict(n=ns, case=case, mean=bits.mean(1), worst=bits.min(1), n_star=n_star)
 
 # %% ../../nbs/2_theory/01_han.ipynb #52099168
 def gaussian_survival(
@@ -175,7 +158,7 @@ def gaussian_survival(
     ns,  # fused dimensions to try
     noise: float = 0.1,  # variance of the noise on each code dimension, > 0
 ) -> np.ndarray:
-    "Bits about (f^a, f^b) in the n leading principal components with noise, closed form, for each n."
+    "Bits about (f^a, f^b) in the n leading principal components with noise, in closed form."
     eig = np.clip(np.linalg.eigvalsh(np.asarray(cov, dtype=np.float64))[::-1], 0, None)
     if noise <= 0:
         raise SnetError(
@@ -189,11 +172,12 @@ def kl_divergence(
     q,  # two distributions over the same outcomes
     base: float = 2,  # 2: bits
 ) -> float:
-    "KL(p ‖ q), exact; infinite where p has mass and q none. Raises `SnetError` if the shapes differ."
+    "KL(p ‖ q), exact; infinite where p has mass and q none."
     p, q = check_distribution(p, 'p'), check_distribution(q, 'q')
     if p.shape != q.shape:
         raise SnetError(
-            f'p has shape {p.shape} and q {q.shape}; a divergence compares distributions over the same outcomes.'
+            f'p has shape {p.shape} and q {q.shape}; '
+            'a divergence compares distributions over the same outcomes.'
         )
     return float(rel_entr(p, q).sum() / log_base(base))
 
@@ -214,7 +198,7 @@ def random_coupling(
     seed: int = 0,  # which coupling
     steps: int = 400,  # rounds of rescaling rows and columns
 ) -> np.ndarray:
-    "A random joint table with exactly these marginals: random positive cells, rows and columns rescaled in turn (iterative proportional fitting)."
+    "A random joint table with these marginals, by iterative proportional fitting."
     p_a, p_b = check_distribution(p_a, 'p_a'), check_distribution(p_b, 'p_b')
     t = np.exp(tight * np.random.default_rng(seed).normal(size=(len(p_a), len(p_b))))
     for _ in range(steps):

@@ -1,4 +1,4 @@
-"""Ratios of naive time to ours for pages Han and pairs, measured in one run. Usage: python tests/bench/bench_theory.py"""
+"""Ratios of naive time to ours for pages Han and pairs: python tests/bench/bench_theory.py"""
 
 import itertools
 import time
@@ -64,10 +64,10 @@ def main():
     A, B = act(0, 8), act(50, 7)
     got = pairs.compare_layers(A, B)
     assert np.allclose(naive_pairs(A, B), got[['kl', 'js', 'mi', 'mi_floor', 'cka']], atol=2e-3)
-    ours, naive = seconds(lambda: pairs.compare_layers(A, B), 0), seconds(lambda: naive_pairs(A, B), 0)
-    print(
-        f'{f"{len(got)} pairs of layers, 4 images × 64 channels × 56²":60s} {ours:9.4f} {naive:9.4f} {naive / ours:13.1f}'
-    )
+    ours = seconds(lambda: pairs.compare_layers(A, B), 0)
+    naive = seconds(lambda: naive_pairs(A, B), 0)
+    what = f'{len(got)} pairs of layers, 4 images × 64 channels × 56²'
+    print(f'{what:60s} {ours:9.4f} {naive:9.4f} {naive / ours:13.1f}')
 
 
 if __name__ == '__main__':
