@@ -342,7 +342,7 @@ def check(
     choose(dataset, known_names()['datasets'], 'data set')
     from snetlib.data.check import check as run
     from snetlib.data.check import check_text
-    from snetlib.data.check import sheet as draw
+    from snetlib.data.check import contact_sheet as draw
 
     report = run(dataset, root, split=split, config=config, jobs=jobs, progress=not as_json)
     text = json.dumps(report, indent=1, default=str) if as_json else check_text(report)

@@ -18,14 +18,83 @@ from processes import ENV, SNET, refused, snet
 from snetlib.core import BadSetting, DiskFull, NotWritable, SnetError
 from snetlib.core import test_data as real_data
 from snetlib.data import prepare as prepare_module
+from snetlib.data.check import check, check_text
 from snetlib.data.dataset import read_index
 from snetlib.data.files import read_case
-from snetlib.data.loaders import load_slices
+from snetlib.data.loaders import load_cases, load_slices
 from snetlib.data.prepare import locked_folder, prepare, remove_leftovers, run_cases
-from snetlib.data.sets.catalogue import get_dataset
+from snetlib.data.sets.catalogue import DATASETS, FOLDERS, get_dataset
 from snetlib.data.sets.folder import write_phantom
+from snetlib.data.sets.semsperm import write_phantom as write_sperms
 
-# ---------------------------------------------------------------- interruption, broken cases, full disk, links
+# ---------------------------------------------------------------- raw, prepared, checked, slices
+
+SETS = [n for n, d in DATASETS.items() if d.write_phantom] + list(FOLDERS)
+
+
+def raw_phantom(name, root, n=6):
+    if name == 'semsperm':
+        write_sperms(root, n, size=(96, 128))
+    elif name == 'folder':
+        write_phantom(root, n)
+    else:
+        DATASETS[name].write_phantom(root, n)
+
+
+@pytest.mark.parametrize('name', SETS)
+def test_raw_to_slices(name, tmp_path):
+    raw, out = tmp_path / 'raw set', tmp_path / 'bereit ü'
+    raw_phantom(name, raw)
+    r = prepare(name, raw, out)
+    assert not r['failed']
+    assert sum(r['parts'].values()) >= 4
+    assert all(r['parts'][part] for part in ('train', 'valid', 'test'))
+    for root in (raw, out):
+        report = check(name, root)
+        assert report['ok'], check_text(report)
+        json.dumps(report)
+    for part in ('train', 'valid', 'test'):
+        a, b = (load_slices(name, root, part, size=48) for root in (raw, out))
+        assert a.case_ids == b.case_ids
+        assert np.array_equal(a.labels, b.labels)
+        assert a.n_out == len(get_dataset(name, raw).class_names)
+        assert np.abs(a.images.astype(float) - b.images.astype(float)).max() < 1e-5
+    for x, y in zip(load_cases(name, raw), load_cases(name, out)):
+        assert x.spacing == y.spacing
+        assert x.image.shape == y.image.shape
+        assert x.affine is None or np.allclose(x.affine, y.affine)
+
+
+def test_prepared_files_hold_what_other_loaders_expect(tmp_path):
+    for name in ('synapse', 'acdc'):
+        raw_phantom(name, tmp_path / name, 3)
+        prepare(name, tmp_path / name, tmp_path / f'{name} out', val=0)
+    s = np.load(next((tmp_path / 'synapse out' / 'train_npz').glob('case*_slice000.npz')), allow_pickle=False)
+    assert {'image', 'label'} <= set(s)
+    assert s['image'].ndim == s['label'].ndim == 2
+    assert s['image'].dtype == np.float32
+    assert s['image'].max() <= 1
+    with h5py.File(next((tmp_path / 'synapse out' / 'test_vol_h5').glob('*.npy.h5'))) as f:
+        assert f['image'].ndim == 3 and f['image'].shape == f['label'].shape
+    lists = tmp_path / 'acdc out'
+    for line in (lists / 'train_slices.list').read_text().split():
+        with h5py.File(lists / 'data' / f'{line}.h5') as f:
+            assert f['image'].ndim == 2
+    assert (lists / 'train.list').read_text().split() == ['patient003_frame01', 'patient003_frame02']
+
+
+def test_foreign_prepared_layouts_need_no_index(tmp_path):
+    raw_phantom('acdc', tmp_path / 'raw', 6)
+    prepare('acdc', tmp_path / 'raw', tmp_path / 'out')
+    ours = load_slices('acdc', tmp_path / 'out', 'train', size=48, split='ssl4mis')
+    (tmp_path / 'out' / 'index.json').unlink()
+    for f in (tmp_path / 'out' / 'data').glob('patient003_frame0?.h5'):
+        f.unlink()  # only the slices are left, as others ship it
+    theirs = load_slices('acdc', tmp_path / 'out', 'train', size=48, split='ssl4mis')
+    assert theirs.case_ids == ours.case_ids and np.array_equal(theirs.images, ours.images)
+
+
+# ---------------------------------------------------------------- interruption, full disk, links
 
 
 def test_interrupted_prepare_goes_on(tmp_path, monkeypatch):
@@ -207,6 +276,9 @@ def test_corrected_values_are_prepared_and_trained_with(tmp_path):
         corner[liver] = found
     assert corner == {2: {2}, 1: {1}}
     assert len(prepare('folder', raw, out)['skipped']) == 6
+
+
+GREYS = ('#000000', '#010101', '#020202')
 
 
 @pytest.mark.parametrize(

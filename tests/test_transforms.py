@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from snetlib import viz
 from snetlib.core import SnetError, seed_everything
 from snetlib.data.phantom import ORGANS, abdomen_ct, balls, ct_affine, write_nifti_pair
-from snetlib.data.transforms import KEYS, RECIPES, Augment, check_recipe
+from snetlib.data.transforms import AUGMENTATION_KEYS, AUGMENTATIONS, Augment, check_augmentation
 
 relaxed = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 share = st.floats(0, 1)
@@ -58,10 +58,10 @@ def test_bilinear_stays_within_the_derived_bound(recipe, seed):
     assert (xa[:, 0] - ya).abs().max() <= 0.75 + 1e-3
 
 
-@pytest.mark.parametrize('name', RECIPES)
+@pytest.mark.parametrize('name', AUGMENTATIONS)
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16])
 def test_recipes_types_layout_and_inputs(name, dtype):
-    recipe = check_recipe(name) | dict(crop=(24, 24)) if name == 'sosegformer' else name
+    recipe = check_augmentation(name) | dict(crop=(24, 24)) if name == 'sosegformer' else name
     x, y = (
         torch.rand(3, 3, 40, 40).to(dtype).contiguous(memory_format=torch.channels_last),
         torch.randint(0, 5, (3, 40, 40)),
@@ -84,7 +84,7 @@ def test_draws_use_torchs_generator_alone():
     assert np.array_equal(a, np.random.get_state()[1])
 
 
-@pytest.mark.parametrize('key', [k for k in KEYS if k not in ('warp_p', 'intensity_p')])
+@pytest.mark.parametrize('key', [k for k in AUGMENTATION_KEYS if k not in ('warp_p', 'intensity_p')])
 def test_every_key_changes_something_and_only_what_it_should(key):
     recipe = {key: dict(crop=20, distort=0.08, rotate=40, hflip=1.0, vflip=1.0, rot90=1.0).get(key, 0.5)}
     x = 0.2 + 0.6 * torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))

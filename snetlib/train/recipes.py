@@ -12,7 +12,7 @@ import math
 from numbers import Integral, Real
 
 from ..core import BadSetting, SnetError, choose
-from ..data.transforms import check_recipe as check_augmentation
+from ..data.transforms import check_augmentation
 
 # %% ../../nbs/6_train/01_recipes.ipynb #fe03a752
 SYNAPSE_PAPER = dict(

@@ -1,0 +1,133 @@
+"Checking: the kind of a problem follows from the type of its error; what only the whole set shows."
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from processes import refused, snet
+
+from snetlib.core import GeometryMismatch, SnetError, UnreadableFile, WrongLabels
+from snetlib.data.check import check, check_text, contact_sheet, kind_of_error
+from snetlib.data.prepare import prepare
+from snetlib.data.sets.catalogue import DATASETS
+from snetlib.data.sets.folder import write_phantom
+
+
+def kinds(report, of='problems'):
+    return [f['kind'] for f in report[of]]
+
+
+def set_masks(root, change):
+    "Write each mask anew as `change` of its array."
+    for f in sorted((root / 'masks').iterdir()):
+        Image.fromarray(change(np.asarray(Image.open(f)))).save(f)
+
+
+# ---------------------------------------------------------------- types decide, not words
+
+
+@pytest.mark.parametrize(
+    'error,kind',
+    [
+        (UnreadableFile('labels/x.png: no labels, no class, mask of size, 3 mm away'), 'unreadable'),
+        (WrongLabels('broken file'), 'unexpected label'),
+        (GeometryMismatch('broken file'), 'mismatch'),
+        (SnetError('label labels'), 'unreadable'),
+    ],
+)
+def test_the_type_of_an_error_is_the_kind_of_the_problem(error, kind):
+    assert kind_of_error(error) == kind
+
+
+def test_a_truncated_mask_in_a_folder_called_labels(tmp_path):
+    "It cannot be read; that its path holds the word labels says nothing about its labels."
+    write_phantom(tmp_path, 8)
+    labels = (tmp_path / 'masks').rename(tmp_path / 'labels')
+    config = dict(class_names=['background', 'disc'], values={'0': 0, '255': 1})
+    (tmp_path / 'dataset.json').write_text(json.dumps(config))
+    mask = labels / 'picture 03.png'
+    mask.write_bytes(mask.read_bytes()[:80])
+    report = check('folder', tmp_path)
+    assert kinds(report) == ['unreadable']
+    assert report['problems'][0]['case'] == 'picture 03'
+
+
+def test_one_broken_case_among_many(tmp_path):
+    raw = tmp_path / 'raw'
+    DATASETS['monuseg'].write_phantom(raw, 9)
+    xml = sorted(raw.rglob('*.xml'))
+    xml[0].write_text('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><Annotations>&x;</Annotations>')
+    tif = sorted(raw.rglob('*.tif'))[-1]
+    tif.write_bytes(tif.read_bytes()[:1000])
+    broken = {xml[0].stem, tif.stem}
+    r = prepare('monuseg', raw, tmp_path / 'out')
+    assert set(r['failed']) == broken and sum(r['parts'].values()) == 7
+    report = check('monuseg', raw)
+    assert not report['ok'] and {p['case'] for p in report['problems']} == broken
+
+
+# ---------------------------------------------------------------- classes that cover all or nothing
+
+
+CONFIG = dict(class_names=['background', 'disc'])
+
+
+def test_a_class_that_covers_every_image_is_a_problem(tmp_path):
+    write_phantom(tmp_path, 6)
+    config = dict(CONFIG, values={'0': 1, '255': 1})
+    report = check('folder', tmp_path, config=config)
+    assert kinds(report) == ['class everywhere']
+    assert report['classes']['disc']['share'] == 1
+    (tmp_path / 'dataset.json').write_text(json.dumps(config))
+    assert 'disc' in snet('check', 'folder', tmp_path, '--jobs', '1').stdout
+    refused(snet('check', 'folder', tmp_path, '--jobs', '1'), '1 problems')
+
+
+def test_a_class_that_no_image_shows_is_noted(tmp_path):
+    write_phantom(tmp_path, 6)
+    config = dict(class_names=['background', 'disc', 'polyp'], values={'0': 0, '255': 1, '7': 2})
+    report = check('folder', tmp_path, config=config)
+    assert report['ok']
+    assert kinds(report, 'notes') == ['class nowhere']
+    assert 'polyp' in report['notes'][0]['what']
+
+
+def test_blank_masks_are_allowed_and_noted(tmp_path):
+    write_phantom(tmp_path, 3)
+    set_masks(tmp_path, np.zeros_like)
+    report = check('folder', tmp_path, config=dict(CONFIG, values={'0': 0, '255': 1}))
+    assert report['ok']
+    assert kinds(report, 'notes') == ['empty mask'] * 3 + ['class nowhere']
+
+
+def test_one_full_image_among_others_is_fine(tmp_path):
+    write_phantom(tmp_path, 4)
+    mask = tmp_path / 'masks' / 'picture 00.png'
+    Image.fromarray(np.full((96, 128), 255, np.uint8)).save(mask)
+    report = check('folder', tmp_path, config=dict(CONFIG, values={'0': 0, '255': 1}))
+    assert report['ok'], check_text(report)
+
+
+# ---------------------------------------------------------------- looking
+
+
+@pytest.mark.parametrize('name', [n for n, d in DATASETS.items() if d.write_phantom])
+def test_a_contact_sheet_of_each_kind(name, tmp_path):
+    DATASETS[name].write_phantom(tmp_path / 'raw', 4)
+    figure = contact_sheet(name, tmp_path / 'raw', tmp_path / 'sheet.png')
+    assert sum(bool(a.images) for a in figure.axes) >= 3
+    with Image.open(tmp_path / 'sheet.png') as picture:
+        assert min(picture.size) > 100
+
+
+def test_a_contact_sheet_leaves_broken_cases_out(tmp_path):
+    write_phantom(tmp_path, 4)
+    config = dict(CONFIG, values={'0': 0, '255': 1}, channels=3, intensity={'kind': 'uint8'})
+    (tmp_path / 'images' / 'picture 01.png').write_bytes(b'broken')
+    figure = contact_sheet('folder', tmp_path, tmp_path / 'sheet.png', config=config)
+    assert sum(bool(a.images) for a in figure.axes) == 3
+    for f in (tmp_path / 'images').iterdir():
+        f.write_bytes(b'broken')
+    with pytest.raises(UnreadableFile):
+        contact_sheet('folder', tmp_path, tmp_path / 'sheet.png', config=config)
