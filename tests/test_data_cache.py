@@ -18,7 +18,10 @@ CONFIG = dict(class_names=['background', 'disc'], values={'0': 0, '255': 1}, cha
 
 
 def key(root, **config):
-    ds = folder_set(root, CONFIG | config)
+    config = CONFIG | config
+    if 'instances' in config or 'threshold' in config:
+        del config['values']  # one of them says what the masks mean
+    ds = folder_set(root, config)
     return cache_key(ds, ds.items(root), (32, 32), 'bilinear')
 
 

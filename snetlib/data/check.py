@@ -49,7 +49,7 @@ def object_shares(
     case,  # with a label
     n_classes: int,  # background included
 ) -> list:
-    "The size of each object as a share of its image: numbered objects, or connected ones of a class."
+    "Each object as a share of its image: numbered objects, or connected ones of a class."
     shares = []
     for z, label in enumerate(case.label):
         if case.instances is not None:
@@ -174,7 +174,7 @@ def class_coverage(ds, facts) -> tuple:
             )
             problems.append(Finding('class everywhere', '', what))
         elif k > 0 and not sum(voxels):
-            what = f'no image shows the class {name!r}; its number in the masks may be another one.'
+            what = f'no image shows the class {name!r}; its number may be another one.'
             notes.append(Finding('class nowhere', '', what))
     return problems, notes
 
@@ -260,7 +260,8 @@ def check(
     part_of = {i.id: p for p, members in parts.items() for i in members}
     problems, facts = orphans(ds, root, items) + index_problems(root), {}
     work = [(i,) for i in items]
-    for id, found in run_cases(partial(check_one, ds), work, jobs, progress, f'checking {ds.name}'):
+    title = f'checking {ds.name}'
+    for id, found in run_cases(partial(check_one, ds), work, jobs, progress, title):
         if isinstance(found, Finding):
             problems.append(found)
         else:

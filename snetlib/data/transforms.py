@@ -42,7 +42,7 @@ GREY_CHANGES = ('gamma', 'contrast', 'brightness', 'blur', 'noise')
 def largest_value(
     key: str,  # one of AUGMENTATION_KEYS
 ) -> float:
-    "The largest number that a key may have; beyond 0.08 a distorted picture could fold over itself."
+    "The largest number that a key may have; a picture distorted by more could fold."
     if key in PROBABILITIES:
         return 1
     return 0.08 if key == 'distort' else math.inf

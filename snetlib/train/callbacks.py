@@ -153,14 +153,11 @@ def batch_cases(
     b: int,  # images in the batch
 ) -> list:
     "Ids of the cases in batch `i`, one for each image."
+    if hasattr(dl, 'case_ids'):
+        return dl.case_ids(i)
     first = i * getattr(dl, 'bs', b)
-    order = getattr(dl, '_DataLoader__idxs', None)
-    if order is None:
-        places = list(range(first, first + b))
-    else:
-        places = list(order)[first : first + b]
     ids = getattr(getattr(dl, 'dataset', None), 'case_ids', None)
-    return [str(p if ids is None else ids[p]) for p in places]
+    return [str(p if ids is None else ids[p]) for p in range(first, first + b)]
 
 
 class CaseDice(Metric):
