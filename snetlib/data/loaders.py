@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SliceDL', 'augmented', 'check_settings', 'slice_dls', 'check_sizes', 'as_images', 'with_channels', 'unlabelled',
-           'SliceItem', 'as_slices', 'find_cases', 'load_cases', 'load_slices', 'frames']
+           'SliceItem', 'as_slices', 'find_cases', 'load_cases', 'load_slices']
 
 # %% ../../nbs/3_data/24_loaders.ipynb #407ce20a
 import contextlib
@@ -18,12 +18,12 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastcore.basics import patch
 from fastcore.foundation import L
-from ..core import BadSetting, choose
+from ..core import BadSetting
 from .cache import cached_slices
 from .files import read_image
 from .formats import stem
-from .sets.catalogue import get_dataset
-from .slices import MixedSlices, Slices, case_slices, resize_images, scale_intensity
+from .slices import MixedSlices, Slices, resize_images, scale_intensity
+from .source import Source, frames_of
 
 # %% ../../nbs/3_data/24_loaders.ipynb #b106a12c
 class SliceDL(DataLoader):
@@ -376,18 +376,9 @@ def find_cases(
     seed: int = 0,  # of the held-out groups and of 'seeded'
     config=None,  # for 'folder': see `get_dataset`
 ) -> tuple:
-    "(description, [Item]) of a part; `description.load(item)` reads one. Raises `BadSetting`."
-    ds = get_dataset(dataset, root, config)
-    choose(part, ('train', 'valid', 'test', 'all'), 'part')
-    items = ds.items(root)
-    chosen = items if part == 'all' else ds.parts(items, split, val, seed)[part]
-    if not chosen:
-        raise BadSetting(
-            f'the part {part!r} of {ds.name} is empty here ({len(items)} cases in all); '
-            'choose another split, or part="all".',
-            key='part',
-        )
-    return ds, chosen
+    "(description, [Item]) of a part, see `Source`; `description.load(item)` reads one."
+    source = Source(dataset, root, split, val, seed, config)
+    return source.dataset, source.items(part)
 
 
 def load_cases(
@@ -400,9 +391,7 @@ def load_cases(
     config=None,  # see `find_cases`
 ):
     "Whole cases one after the other, read when they are asked for: for testing."
-    ds, items = find_cases(dataset, root, part, split, val, seed, config)
-    for item in items:
-        yield ds.load(item)
+    yield from Source(dataset, root, split, val, seed, config).cases(part)
 
 
 def load_slices(
@@ -419,29 +408,15 @@ def load_slices(
     jobs: int = 1,  # processes that fill the cache
 ) -> Slices:
     "All slices of a part, scaled and resized. Raises `SnetError` for a broken file."
-    by_slice = split == 'frames' and part != 'all'
-    whole, lists = ('all', None) if by_slice else (part, split)
-    ds, items = find_cases(dataset, root, whole, lists, val, seed, config)
-    size = (size, size) if isinstance(size, int) else size
-    if cache is not None:
-        found = cached_slices(ds, items, cache, size, resize, jobs)
+    source = Source(dataset, root, split, val, seed, config)
+    if cache is None:
+        found = source.slices(part, size, resize)
     else:
-        one = (case_slices(ds.load(i), ds.class_names, ds.scale(i), size, resize) for i in items)
-        found = Slices.stack(one, ds.class_names, mixed=size is None)
-    if by_slice:
-        found = found.select(frames(found, part, seed))
-    found.intensity = ds.intensity
+        by_slice = split == 'frames' and part != 'all'
+        items = source.items('all' if by_slice else part)
+        size = (size, size) if isinstance(size, int) else size
+        found = cached_slices(source.dataset, items, cache, size, resize, jobs)
+        if by_slice:
+            found = found.select(frames_of(found, part, seed))
+    found.intensity = source.dataset.intensity
     return found
-
-
-def frames(
-    slices: Slices,  # of a whole set
-    part: str,  # 'train', 'valid' or 'test'; 'valid' is the test part
-    seed: int,  # of the shuffle
-) -> list:
-    "Indices of SoSegFormer's 80/20 split of the slices with a target. It leaks: see below."
-    shown = [i for i, l in enumerate(slices.labels) if ((l > 0) & (l < 255)).any()]
-    shuffled = np.random.default_rng(seed).permutation(shown)
-    cut = round(0.8 * len(shuffled))
-    chosen = shuffled[:cut] if part == 'train' else shuffled[cut:]
-    return sorted(chosen.tolist())
