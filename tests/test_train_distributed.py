@@ -31,14 +31,20 @@ NET = '''
 from torch import nn
 from snetlib.models.registry import register_model
 
-class Float64(nn.Module):   # what is left of a difference is no rounding; group norm looks at one image at a time
+class Float64(nn.Module):
+    "Without rounding errors; group norm looks at one image at a time."
+
     def __init__(self, c_in, n_out):
         super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(c_in, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.GELU(), nn.Conv2d(8, n_out, 3, padding=1)).double()
-    def forward(self, x): return self.net(x.double())
+        first, last = nn.Conv2d(c_in, 8, 3, padding=1), nn.Conv2d(8, n_out, 3, padding=1)
+        self.net = nn.Sequential(first, nn.GroupNorm(2, 8), nn.GELU(), last).double()
+
+    def forward(self, x):
+        return self.net(x.double())
 
 @register_model
-def float64_net(c_in, n_out): return Float64(c_in, n_out)
+def float64_net(c_in, n_out):
+    return Float64(c_in, n_out)
 '''
 WORKER = (
     NET
@@ -47,8 +53,10 @@ import json, sys
 from snetlib.train.distributed import together
 from snetlib.train import train_run
 lines, data, *todo = json.loads(sys.argv[1])
+settings = dict(root=data, device='cpu', progress=False)
 with together('cpu'):
-    for out, resume in todo: train_run(out, 'folder', 'float64_net', 'smoke', root=data, device='cpu', progress=False, resume=resume, **lines)
+    for out, resume in todo:
+        train_run(out, 'folder', 'float64_net', 'smoke', resume=resume, **settings, **lines)
 '''
 )
 
@@ -151,7 +159,7 @@ def killed(data, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def runs(killed, data, tmp_path_factory):
-    "Folders of one process; of two processes; of two, killed and continued; then the exit codes and the last words of a pair that is refused."
+    "Folders of one process, of two, of two killed and continued; exit codes and words of a refused pair."
     one, two, cut = (
         tmp_path_factory.mktemp('runs') / 'one',
         tmp_path_factory.mktemp('runs') / 'two',

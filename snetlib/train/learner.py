@@ -21,6 +21,7 @@ from fastai.callback.mixup import MixHandler
 from fastai.callback.progress import ProgressCallback, ShowGraphCallback
 from fastai.callback.schedule import Learner
 from fastai.callback.training import GradientClip
+from fastai.data.transforms import get_c
 from fastai.optimizer import OptimWrapper
 from fastcore.basics import noop
 from ..core import BadSetting, seed_everything
@@ -197,13 +198,14 @@ def data_shape(
     "(c_in, n_out). Raises `BadSetting` for loaders that do not tell their classes."
     if hasattr(dls, 'c_in') and hasattr(dls, 'n_out'):
         return dls.c_in, dls.n_out
-    if not len(getattr(dls, 'vocab', None) or ()):
+    n_out = get_c(dls)
+    if not n_out:
         raise BadSetting(
             'The loaders do not name their classes; give codes= to SegmentationDataLoaders, '
             'or set dls.vocab.',
             key='vocab',
         )
-    return dls.valid.one_batch()[0].shape[1], len(dls.vocab)
+    return dls.valid.one_batch()[0].shape[1], n_out
 
 
 def build_network(

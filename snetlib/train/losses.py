@@ -34,7 +34,7 @@ def check_targets(
     if targ.is_floating_point():
         raise WrongLabels(
             f'The labels are of type {targ.dtype}; give class indices as integers, '
-            'e.g. targ.long(). (MixUp and CutMix blend labels; this loss cannot use them.)'
+            'e.g. targ.long().'
         )
     known = targ if ignore_index is None else targ[targ != ignore_index]
     if known.numel():

@@ -1,0 +1,287 @@
+"fastai's Learner API on what `snet_learner` returns: each call works, or refuses in one sentence."
+
+import pickle
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from fastai.callback.mixup import CutMix, MixUp
+from fastai.callback.progress import CSVLogger, ShowGraphCallback
+from fastai.callback.schedule import fine_tune, fit_one_cycle, lr_find  # noqa: F401
+from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
+from fastai.callback.training import GradientAccumulation
+from fastai.interpret import Interpretation, SegmentationInterpretation
+from fastai.learner import Learner, load_learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.vision.data import SegmentationDataLoaders
+from PIL import Image
+from torch import nn
+
+from snetlib.core import BadSetting
+from snetlib.data.loaders import slice_dls
+from snetlib.data.slices import Slices
+from snetlib.models import create_model
+from snetlib.train import DeepSupervision, SNetLoss, fit_recipe, snet_learner
+from snetlib.train.checkpoint import same_weights
+
+
+class Tiny(nn.Module):
+    "Two convolutions, an encoder and a head; two outputs in training."
+
+    def __init__(self, c_in=1, n_out=2):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(c_in, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+        self.head = nn.Conv2d(4, n_out, 1)
+
+    def forward(self, x):
+        y = self.head(self.encoder(x))
+        return (y, y) if self.training else y
+
+
+def squares(n, seed=0):
+    "n slices with a bright square each; two slices a case."
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((n, 32, 32), np.uint8)
+    labels[:, 8:20, 8:20] = 1
+    images = (0.3 + 0.4 * labels + 0.1 * rng.random(labels.shape)).astype(np.float32)
+    return Slices(images, labels, [f'case{i // 2}' for i in range(n)], ('background', 'square'))
+
+
+def learner(tmp_path=None, model=None, **lines):
+    dls = slice_dls(squares(8), squares(4, 1), bs=4)
+    settings = dict(epochs=2, precision='float32', clip=0.0) | lines
+    torch.manual_seed(0)
+    return snet_learner(dls, model or Tiny(), 'smoke', run=tmp_path, progress=False, size=None, **settings)
+
+
+@pytest.fixture(autouse=True)
+def no_pictures_left():
+    yield
+    plt.close('all')
+
+
+def save(learn):
+    learn.add_cb(SaveModelCallback(monitor='valid_dice', fname='best_model'))
+    fit_recipe(learn)
+    assert (learn.path / learn.model_dir / 'best_model.pth').exists()
+
+
+def log_to_csv(learn):
+    learn.add_cb(CSVLogger())
+    fit_recipe(learn)
+    rows = (learn.path / 'history.csv').read_text().splitlines()
+    assert len(rows) == 1 + 2
+    assert len({r.count(',') for r in rows}) == 1, 'every row has every column'
+
+
+def stop_early(learn):
+    learn.recipe['epochs'] = 9
+    learn.add_cb(EarlyStoppingCallback(monitor='valid_dice', min_delta=2.0, patience=2))
+    fit_recipe(learn)
+    assert len(learn.checkpoint.history) < 9
+
+
+def export(learn):
+    fit_recipe(learn)
+    learn.export('learner.pkl')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        again = load_learner(learn.path / 'learner.pkl')
+    x = squares(1).images[0]
+    assert torch.equal(again.predict(x)[0], learn.predict(x)[0])
+
+
+def predict_file(learn):
+    path = learn.path / 'picture.png'
+    Image.fromarray((255 * squares(1).images[0]).astype(np.uint8)).save(path)
+    assert learn.predict(path)[0].shape == (32, 32)
+
+
+def fine_tuned(learn):
+    before = [p.detach().clone() for p in learn.model.encoder[0].parameters()]
+    learn.freeze()
+    learn.fit_one_cycle(1, 1e-2)
+    assert all(torch.equal(a, b) for a, b in zip(before, learn.model.encoder[0].parameters()))
+    learn.fine_tune(1, 1e-2)
+    assert not torch.equal(before[0], learn.model.encoder[0].weight)
+
+
+def top_losses(learn):
+    found = Interpretation.from_learner(learn)
+    losses, places = found.top_losses()
+    assert len(losses) == 4
+    assert losses[0] >= losses[-1]
+    found.plot_top_losses(2)
+    found.show_results([0, 1])
+    assert found.top_losses(1, items=True)[2][0].case in ('case0', 'case1')
+
+
+def explicit_lr(learn):
+    learn.fit(2, lr=1e-3)
+    assert learn.opt.hypers[-1]['lr'] == 1e-3
+
+
+WORKS = dict(
+    fit=explicit_lr,
+    fit_one_cycle=lambda learn: learn.fit_one_cycle(1, 1e-2),
+    fine_tune=fine_tuned,
+    lr_find=lambda learn: learn.lr_find(num_it=12, show_plot=False),
+    lr_find_plot=lambda learn: learn.lr_find(num_it=12),
+    validate=lambda learn: learn.validate(),
+    validate_train=lambda learn: learn.validate(ds_idx=0),
+    get_preds=lambda learn: learn.get_preds(with_loss=True, with_decoded=True),
+    get_preds_train=lambda learn: learn.get_preds(ds_idx=0),
+    predict_index=lambda learn: learn.predict(0, with_input=True),
+    predict_array=lambda learn: learn.predict(np.full((20, 24), 0.5)),
+    predict_file=predict_file,
+    show_batch=lambda learn: learn.dls.show_batch(max_n=4),
+    show_results=lambda learn: learn.show_results(max_n=2),
+    summary=lambda learn: learn.summary(),
+    interpretation=top_losses,
+    segmentation=lambda learn: SegmentationInterpretation.from_learner(learn).top_losses(2),
+    export=export,
+    pickle=lambda learn: pickle.loads(pickle.dumps(learn)),
+    save_load=lambda learn: learn.load(learn.save('weights').stem),
+    bf16=lambda learn: fit_recipe(learn.to_bf16()),
+    fp32=lambda learn: fit_recipe(learn.to_bf16().to_fp32()),
+    accumulation=lambda learn: fit_recipe(learn.add_cb(GradientAccumulation(8))),
+    early_stopping=stop_early,
+    save_model=save,
+    csv=log_to_csv,
+    show_graph=lambda learn: fit_recipe(learn.add_cb(ShowGraphCallback())),
+    loss_curve=lambda learn: fit_recipe(learn).recorder.plot_loss(skip_start=0),
+)
+
+
+@pytest.mark.parametrize('call', WORKS)
+@pytest.mark.parametrize('valid_every', [1, 2])
+def test_works(call, valid_every, tmp_path):
+    if valid_every == 2 and call not in ('early_stopping', 'save_model', 'csv', 'show_graph', 'loss_curve'):
+        pytest.skip('validation plays no part')
+    WORKS[call](learner(tmp_path, valid_every=valid_every))
+
+
+REFUSED = dict(
+    mixup=lambda learn: learn.add_cb(MixUp()),
+    cutmix=lambda learn: learn.add_cb(CutMix()),
+    mixup_in_fit=lambda learn: learn.fit(1, cbs=MixUp()),
+    tta=lambda learn: learn.tta(),
+    fp16_on_a_cpu=lambda learn: learn.to_fp16(),
+    array_outside=lambda learn: learn.predict(np.full((20, 24), 200.0)),
+    array_shape=lambda learn: learn.predict(np.zeros((2, 3, 20, 24))),
+    other_lr=lambda learn: (setattr(learn, 'lr', 1.0), fit_recipe(learn)),
+)
+
+
+@pytest.mark.parametrize('call', REFUSED)
+def test_refuses(call):
+    with pytest.raises(BadSetting) as e:
+        REFUSED[call](learner())
+    assert e.value.key
+    assert '\n' not in str(e.value)
+
+
+def test_freezing_needs_an_encoder():
+    learn = learner(model=nn.Conv2d(1, 2, 1))
+    with pytest.raises(BadSetting, match='no encoder'):
+        learn.freeze()
+
+
+@pytest.mark.parametrize('call', ['lr_find', 'validate', 'get_preds', 'fit', 'interpretation'])
+def test_a_run_is_left_alone(call, tmp_path):
+    learn = fit_recipe(learner(tmp_path))
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    rows, used = list(learn.checkpoint.history), learn.schedule.used
+    WORKS[call](learn)
+    assert learn.checkpoint.history == rows
+    assert learn.schedule.used == used
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_looking_for_a_learning_rate_changes_nothing():
+    plain, searched = learner(), learner()
+    searched.lr_find(num_it=12, show_plot=False)
+    searched.validate()
+    assert same_weights(fit_recipe(plain).model, fit_recipe(searched).model)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    "Colour pictures and masks as fastai's SegmentationDataLoaders reads them."
+    for i, (image, mask) in enumerate(zip(squares(8).images, squares(8).labels)):
+        rgb = np.repeat((255 * image).astype(np.uint8)[..., None], 3, 2)
+        Image.fromarray(rgb).save(tmp_path / f'{i}.png')
+        Image.fromarray(mask).save(tmp_path / f'{i}_mask.tif')
+    return tmp_path
+
+
+def mask_of(path):
+    return path.with_name(f'{path.stem}_mask.tif')
+
+
+def fastai_dls(folder):
+    return SegmentationDataLoaders.from_label_func(
+        folder,
+        sorted(folder.glob('*.png')),
+        mask_of,
+        codes=['background', 'square'],
+        bs=2,
+        num_workers=0,
+        seed=0,
+        valid_pct=0.25,
+    )
+
+
+def test_loaders_of_fastai_train_by_recipe(pictures):
+    learn = snet_learner(
+        fastai_dls(pictures), 'snet_tiny', 'smoke', steps=1, precision='float32', progress=False
+    )
+    fit_recipe(learn)
+    assert learn.checkpoint.history[-1]['valid_dice'] is not None
+    learn.show_results(max_n=1)
+    assert learn.predict(pictures / '0.png')[0].shape == (32, 32)
+
+
+@pytest.mark.parametrize(
+    'loss', [SNetLoss(), DeepSupervision(CrossEntropyLossFlat(axis=1))], ids=lambda f: type(f).__name__
+)
+def test_a_plain_learner_trains_snet(pictures, loss):
+    net = create_model('snet_tiny', c_in=3, n_out=2)
+    learn = Learner(fastai_dls(pictures), net, loss_func=loss)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-3)
+        assert learn.recorder.values[-1][0] > 0
+        assert len(learn.get_preds(with_loss=True)[2]) == 2
+        Interpretation.from_learner(learn).plot_top_losses(1)
+
+
+def test_patience_ends_a_run():
+    learn = fit_recipe(learner(epochs=40, lr=1e-9, patience=2))
+    assert len(learn.checkpoint.history) == 3
+
+
+def test_class_weights_are_one_for_each_class():
+    with pytest.raises(BadSetting, match='3 class_weights'):
+        learner(class_weights=[1, 2, 3])
+    weighted, plain = learner(class_weights=[1, 5]), learner()
+    assert not same_weights(fit_recipe(weighted).model, fit_recipe(plain).model)
+
+
+def test_a_run_starts_from_other_weights(tmp_path):
+    first = fit_recipe(learner(tmp_path))
+    again = learner(init=str(tmp_path))
+    assert same_weights(first.model, again.model) or first.checkpoint.best > 0
+    dls = slice_dls(squares(8), squares(4), bs=4)
+    other = snet_learner(dls, Tiny(n_out=2), 'smoke', progress=False, init=str(tmp_path / 'best.pth'))
+    best = torch.load(tmp_path / 'best.pth', weights_only=True)
+    assert torch.equal(other.model.encoder[0].weight, best['encoder.0.weight'])
+    with pytest.raises(BadSetting):
+        snet_learner(dls, nn.Conv2d(1, 2, 1), 'smoke', progress=False, init=str(tmp_path))
+
+
+def test_a_second_run_starts_anew():
+    learn = fit_recipe(learner())
+    fit_recipe(learn)
+    assert [row['epoch'] for row in learn.checkpoint.history] == [0, 1]

@@ -1,0 +1,66 @@
+"Every recipe value that no run can have is refused by `get_recipe` in one sentence with its key."
+
+import pytest
+
+from snetlib.core import BadSetting, SnetError
+from snetlib.train.recipes import RECIPES, RULES, get_recipe
+
+NAN = float('nan')
+WRONG = dict(
+    clip=[-1, 'a', NAN],
+    steps=[-1, 0, 1.5, 'a'],
+    seconds=[-1, 0, NAN, 'a'],
+    valid_every=[0, -1, 1.5, None],
+    epochs=[0, -1, 1.5, '3', None, True],
+    bs=[0, 2.5, None],
+    lr=[0, -1, 'abc', NAN, None, float('inf')],
+    lr_end=[-1, 'a'],
+    momentum=[1, 2, -0.1, 'a'],
+    wd=[-1, None],
+    power=[-1, 'a'],
+    warmup=[-0.1, 1, 'a'],
+    dice=[-3, 'a'],
+    bce=[-1, 'a'],
+    num_workers=[-1, 0.5],
+    size=[0, -5, [64], 64.5, [64, 0], 'a'],
+    ignore_index=['a', -1, 1.5],
+    compile=['yes', 1],
+    channels_last=['yes'],
+    patience=[0, -1, 1.5, 'a'],
+    class_weights=[3, [], [1], [-1, 1], [0, 0], 'ab'],
+    init=[''],
+    augment=[{'hflip': 'x'}, 3, {'hflip': 7}, 'snett', {'flip': 1}],
+    opt=['sdg', None],
+    schedule=['cosine'],
+    loss=['dice'],
+    pixel=['tanh'],
+    precision=['float8'],
+)
+
+
+@pytest.mark.parametrize(['key', 'value'], [(k, v) for k, values in WRONG.items() for v in values])
+def test_is_refused(key, value):
+    with pytest.raises(SnetError) as e:
+        get_recipe('smoke', **{key: value})
+    assert '\n' not in str(e.value)
+    if key in RULES:
+        assert isinstance(e.value, BadSetting)
+        assert e.value.key == key
+
+
+def test_both_halves_cannot_be_off():
+    with pytest.raises(BadSetting, match='bce and dice'):
+        get_recipe('smoke', bce=0, dice=0)
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_named_recipes_are_fine_and_keep_their_lines(name):
+    recipe = get_recipe(name)
+    assert get_recipe(recipe) == recipe
+    assert not {'patience', 'class_weights', 'init'} & set(recipe), 'off lines are not mentioned'
+
+
+def test_good_values_pass():
+    lines = dict(size=(64, 96), steps=3, seconds=0.5, patience=2, class_weights=[1, 0.5], init='runs/a')
+    recipe = get_recipe('smoke', **lines)
+    assert {k: recipe[k] for k in lines} == lines

@@ -1,0 +1,157 @@
+"A run's folder: continued on the same images, refused on others, opened whatever wrapped its weights."
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from snetlib.core import BadSetting, SnetError, UnreadableFile
+from snetlib.data.sets.folder import write_phantom
+from snetlib.train import Run, train_run
+from snetlib.train.checkpoint import DamagedFile, load_tensors, same_weights, save_tensors
+from snetlib.train.distributed import ProcessLost, check_device, connection_lost
+from snetlib.train.run import FolderInUse
+
+LINES = dict(size=32, steps=2, precision='float32', progress=False)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    out = tmp_path_factory.mktemp('data')
+    write_phantom(out, n=10)
+    return out
+
+
+@pytest.fixture
+def run(data, tmp_path):
+    train_run(tmp_path / 'run', 'folder', 'snet_tiny', 'smoke', root=data, cache=False, **LINES)
+    return tmp_path / 'run'
+
+
+def again(run, data, **kw):
+    settings = LINES | dict(resume=True, cache=False) | kw
+    return train_run(run, 'folder', 'snet_tiny', 'smoke', root=data, **settings)
+
+
+def test_a_folder_in_use_is_refused_by_type(run, data):
+    with pytest.raises(FolderInUse) as e:
+        again(run, data, resume=False)
+    assert e.value.path == run
+
+
+@pytest.mark.parametrize('change', [dict(seed=1), dict(lr=0.01), dict(model_kwargs={'gab': False})])
+def test_other_settings_are_named(run, data, change):
+    with pytest.raises(BadSetting, match=next(iter(change))):
+        again(run, data, **change)
+
+
+def test_other_images_at_the_same_place_are_refused(run, data, tmp_path):
+    copy = tmp_path / 'data'
+    write_phantom(copy, n=14)
+    with pytest.raises(BadSetting, match='other images') as e:
+        again(run, copy)
+    assert e.value.key == 'data'
+
+
+def test_moved_images_go_on(run, data, tmp_path):
+    copy = tmp_path / 'moved'
+    write_phantom(copy, n=10)
+    learn = again(run, copy)
+    assert same_weights(learn.model, Run(run, 'last', 'cpu').model())
+
+
+def test_a_damaged_config_is_named(run, data):
+    (run / 'config.json').write_text('{"dataset"')
+    for ask in (lambda: again(run, data), lambda: Run(run).config, lambda: Run(run).model()):
+        with pytest.raises(UnreadableFile) as e:
+            ask()
+        assert e.value.path == run / 'config.json'
+
+
+def test_weights_alone_cannot_be_continued_but_used(run, data):
+    weights = load_tensors(run / 'last.pth')['model']
+    save_tensors(weights, run / 'last.pth')
+    with pytest.raises(DamagedFile) as e:
+        again(run, data)
+    assert e.value.path == run / 'last.pth'
+    model = Run(run, 'last', 'cpu').model()
+    assert all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', 'module._orig_mod.'])
+def test_prefixes_of_wrappers_come_off(run, data, prefix):
+    state = load_tensors(run / 'last.pth')
+    before = Run(run, 'last', 'cpu').model()
+    state['model'] = {prefix + k: v for k, v in state['model'].items()}
+    save_tensors(state, run / 'last.pth')
+    assert same_weights(Run(run, 'last', 'cpu').model(), before)
+    assert same_weights(again(run, data).model, before)
+
+
+def test_what_is_missing_is_named(run, tmp_path):
+    with pytest.raises(UnreadableFile) as e:
+        Run(tmp_path / 'nothing').model()
+    assert e.value.path == tmp_path / 'nothing'
+    (run / 'best.pth').unlink()
+    with pytest.raises(UnreadableFile) as e:
+        Run(run).model()
+    assert e.value.path == run / 'best.pth'
+    with pytest.raises(UnreadableFile):
+        Run(run).scores()
+
+
+def test_weights_of_another_network_are_refused(run):
+    config = json.loads((run / 'config.json').read_text())
+    (run / 'config.json').write_text(json.dumps(config | dict(model='snet_small')))
+    with pytest.raises(BadSetting, match='another network'):
+        Run(run, 'last').model()
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(model_kwargs={'dropout': 0.1}),
+        dict(data_kwargs={'fold': 1}),
+        dict(seed=-1),
+        dict(seed='a'),
+        dict(device='gpu'),
+    ],
+    ids=str,
+)
+def test_settings_that_no_run_has(settings, tmp_path):
+    with pytest.raises(BadSetting) as e:
+        train_run(tmp_path / 'run', 'phantom', 'snet_tiny', 'smoke', **LINES, **settings)
+    assert e.value.key
+    assert not (tmp_path / 'run' / 'last.pth').exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_cuda_without_a_gpu():
+    with pytest.raises(SnetError, match='no GPU'):
+        check_device('cuda')
+
+
+def raised(f):
+    with pytest.raises(RuntimeError) as e:
+        f()
+    return e.value
+
+
+def test_a_lost_connection_is_told_by_where_it_was_raised():
+    own = raised(lambda: torch.zeros(2) @ torch.zeros(3))
+    named_like_one = raised(lambda: (_ for _ in ()).throw(RuntimeError('gloo: connection closed by peer')))
+    typed = torch.distributed.DistNetworkError('no words')
+    assert not connection_lost(own)
+    assert not connection_lost(named_like_one)
+    assert connection_lost(typed)
+    assert '--' not in str(ProcessLost())
+
+
+def test_history_and_scores_are_tables(run):
+    assert Run(run).history()['epoch'].is_monotonic_increasing
+    (run / 'scores').mkdir()
+    (run / 'scores' / 'scores.csv').write_text('case,dice\n007,0.5\n')
+    scores = Run(run).scores()
+    assert scores['case'][0] == '007'
+    assert np.isclose(scores['dice'][0], 0.5)
