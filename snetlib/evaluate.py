@@ -37,7 +37,7 @@ from snetlib.report.tables import (
 from .scores.cases import score_case
 from tqdm.auto import tqdm
 
-# %% ../nbs/7_use/08_evaluate.ipynb #418160d3
+# %% ../nbs/7_use/08_evaluate.ipynb #f329c49f
 @dataclass
 class ScoredPair:
     "A case to be scored."
@@ -116,7 +116,7 @@ def _stored(file):
 
 NUMBERS = {k: [''] for k in ('dice', 'iou', 'hd95', 'hd95_missed', 'nsd', 'pred_ml', 'targ_ml')}
 
-# %% ../nbs/7_use/08_evaluate.ipynb #188f691f
+# %% ../nbs/7_use/08_evaluate.ipynb #01755073
 def evaluate_run(
     run,  # folder of a trained run, or a `Run`
     out,  # folder for scores and report
@@ -127,7 +127,7 @@ def evaluate_run(
     resize: str = 'logits',  # or 'published', see `snetlib.predict.slices.slice_labels`
     progress: bool = True,  # a bar
 ) -> pd.DataFrame:
-    "Predict and score every case of a part; writes scores.csv, tables, report.html. Raises `SnetError`."
+    "Predict and score every case of a part; writes scores.csv, tables and report.html."
     run = run if isinstance(run, Run) else load_run(run)
     c = run.config
     chosen = {k: v for k, v in c['data_kwargs'].items() if k in ('split', 'val', 'seed', 'config')}
@@ -198,7 +198,7 @@ def _shown(scores):
     picked = [pick_cases(part).values() for _, part in scores.groupby('model', sort=False)]
     return dict.fromkeys(name for names in picked for name in names)
 
-# %% ../nbs/7_use/08_evaluate.ipynb #2ad346e8
+# %% ../nbs/7_use/08_evaluate.ipynb #3b4b170e
 def evaluate_files(
     preds,  # folder of masks, or {model name: folder} to compare several
     truth,  # folder of true masks with the same names
@@ -206,7 +206,7 @@ def evaluate_files(
     class_names: tuple | None = None,  # [0] the background's; None: numbered
     progress: bool = True,  # a bar
 ) -> pd.DataFrame:
-    "Score stored masks against stored truths; what cannot be scored is in failed.csv. Raises `SnetError`."
+    "Score stored masks against stored truths; failed.csv lists what cannot be scored."
     preds = preds if isinstance(preds, dict) else {'model': preds}
     targets = mask_files(truth)
     labels = settle_labels(list(targets.values()))
