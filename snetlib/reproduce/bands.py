@@ -14,8 +14,7 @@ import pandas as pd
 from ..core import NotAtHand, atomic_path
 from ..data.bands import band_masks
 from ..data.loaders import load_cases
-from ..predict.predictor import predict_case
-from ..predict.slices import load_run
+from ..predict import Predictor
 from .papers import EXPERIMENTS, paper_table
 from .plan import stand_in
 from .queue import finished, run_name
@@ -23,6 +22,7 @@ from .tables import configs_by_row, not_run
 from .verdict import Verdict, estimate_columns, judge
 from ..scores.overlap import confusion, nan_mean, set_scores
 from ..scores.statistics import Estimate, bootstrap_statistic
+from ..train.run import Run
 
 # %% ../../nbs/8_results/05_bands.ipynb #05_bands05
 def image_confusions(
@@ -44,11 +44,11 @@ def image_confusions(
 
 def count_confusions(folder, config, part):
     "Predict every case of a part and count, image by image."
-    run = load_run(folder)
-    n = len(run.class_names)
+    run = Run(folder)
+    predictor, n = Predictor(run), len(run.class_names)
     counts = []
     for case in load_cases(config['dataset'], config['root'], part, **config['data_kwargs']):
-        pred = predict_case(run, case)
+        pred = predictor.case(case)
         counts += [confusion(p, t, n, ignore_index=255) for p, t in zip(pred, case.label)]
     return np.stack(counts)
 
@@ -85,10 +85,8 @@ def band_intervals(
         return nan_mean(np.array([[of_seed[k][s] for s in scores] for k in i.tolist()]), 0)
 
     e = bootstrap_statistic(mean_over_seeds, images, seeds, n_resamples)
-    return {
-        s: Estimate(*map(float, (e.mean[k], e.lo[k], e.hi[k])), images)
-        for k, s in enumerate(scores)
-    }
+    numbers = np.stack([e.mean, e.lo, e.hi], 1).tolist()
+    return {s: Estimate(*values, images) for s, values in zip(scores, numbers)}
 
 # %% ../../nbs/8_results/05_bands.ipynb #05_bands11
 def bands_table(

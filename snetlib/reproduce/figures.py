@@ -14,9 +14,9 @@ from ..core import NotAtHand
 from ..data.loaders import load_cases
 from ..data.slices import resize_images, resize_labels, scale_intensity
 from ..explain.figures import figure1, figure2
-from ..predict.predictor import predict_case
-from ..predict.slices import load_run
+from ..predict import Predictor
 from .queue import finished, run_name
+from ..train.run import Run
 from ..viz import montage
 
 # %% ../../nbs/8_results/07_figures.ipynb #07_figures05
@@ -48,7 +48,7 @@ def figure(
     ready = {m: c for m, c in configs.items() if finished(c, cache)}
     if not ready:
         raise NotAtHand(f'No run of {name} has finished; run it again.', key=name)
-    runs = {m: load_run(Path(cache) / run_name(c)) for m, c in ready.items()}
+    runs = {m: Run(Path(cache) / run_name(c)) for m, c in ready.items()}
     cases = shown_cases(next(iter(configs.values())))
     if name in ('figure7', 'figure3'):
         return side_by_side(runs, cases)
@@ -63,7 +63,7 @@ def side_by_side(runs, cases):
         z = largest_slice(case.label)
         image = scale_intensity(case.image, case.intensity or first.intensity)[z]
         columns = {'image': np.zeros_like(case.label[z]), 'truth': case.label[z]}
-        columns |= {method: predict_case(run, case)[z] for method, run in runs.items()}
+        columns |= {method: Predictor(run).case(case)[z] for method, run in runs.items()}
         pictures += [image] * len(columns)
         masks += columns.values()
         titles += columns
@@ -84,8 +84,8 @@ def inside_networks(name, runs, cases):
     slices = [network_input(case, first.intensity, size) for case in cases]
     x, y = (torch.cat(part) for part in zip(*slices))
     if name == 'figure1':
-        return figure1(first.model, x)
-    return figure2({method.lower(): run.model for method, run in runs.items()}, x, y)
+        return figure1(first.model(), x)
+    return figure2({method.lower(): run.model() for method, run in runs.items()}, x, y)
 
 
 def network_input(case, intensity, size):
