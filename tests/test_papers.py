@@ -1,13 +1,18 @@
-"""The papers' tables as data: every printed average and every claim of the texts, recomputed; the disagreements must be exactly those that are flagged."""
+"""The papers' tables as data: every printed average and every claim of the texts, recomputed.
 
-from pathlib import Path
+The disagreements must be exactly those that are flagged.
+"""
+
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
-PAPERS = Path(__file__).resolve().parent.parent / 'data' / 'results' / 'papers'
-SIZES = dict(
+from snetlib.reproduce.papers import paper_file
+
+ROWS = dict(  # of each file
     snet_table1=15,
     snet_table2=7,
     snet_table3=8,
@@ -19,9 +24,7 @@ SIZES = dict(
     sosegformer_table3=7,
 )
 ORGANS = ['aorta', 'gallbladder', 'kidney_l', 'kidney_r', 'pancreas', 'liver', 'spleen', 'stomach']
-GROUPS = dict(
-    tissues=1, small=4, large=3
-)  # how many of the eight organs stand behind each column of Tables 5 and 6 (section 5.1.1)
+GROUPS = dict(tissues=1, small=4, large=3)  # organs behind each column of Tables 5 and 6 (5.1.1)
 AVERAGES = dict(
     snet_table1=dict.fromkeys(ORGANS, 1),
     snet_table2=dict(rv=1, myo=1, lv=1),
@@ -32,11 +35,14 @@ SWITCHES = ['stagger', 'feb', 'ffb', 'gab']
 
 
 def table(name):
-    return pd.read_csv(PAPERS / f'{name}.csv', keep_default_na=True)
+    return paper_file(name)
 
 
 def disagreements():
-    "Every (table, row, column) whose printed average is not the weighted mean of its columns, with both numbers. Rounding of the columns and of the average allows 0.005 + 0.005."
+    """Every (table, row, column) whose printed average is not the weighted mean of its columns, with both.
+
+    Rounding of the columns and of the average allows 0.005 + 0.005.
+    """
     found = {}
     for name, weights in AVERAGES.items():
         t = table(name)
@@ -49,13 +55,13 @@ def disagreements():
 def flagged():
     return {
         (name, int(i), c)
-        for name in SIZES
+        for name in ROWS
         for i, columns in table(name).slip_columns.dropna().items()
         for c in columns.split()
     }
 
 
-@pytest.mark.parametrize('name,rows', SIZES.items())
+@pytest.mark.parametrize('name,rows', ROWS.items())
 def test_tables_are_complete(name, rows):
     t = table(name)
     assert (
@@ -111,7 +117,10 @@ def test_tables_agree_with_each_other():
 
 
 def test_iou_and_dice_can_belong_together():
-    "IoU = D/(2−D) is convex, so a mean IoU is at least D/(2−D) of the mean Dice, and at most the Dice (values here are rounded to 0.1 at worst)."
+    """IoU = D/(2−D) is convex: a mean IoU is at least D/(2−D) of the mean Dice, and at most the Dice.
+
+    The values here are rounded to 0.1 at worst.
+    """
     for name, pairs in dict(
         snet_table3=[('iou', 'dice')],
         sosegformer_table2=[(f'miou_{b}', f'mdice_{b}') for b in ('ultra_small', 'small', 'all')],
@@ -148,7 +157,7 @@ def recompute(claim):
 
 
 def test_claims_agree_exactly_where_flagged():
-    claims = pd.read_csv(PAPERS / 'claims.csv', dtype=dict(printed=str))
+    claims = paper_file('claims', dtype=dict(printed=str))
     assert len(claims) > 40 and set(claims.agrees) == {'yes', 'no'}
     for c in claims.itertuples():
         v, p, digits = recompute(c), float(c.printed), len(c.printed.partition('.')[2])
@@ -159,3 +168,9 @@ def test_claims_agree_exactly_where_flagged():
             )
         assert abs(v - c.recomputed) < 0.0051, c.claim
         assert agrees == (c.agrees == 'yes'), c.claim
+
+
+def test_the_numbers_are_at_hand_without_a_checkout(tmp_path):
+    code = "from snetlib.reproduce import paper_table; print(paper_table('table5').avg.tolist())"
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == '[78.79, 83.05]', done.stderr

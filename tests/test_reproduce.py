@@ -1,4 +1,4 @@
-"""Tables of runs that are killed, damaged, shared and cut off: the number at the end is the same, or there is none."""
+"""Runs that are killed, damaged, shared and cut off: the number at the end is the same, or there is none."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,10 @@ from PIL import Image
 from processes import SNET, ended, forked
 
 from snetlib import reproduce as R
+from snetlib.core import BadSetting, NotAtHand
+from snetlib.models import create_model
+from snetlib.reproduce import queue
+from snetlib.reproduce.plan import SAME_NETWORK, scaled_model
 from snetlib.train.recipes import get_recipe
 from snetlib.train.run import run_config
 
@@ -25,18 +30,16 @@ KILLS = int(
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    "Three epochs of three steps on the phantom, two cases to test: a chain of seconds with several checkpoints in it."
+    "Three epochs of three steps on the phantom, two cases to test: a chain with several checkpoints."
     import torch
 
     import snetlib.data.sets.catalogue as catalogue
 
     monkeypatch.setitem(R.SCALES['smoke'], 'changes', dict(size=32, bs=64, steps=9))
     monkeypatch.setitem(catalogue.PHANTOM_CASES, 'test', range(200, 202))
-    monkeypatch.setitem(
-        R.EXPERIMENTS,
-        'table5',
-        R.Experiment(**{**R.EXPERIMENTS['table5'].__dict__, 'rows': R.EXPERIMENTS['table5'].rows[1:]}),
-    )  # SNet alone
+    table5 = R.EXPERIMENTS['table5']
+    snet_alone = replace(table5, rows=table5.rows[1:])
+    monkeypatch.setitem(R.EXPERIMENTS, 'table5', snet_alone)
     torch.set_num_threads(1)
 
 
@@ -55,7 +58,7 @@ def in_child(fn, kill_after=None):
 
 
 def outcome(cache):
-    "Everything that must not depend on interruptions: weights, log without its clock, scores, and the table's file."
+    "What must not depend on interruptions: weights, log without its clock, scores, the table's file."
     import torch
 
     (folder,) = [p for p in Path(cache).glob('phantom-*') if p.is_dir()]
@@ -113,7 +116,7 @@ def test_a_damaged_checkpoint_is_set_aside(undisturbed, tmp_path, capsys):
 def test_a_deleted_cache_is_made_again_and_half_a_run_gives_no_number(undisturbed, tmp_path):
     config = R.plan('table5', 'smoke', 1)[0][2]
     t = table(tmp_path, train=False)
-    assert t.seeds.tolist() == [0] and 'average' not in t and t.verdict.str.startswith('not run').all()
+    assert t.seeds.tolist() == [0] and 'average' not in t and t.verdict.tolist() == ['not_run']
     table(tmp_path)
     done = tmp_path / R.run_name(config) / 'done.json'
     text = json.loads(done.read_text())
@@ -131,10 +134,14 @@ def test_two_processes_share_the_queue(tmp_path):
     steps = R.plan('table5', 'smoke', 3)
 
     def share():
-        trained = []
-        original = R.train_run
-        R.train_run = lambda folder, *a, **kw: (trained.append(str(folder)), original(folder, *a, **kw))[1]
-        R.work_through(steps, tmp_path, 'cpu', False)
+        trained, original = [], queue.train_run
+
+        def noting(folder, *args, **settings):
+            trained.append(str(folder))
+            return original(folder, *args, **settings)
+
+        queue.train_run = noting
+        R.run_queue(steps, tmp_path, 'cpu', False)
         (tmp_path / f'trained-{os.getpid()}.json').write_text(json.dumps(trained))
 
     with open(os.devnull, 'w') as nowhere:
@@ -148,13 +155,13 @@ def test_two_processes_share_the_queue(tmp_path):
     assert t.seeds.tolist() == [3]
 
 
-def test_submitit_jobs_work_through_the_plan(tmp_path):
-    "What page 55 shows for a cluster, on submitit's local executor."
+def test_submitit_jobs_share_the_queue(tmp_path):
+    "What the page of the queue shows for a cluster, on submitit's local executor."
     submitit = pytest.importorskip('submitit', reason='submitit is not installed')
     steps = R.plan('table5', 'smoke', 2)
     executor = submitit.AutoExecutor(folder=tmp_path / 'jobs', cluster='local')
     executor.update_parameters(timeout_min=10)
-    jobs = [executor.submit(R.work_through, steps, tmp_path / 'cache', 'cpu', False) for _ in range(2)]
+    jobs = [executor.submit(R.run_queue, steps, tmp_path / 'cache', 'cpu', False) for _ in range(2)]
     assert [j.result() for j in jobs] == [{}, {}]
     assert all(R.finished(c, tmp_path / 'cache') for _, _, c in steps)
 
@@ -190,14 +197,14 @@ def test_a_case_that_cannot_be_read_is_named_and_the_rest_is_scored(folder_data,
 def test_a_failing_run_leaves_the_others(tmp_path):
     steps = R.plan('table5', 'smoke', 2)
     broken = [(r, s, c if s else c | dict(model_kwargs={'fusion': 'sideways'})) for r, s, c in steps]
-    why = R.work_through(broken, tmp_path, 'cpu', False)
+    why = R.run_queue(broken, tmp_path, 'cpu', False)
     assert (
         list(why) == [R.run_name(broken[0][2])]
         and 'sideways' in why[R.run_name(broken[0][2])]
         and R.finished(steps[1][2], tmp_path)
     )
     t = R.cases_table('table5', broken, tmp_path, 'smoke', why)
-    assert t.seeds.tolist() == [1] and '1 of 2 seeds' in t.verdict.iloc[0]
+    assert t.seeds.tolist() == [1] and '1 of 2 seeds' in R.as_text(t).verdict.iloc[0]
 
 
 def test_a_full_disk_stops_the_table_with_one_sentence(small_disk):
@@ -208,3 +215,53 @@ def test_a_full_disk_stops_the_table_with_one_sentence(small_disk):
     assert 'code 1' in done.stdout, done.stderr
     left = done.stdout.split('code 1')[1].split()
     assert not any('done.json' in f or '.part.' in f or '_smoke.' in f for f in left)
+
+
+# ---- plans
+
+
+@pytest.mark.parametrize('name', [n for n, e in R.EXPERIMENTS.items() if e.kind in ('cases', 'bands')])
+def test_every_table_is_planned_and_asks_for_its_data(name):
+    steps = R.plan(name, 'smoke', 1)
+    assert [step.row for step in steps] == list(R.EXPERIMENTS[name].rows)
+    assert all(step.config or step.row.reason for step in steps)
+    with pytest.raises(NotAtHand) as error:
+        R.plan(name, 'paper')
+    assert error.value.key == R.EXPERIMENTS[name].dataset.split()[0]
+    assert '--' not in str(error.value)
+
+
+@pytest.mark.parametrize('wrong', [dict(name='table7'), dict(name='table5', scale='large')])
+def test_an_unknown_table_or_scale_is_refused(wrong):
+    with pytest.raises(BadSetting):
+        R.plan(**wrong)
+
+
+@pytest.mark.parametrize('row, snet', SAME_NETWORK.items())
+def test_rows_that_are_snet_itself_share_its_run(row, snet):
+    import torch
+
+    torch.manual_seed(0)
+    a = create_model(row, c_in=1, n_out=3, size='tiny')
+    torch.manual_seed(0)
+    b = create_model(snet.replace('base', 'tiny'), c_in=1, n_out=3)
+    assert a.config == b.config
+    assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+
+
+@pytest.mark.parametrize('name', ['table5', 'table6'])
+def test_a_scaled_row_keeps_its_switches(name):
+    for row in R.EXPERIMENTS[name].rows:
+        paper, small = (scaled_model(row, scale) for scale in ('paper', 'small'))
+        full = create_model(paper[0], c_in=1, n_out=3, **paper[1]).config
+        half = create_model(small[0], c_in=1, n_out=3, **small[1]).config
+        differ = {k for k in full if full[k] != half[k]}
+        assert not differ & {'fusion', 'feb', 'ffb', 'gab'}
+
+
+def test_workers_share_the_queue_and_say_what_failed(tmp_path, capfd):
+    steps = R.plan('table5', 'smoke', 2)
+    broken = steps[0]._replace(config=steps[0].config | dict(model='no_such_network'))
+    assert R.run_workers([broken, steps[1]], tmp_path, ['cpu', 'cpu']) == [0, 0]
+    assert R.finished(steps[1].config, tmp_path)
+    assert 'no_such_network' in capfd.readouterr().err

@@ -167,7 +167,7 @@ def reproduce(
     train: bool = True,  # False: only write what has finished
     progress: bool = True,  # bars
 ) -> pd.DataFrame | None:
-    "Train what is missing, score it, write; returns the table (None for a figure). Raises `SnetError`."
+    "Train what is missing, score it, write; the table, or None for a figure. Raises `SnetError`."
     e = EXPERIMENTS[choose(name, EXPERIMENTS, 'table or figure')]
     file = f'{name}_{choose(scale, SCALES, "scale")}'
     out = Path(out) if out else Path(cache) / 'tables'

@@ -231,10 +231,11 @@ EXPERIMENTS = {e.name: e for e in (*SNET_TABLES, *SOSEGFORMER_TABLES, *FIGURES)}
 # %% ../../nbs/8_results/00_papers.ipynb #00_papers18
 def paper_file(
     stem: str,  # 'snet_table1' … 'snet_table6', 'sosegformer_table1' … '3', 'claims'
+    **kwargs,  # of `pandas.read_csv`
 ) -> pd.DataFrame:
     "A file of the papers' numbers, as it is kept in the package."
     with (files('snetlib.reproduce') / 'papers' / f'{stem}.csv').open(encoding='utf-8') as f:
-        return pd.read_csv(f)
+        return pd.read_csv(f, **kwargs)
 
 
 def paper_table(

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from ..data.sets.catalogue import DATASETS
-from ..report.tables import to_markdown
+from ..report.tables import format_estimate, to_markdown
 from .papers import EXPERIMENTS, NO_LIBRARY
 from .plan import BESIDE, SCALES
-from .verdict import as_text, estimate_of, format_estimate
+from .verdict import as_text, estimate_of
 from ..viz import new_figure
 
 # %% ../../nbs/8_results/09_recorded.ipynb #09_recorded04

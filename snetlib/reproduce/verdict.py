@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['VERDICTS', 'NOTHING', 'TITLES', 'Verdict', 'judge_value', 'judge_direction', 'judge', 'estimate_columns',
-           'estimate_of', 'verdict_of', 'say_verdict', 'format_estimate', 'as_text', 'unfinished']
+           'estimate_of', 'verdict_of', 'say_verdict', 'as_text', 'unfinished']
 
 # %% ../../nbs/8_results/03_verdict.ipynb #03_verdict02
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from ..report.tables import format_estimate
 from ..scores.statistics import Estimate
 
 # %% ../../nbs/8_results/03_verdict.ipynb #03_verdict04
@@ -135,17 +136,6 @@ def say_verdict(
     if 0 < seeds < planned:
         text += f' ({seeds:.0f} of {planned:.0f} seeds finished)'
     return text
-
-
-def format_estimate(
-    e: Estimate,
-    digits: int = 2,  # after the point
-) -> str:
-    "'71.20 [68.10, 74.00]'; the mean alone where there is no interval, a dash for nothing."
-    if np.isnan(e.mean):
-        return '–'
-    mean, lo, hi = (f'{v:.{digits}f}' for v in e[:3])
-    return f'{mean} [{lo}, {hi}]' if e.known else mean
 
 
 TITLES = dict(
