@@ -492,29 +492,33 @@ def reproduce(
 ):
     "A table or figure of the papers, ours beside theirs: trains what is missing."
     from snetlib.report.tables import to_markdown
-    from snetlib.reproduce.everything import ready_data
-    from snetlib.reproduce.everything import reproduce as run
-    from snetlib.reproduce.plan import plan
-    from snetlib.reproduce.queue import all_devices, work_side_by_side, work_through
-    from snetlib.reproduce.tables import unfinished
+    from snetlib.reproduce import (
+        all_devices,
+        as_text,
+        plan,
+        ready_data,
+        run_queue,
+        run_workers,
+        unfinished,
+    )
+    from snetlib.reproduce import reproduce as run
 
     find_device(device)
-    if worker:
-        failed = work_through(ready_data(plan(name, scale, seeds, data), cache), cache, device)
-        for lost, why in failed.items():
-            typer.echo(f'{lost}: {why}', err=True)
-        return
-    if train and not device and len(all_devices()) > 1:
-        plan(name, scale, seeds, data)  # what is wrong with the arguments is said once
-        arguments = [name, '--scale', scale, '--seeds', str(seeds), '--cache', str(cache)]
-        work_side_by_side([*arguments, *(['--data', str(data)] if data else [])], all_devices())
+    devices = [device] if device else all_devices()
+    if worker or (train and len(devices) > 1):
+        steps = ready_data(plan(name, scale, seeds, data), cache)
+        if worker:
+            for lost, why in run_queue(steps, cache, device).items():
+                typer.echo(f'{lost}: {why}', err=True)
+            return
+        run_workers(steps, cache, devices)
     settings = dict(scale=scale, seeds=seeds, data=data, cache=cache, out=out)
     table = run(name, device=device, train=train, **settings)
     written = out or cache / 'tables'
     if table is None:
         typer.echo(f'{written}/{name}.png')
         return
-    typer.echo(to_markdown(table.round(3).reset_index()))
+    typer.echo(to_markdown(as_text(table).reset_index()))
     typer.echo(f'{written}/{name}_{scale}.html')
     undone = unfinished(table)
     if undone:
