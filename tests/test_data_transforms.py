@@ -111,7 +111,7 @@ def test_shares_of_images_are_honest(key):
     assert abs((xa != x).any((1, 2, 3)).float().mean() - 0.3) < 4 * (0.21 / 400) ** 0.5
 
 
-# ---------------------------------------------------------------- the same draws, the same pictures as kornia's
+# ---------------------------------------------------------------- the same pictures as kornia's
 
 
 @pytest.mark.parametrize('size', [(48, 40), (33, 65), (64, 64)])

@@ -1,4 +1,7 @@
-"""Batch augmentation as ratios within one run: ours against kornia's AugmentationSequential on the same changes, image and mask together. Usage: python tests/bench/bench_transforms.py"""
+"""Batch augmentation as ratios within one run: ours against kornia's AugmentationSequential.
+
+The same changes, image and mask together. Usage: python tests/bench/bench_transforms.py
+"""
 
 import time
 
@@ -27,10 +30,8 @@ def main():
     def seq(*parts):
         return K.AugmentationSequential(*parts, data_keys=['input', 'mask'])
 
-    flips, warp = (
-        (K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5)),
-        (K.RandomRotation(20.0, p=0.5),),
-    )
+    flips = K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5)
+    warp = (K.RandomRotation(20.0, p=0.5),)
     rows = [
         ('flips', dict(hflip=0.5, vflip=0.5), seq(*flips)),
         ('flips, ±20°', dict(hflip=0.5, vflip=0.5, rotate=20, warp_p=0.5), seq(*flips, *warp)),
