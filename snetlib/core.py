@@ -70,7 +70,7 @@ def choose(
     choices,  # the names there are
     kind: str,  # what is being chosen, for the message: 'model', 'recipe'
 ) -> str:
-    "`name` if it is one of `choices`; otherwise a `BadSetting` that lists them and suggests the nearest."
+    "`name` if it is one of `choices`; otherwise a `BadSetting` that lists them."
     if name in choices:
         return name
     near = difflib.get_close_matches(str(name), list(map(str, choices)), 1)
@@ -97,7 +97,7 @@ def seed_everything(
     seed: int,  # seed of the run, ≥ 0
     epoch: int = 0,  # mixed in, so that each epoch has draws of its own
 ) -> int:
-    "Seed Python, numpy and torch (every device) with one number made from `seed` and `epoch`; returns that number."
+    "Seed Python, numpy and torch with one number made from `seed` and `epoch`, and return it."
     import torch
 
     mixed = int(np.random.SeedSequence([int(seed), int(epoch)]).generate_state(1)[0])
@@ -111,7 +111,7 @@ def seed_everything(
 def atomic_path(
     path,  # where the finished file shall stand; its folder is made if missing
 ):
-    "Yield a path beside `path` to write to; renamed onto `path` if the block succeeds, removed if not. Raises `NotWritable`."
+    "Yield a path to write to, renamed onto `path` if the block succeeds. Raises `NotWritable`."
     path = Path(path)
     tmp = path.with_name(f'.{os.getpid()}.part.{path.name}')
     try:
@@ -129,7 +129,7 @@ def io_error(
     e: OSError,  # what the system said
     path,  # the file that was to be written
 ) -> NotWritable:
-    "The `NotWritable` (or `DiskFull`) that says which file could not be written and what would help."
+    "The `NotWritable` (or `DiskFull`) that says which file could not be written, and the fix."
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(
             f'The disk is full: {path} was not written; free some space or choose another folder.',
@@ -145,7 +145,7 @@ def io_error(
 
 # %% ../nbs/1_start/00_core.ipynb #4f0aa2e7
 def git_commit() -> str:
-    "The commit of the checkout this code stands in, with '+changes' if files were changed since; 'unknown' without one."
+    "Commit of this code's checkout, with '+changes' if files differ; 'unknown' without one."
     here = Path(__file__).resolve().parent if '__file__' in globals() else Path.cwd()
     if not shutil.which('git'):
         return 'unknown'
@@ -175,7 +175,7 @@ def provenance() -> dict:
 def test_data(
     name: str = '',  # a data set's folder, e.g. 'acdc'
 ) -> Path | None:
-    "Folder of real data for tests and experiments, or None where there is none (then say so and skip)."
+    "Folder of real data for tests and experiments, or None where there is none."
     starts = (
         [os.environ['SNET_TEST_DATA']]
         if 'SNET_TEST_DATA' in os.environ

@@ -43,7 +43,7 @@ def class_colours(
 def as_rgb(
     image,  # array or tensor (H, W), (H, W, 1 or 3) or (1 or 3, H, W)
 ) -> np.ndarray:
-    "The image as float32 RGB (H, W, 3) in [0, 1]. Raises `SnetError` for another shape or for an image without one finite value."
+    "The image as float32 RGB (H, W, 3) in [0, 1]. Raises `SnetError` for another shape."
     x = np.asarray(image.detach().cpu().float() if hasattr(image, 'detach') else image)
     x = x.astype(np.float32) / 255 if x.dtype == np.uint8 else x.astype(np.float32)
     if x.ndim == 3 and x.shape[0] in (1, 3) and x.shape[-1] not in (1, 3):
@@ -52,7 +52,8 @@ def as_rgb(
         x = x[..., None]
     if x.ndim != 3 or x.shape[-1] not in (1, 3):
         raise SnetError(
-            f'An image of shape {np.shape(image)} cannot be drawn; give (H, W), (H, W, 3) or (3, H, W), one slice at a time.'
+            f'An image of shape {np.shape(image)} cannot be drawn; '
+            'give (H, W), (H, W, 3) or (3, H, W), one slice at a time.'
         )
     finite = x[np.isfinite(x)]
     if not finite.size:
@@ -71,7 +72,8 @@ def as_mask(
     m = np.asarray(mask.detach().cpu() if hasattr(mask, 'detach') else mask)
     if m.shape != tuple(shape):
         raise SnetError(
-            f'A mask of shape {m.shape} does not fit an image of {tuple(shape)}; give one label per pixel (H, W).'
+            f'A mask of shape {m.shape} does not fit an image of {tuple(shape)}; '
+            'give one label per pixel (H, W).'
         )
     return m.astype(np.int64)
 
@@ -95,7 +97,7 @@ def blend(
     truth=None,  # integer labels (H, W), drawn as outlines
     alpha: float = 0.45,  # opacity of the mask, 0 to 1
 ) -> np.ndarray:
-    "The image with its mask as a tint, and the truth's outline in the class's own colour: float32 RGB (H, W, 3). Raises `SnetError` if shapes differ."
+    "The image with its mask as a tint and the truth as outlines: float32 RGB (H, W, 3)."
     rgb = as_rgb(image).copy()
     mask = as_mask(mask, rgb.shape[:2])
     truth = None if truth is None else as_mask(truth, rgb.shape[:2])
@@ -114,7 +116,7 @@ def new_figure(
     size: tuple = (3.0, 3.0),  # of one axes, in inches: (width, height)
     dpi: int = 72,  # dots per inch
 ) -> tuple:
-    "(figure, axes array (rows, cols)), closed for pyplot: it is drawn when returned or saved, and freed when forgotten."
+    "(figure, axes (rows, cols)), closed for pyplot: drawn when returned, freed when forgotten."
     fig, axes = plt.subplots(
         rows,
         cols,
@@ -161,9 +163,10 @@ def overlay(
     alpha: float = 0.45,  # opacity of the mask
     title: str | None = None,  # above the picture
 ) -> Figure:
-    "An image with its mask as a tint and the truth as outlines. Raises `SnetError` if shapes differ."
+    "An image with its mask as a tint and the truth as outlines, with a legend."
     rgb = blend(image, mask, truth, alpha)
-    fig, ax = (ax.figure, ax) if ax is not None else (lambda f, a: (f, a[0, 0]))(*new_figure())
+    ax = new_figure()[1][0, 0] if ax is None else ax
+    fig = ax.figure
     ax.imshow(rgb, interpolation='nearest')
     ax.set_axis_off()
     ax.set_title(title or '', fontsize=10)
@@ -186,7 +189,7 @@ def montage(
     alpha: float = 0.45,  # opacity of the masks
     size: float = 1.8,  # side of one picture, in inches
 ) -> Figure:
-    "A grid of images with their masks. Raises `SnetError` if there is nothing to show or the numbers differ."
+    "A grid of images with their masks, on one grey scale."
     if not len(images):
         raise SnetError('There is no image to show; give at least one.')
     for name, m in (('masks', masks), ('truths', truths)):
@@ -233,11 +236,12 @@ def feature_grid(
     title: str | None = None,  # above the grid; the shape is added
     size: float = 1.1,  # side of one map, in inches
 ) -> Figure:
-    "A grid of feature maps, each stretched on its own. Raises `SnetError` for another shape or where nothing is finite."
+    "A grid of feature maps, each stretched on its own."
     x = np.asarray(maps.detach().cpu().float() if hasattr(maps, 'detach') else maps, np.float32)
     if x.ndim != 3 or not x.size:
         raise SnetError(
-            f'Feature maps of shape {x.shape} cannot be drawn; give (channels, H, W), one element of the batch.'
+            f'Feature maps of shape {x.shape} cannot be drawn; '
+            'give (channels, H, W), one element of the batch.'
         )
     if not np.isfinite(x).any():
         raise SnetError('The feature maps have no finite value; the training may have diverged.')
@@ -271,7 +275,7 @@ def curves(
     log,  # dict name -> values, or DataFrame; a column 'epoch' or 'step' is the x axis
     title: str | None = None,  # above
 ) -> Figure:
-    "Learning curves: losses on the left, scores on the right; time and learning rate are left out. Raises `SnetError` if there is nothing to draw."
+    "Learning curves: losses on the left, scores on the right; no time, no learning rate."
     columns = {
         k: np.asarray(v, float)
         for k, v in log.items()
@@ -307,7 +311,7 @@ def curves(
         ax.set_ylabel('loss' if any('loss' in k for k in panel) else 'score')
         ax.legend(fontsize=7, frameon=False)
         ax.grid(alpha=0.3)
-        [ax.spines[s].set_visible(False) for s in ('top', 'right')]
+        ax.spines[['top', 'right']].set_visible(False)
     if title:
         fig.suptitle(title, fontsize=10)
     return fig
@@ -321,13 +325,9 @@ def save_overlay(
     alpha: float = 0.45,  # opacity of the mask
     scale: int = 1,  # enlarge by whole pixels, for tiny images
 ):
-    "Write the overlay as a PNG of the image's size times `scale`. Raises `SnetError` if shapes differ or the file cannot be written."
-    rgb = (
-        np.rint(blend(image, mask, truth, alpha) * 255)
-        .astype(np.uint8)
-        .repeat(scale, 0)
-        .repeat(scale, 1)
-    )
+    "Write the overlay as a PNG of the image's size times `scale`."
+    rgb = np.rint(blend(image, mask, truth, alpha) * 255).astype(np.uint8)
+    rgb = rgb.repeat(scale, 0).repeat(scale, 1)
     with atomic_path(path) as tmp:
         Image.fromarray(rgb).save(tmp, format='PNG')
 
@@ -335,8 +335,7 @@ def save_overlay(
 def figure_png(
     fig: Figure,  # any figure
     dpi: int = 80,  # dots per inch
-    colours: int
-    | None = None,  # at most so many colours (2 to 256): a third of the bytes, rare colours kept; all if None
+    colours: int | None = None,  # at most so many (2 to 256), rare ones kept; None: all
 ) -> bytes:
     "The figure as the bytes of a PNG."
     fig.savefig(b := io.BytesIO(), format='png', dpi=dpi)

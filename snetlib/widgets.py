@@ -37,7 +37,7 @@ from traitlets import TraitError
 
 # %% ../nbs/7_use/09_widgets.ipynb #3831f63a
 class Throttle:
-    "Calls `fn` at most every `wait` seconds, and at most half of the time if `fn` is slow; the last call is never lost. `flush()` makes it happen now."
+    "Calls `fn` at most every `wait` seconds; the last call is never lost. `flush()` calls now."
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Throttle:
 
 # %% ../nbs/7_use/09_widgets.ipynb #4745bb00
 class Panel:
-    "Controls, a picture and plain `values`. A subclass gives `compute` (values from the settings) and `render` (PNG bytes from the values)."
+    "Controls, a picture and plain `values`. A subclass gives `compute` and `render`."
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Panel:
         return {k: c.value for k, c in self.controls.items()}
 
     def set(self, **kw):
-        "Move controls, as a hand would (beyond a slider's range it stops at the end). Raises `SnetError` for an unknown control or a value it cannot take."
+        "Move controls, as a hand would. Raises `SnetError` for an unknown control or value."
         for k, v in kw.items():
             try:
                 self.controls[choose(k, self.controls, 'control')].value = v
@@ -217,17 +217,10 @@ class EntropyAreas(Panel):
         for x, rad, colour in ((-d / 2, r, BLUE), (d / 2, s, ORANGE)):
             ax.add_patch(Circle((x, 0), rad, color=colour, alpha=0.35, lw=0))
             ax.add_patch(Circle((x, 0), rad, fill=False, color=colour, lw=2))
-        ax.text(
-            -d / 2 - 0.55 * r,
-            0,
-            f'H(a|b)\n{v["H_a_given_b"]:.2f}',
-            ha='center',
-            va='center',
-            color='k',
-        ) if v['H_a_given_b'] > 0.05 else None
-        ax.text(
-            d / 2 + 0.55 * s, 0, f'H(b|a)\n{v["H_ab"] - v["H_a"]:.2f}', ha='center', va='center'
-        ) if v['H_a_given_b'] > 0.05 else None
+        if v['H_a_given_b'] > 0.05:
+            only_a, only_b = v['H_a_given_b'], v['H_ab'] - v['H_a']
+            ax.text(-d / 2 - 0.55 * r, 0, f'H(a|b)\n{only_a:.2f}', ha='center', va='center')
+            ax.text(d / 2 + 0.55 * s, 0, f'H(b|a)\n{only_b:.2f}', ha='center', va='center')
         if v['I'] > 0.05:
             ax.text(0, 0, f'I\n{v["I"]:.2f}', ha='center', va='center', fontweight='bold')
         ax.set_title(
@@ -248,7 +241,7 @@ def cached_curve(a, b, shared, how):
 
 
 class Regimes(Panel):
-    "Sliders for n and the dependence → Proposition 3's three cases. values: n_star, case, survives, lost (bits)."
+    "Sliders for n and the dependence → Proposition 3. values: n_star, case, survives, lost."
 
     def __init__(
         self, a: int = 5, b: int = 4, shared: int = 2, n: int = 4, how: str = 'best', **kw
@@ -270,7 +263,8 @@ class Regimes(Panel):
     def compute(self, n, shared, a, b, how):
         if b > a or shared > b:
             raise SnetError(
-                f'a={a}, b={b}, shared={shared} do not fit: move the sliders so that shared ≤ b ≤ a.'
+                f'a={a}, b={b}, shared={shared} do not fit: '
+                'move the sliders so that shared ≤ b ≤ a.'
             )
         c = cached_curve(a, b, shared, how)
         n = min(n, int(c['n'][-1]))
@@ -315,14 +309,15 @@ class Regimes(Panel):
         ax.set_xlim(0.5, c['n'][-1] + 0.5)
         ax.legend(fontsize=8, frameon=False, loc='lower right')
         ax.set_title(
-            f'case {v["case"]}: n = {v["n"]}, n* = {v["n_star"]}, {v["survives"]:.2f} bits survive, {v["lost"]:.2f} are lost',
+            f'case {v["case"]}: n = {v["n"]}, n* = {v["n_star"]}, '
+            f'{v["survives"]:.2f} bits survive, {v["lost"]:.2f} are lost',
             fontsize=10,
         )
         return figure_png(fig, colours=128)
 
 # %% ../nbs/7_use/09_widgets.ipynb #6c373e5b
 class PairPicker(Panel):
-    "Two layers → heat maps, densities, and the four measures of page 07. values: kl, js, mi, mi_floor, cka. Raises `SnetError` as `compare_layers`."
+    "Two layers → heat maps, densities and measures. values: kl, js, mi, mi_floor, cka."
 
     def __init__(
         self,
@@ -366,7 +361,8 @@ class PairPicker(Panel):
         ax[3].set_title('densities', fontsize=9)
         ax[3].set_xlabel('standard deviations', fontsize=8)
         fig.suptitle(
-            f'symmetric KL {v["kl"]:.2f} bits, JS {v["js"]:.2f} bits, MI {v["mi"]:.2f} (floor {v["mi_floor"]:.2f}) bits, CKA {v["cka"]:.2f}',
+            f'symmetric KL {v["kl"]:.2f} bits, JS {v["js"]:.2f} bits, '
+            f'MI {v["mi"]:.2f} (floor {v["mi_floor"]:.2f}) bits, CKA {v["cka"]:.2f}',
             fontsize=9,
         )
         return figure_png(fig, colours=128)
@@ -388,7 +384,7 @@ def open_volume(
     mask=None,  # the same kinds, or None
     axis: int = 2,  # of the patient, for a NIfTI
 ) -> Case:
-    "A Case from whatever a viewer is given. Raises `SnetError` for what cannot be read or does not fit."
+    "A Case from whatever a viewer is given. Raises `SnetError` for what does not fit."
     if isinstance(source, Case):
         case = source
     elif isinstance(source, (np.ndarray, torch.Tensor)):
@@ -410,13 +406,14 @@ def open_volume(
     label = label if label.ndim > 2 else label[None]
     if label.shape != case.image.shape[:3]:
         raise SnetError(
-            f'The mask of {label.shape} does not fit the image of {case.image.shape[:3]}; give the mask that belongs to it.'
+            f'The mask of {label.shape} does not fit the image of {case.image.shape[:3]}; '
+            'give the mask that belongs to it.'
         )
     return Case(case.id, case.image, label.astype(np.uint8), case.spacing, case.affine)
 
 
 class VolumeViewer(Panel):
-    "Slice, level and width, mask opacity, model on or off. values: z, level, width, pixels (of each label in the mask), predicted (of each label in the prediction). Raises `SnetError` as `open_volume`."
+    "Slice, grey scale, mask, model. values: z, level, width, pixels, predicted (label: pixels)."
 
     def __init__(
         self,
@@ -494,7 +491,8 @@ class VolumeViewer(Panel):
             )
             if self.predictions[z].shape != x.shape[:2]:
                 raise SnetError(
-                    f'The model gave labels of {self.predictions.pop(z).shape} for a slice of {x.shape[:2]}; it must return one label a pixel.'
+                    f'The model gave labels of {self.predictions.pop(z).shape} '
+                    f'for a slice of {x.shape[:2]}; it must return one label a pixel.'
                 )
         return self.predictions[z]
 
@@ -530,9 +528,8 @@ class VolumeViewer(Panel):
             * 255
         ).astype(np.uint8)
         if self.case.affine is not None:
-            rgb = rgb[
-                ::-1, ::-1
-            ]  # canonical voxels: turn to the radiologist's view, patient's right on the left, front or head above
+            # canonical voxels, as a radiologist sees them: patient's right on the left, front above
+            rgb = rgb[::-1, ::-1]
         (h, w), (_, dy, dx) = rgb.shape[:2], self.case.spacing or (1.0, 1.0, 1.0)
         tall = max(self.size, h)
         out = io.BytesIO()
@@ -542,4 +539,11 @@ class VolumeViewer(Panel):
         return out.getvalue()
 
     def describe(self, v):
-        return f'slice <b>{v["z"]}</b> of {len(self.case.image)} &nbsp; grey scale {v["level"] - v["width"] / 2:.4g} to {v["level"] + v["width"] / 2:.4g} &nbsp; labels in the mask: {v["pixels"] or "none"} &nbsp; predicted: {v["predicted"] or "off"}'
+        lo, hi = v['level'] - v['width'] / 2, v['level'] + v['width'] / 2
+        parts = (
+            f'slice <b>{v["z"]}</b> of {len(self.case.image)}',
+            f'grey scale {lo:.4g} to {hi:.4g}',
+            f'labels in the mask: {v["pixels"] or "none"}',
+            f'predicted: {v["predicted"] or "off"}',
+        )
+        return ' &nbsp; '.join(parts)

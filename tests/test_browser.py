@@ -1,4 +1,7 @@
-"""The widget page in a real browser: JupyterLab on a free loopback port, headless Chromium, every panel's slider moved by key; skips with a reason where there is no browser."""
+"""The widget page in a real browser: JupyterLab on a free loopback port, headless Chromium.
+
+The slider of every panel is moved by key. Skips with a reason where there is no browser.
+"""
 
 import hashlib
 import json
@@ -56,7 +59,7 @@ def free_port():
 def lab(tmp_path_factory):
     "(address, folder) of a JupyterLab that serves a copy of the widget page without outputs."
     folder, port = tmp_path_factory.mktemp('lab'), free_port()
-    nb = json.loads((ROOT / 'nbs' / '52_widgets.ipynb').read_text())
+    nb = json.loads((ROOT / 'nbs' / '7_use' / '09_widgets.ipynb').read_text())
     for c in nb['cells']:
         if c['cell_type'] == 'code':
             c['outputs'], c['execution_count'] = [], None
@@ -67,10 +70,8 @@ def lab(tmp_path_factory):
     work.mkdir()
     (work / 'page.ipynb').write_text(json.dumps(nb))
     for extension, setting in (
-        (
-            'notebook-extension/tracker',
-            {'windowingMode': 'none'},
-        ),  # all cells are in the page, not only those in view
+        # all cells are in the page, not only those in view
+        ('notebook-extension/tracker', {'windowingMode': 'none'}),
         ('apputils-extension/notification', {'fetchNews': 'false', 'checkForUpdates': False}),
     ):
         f = folder / 'settings' / '@jupyterlab' / f'{extension}.jupyterlab-settings'
