@@ -352,7 +352,7 @@ def check(
     if not report['ok']:
         raise SnetError(f'{len(report["problems"])} problems in {root}; they are listed above.')
 
-# %% ../nbs/9_command/00_cli.ipynb #da701a37
+# %% ../nbs/9_command/00_cli.ipynb #d69a204d
 @command
 def predict(
     run: Path = typer.Argument(..., help='folder of a trained run'),
@@ -380,10 +380,10 @@ def predict(
     choose(weights, ('best', 'last'), 'checkpoint')
     rule = parse_intensity(intensity)
     from snetlib.predict import Predictor
-    from snetlib.predict.slices import load_run
+    from snetlib.train.run import Run
 
     predictor = Predictor(
-        load_run(run, weights, find_device(device)),
+        Run(run, weights, find_device(device)),
         'auto' if tile is None else tile,
         overlap,
         bs,

@@ -6,25 +6,24 @@
 __all__ = ['CONTENDERS', 'WARNING', 'train_contenders', 'score_contenders', 'score_summary', 'demo_picture', 'run_demo',
            'report_demo', 'side_by_side', 'learning_curves', 'write_prediction']
 
-# %% ../nbs/7_use/10_demo.ipynb #5a5ad7e5
+# %% ../nbs/7_use/10_demo.ipynb #330c530d
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from .core import atomic_path, provenance
+from .core import atomic_path, need, provenance
 from .data.writing import write_mask
 from .data.sets.mni import CLASS_NAMES, SLABS, mni_case
 from .evaluate import write_evaluation
 from .models.registry import count_parameters
-from .predict.predictor import predict_case
-from .predict.slices import load_run
+from .predict.predictor import Predictor
 from .report.page import write_report
 from .scores.cases import score_case
-from .train.run import train_run
+from .train.run import Run, train_run
 from .viz import legend_below, new_figure, overlay
 
-# %% ../nbs/7_use/10_demo.ipynb #44d5068c
+# %% ../nbs/7_use/10_demo.ipynb #641301f1
 CONTENDERS = dict(
     snet_tiny='SNet (snet_tiny)', unet_tiny='U-Net (MONAI)'
 )  # name in the registry, name in the report
@@ -36,7 +35,8 @@ def train_contenders(
     seed: int = 0,  # of first weights and every epoch
     progress: bool = True,  # bars
 ) -> dict:
-    "Train each contender for the same seconds by the recipe cpu_demo; returns {name: history, a DataFrame}."
+    "Train each contender for the same seconds by the recipe cpu_demo: {name: history}."
+    need('monai', 'baselines')  # said before anything is trained or removed
     shutil.rmtree(out / 'runs', ignore_errors=True)  # a second demonstration starts anew
     learners = {
         name: train_run(
@@ -55,19 +55,19 @@ def train_contenders(
         for name, learn in learners.items()
     }
 
-# %% ../nbs/7_use/10_demo.ipynb #a55104a6
+# %% ../nbs/7_use/10_demo.ipynb #dc727b32
 def score_contenders(
     out: Path,  # folder with trained runs
 ) -> tuple:
     "(scores, masks): rows of `score_case` for each contender on the test slab, and the predicted labels {name: (z, H, W)}."
     test, masks, rows = mni_case('test'), {}, []
     for name, title in CONTENDERS.items():
-        run = load_run(out / 'runs' / name)
-        masks[name] = predict_case(run, test)
+        run = Run(out / 'runs' / name)
+        masks[name] = Predictor(run).case(test)
         scores = score_case(
             masks[name], test.label, len(CLASS_NAMES), test.spacing, CLASS_NAMES, case='test slab'
         )
-        rows.append(scores.assign(model=title, parameters=count_parameters(run.model)))
+        rows.append(scores.assign(model=title, parameters=count_parameters(run.model())))
     return pd.concat(rows, ignore_index=True), masks
 
 
@@ -115,7 +115,7 @@ def demo_picture(
     legend_below(fig, [1, 2, 3], CLASS_NAMES)
     return fig
 
-# %% ../nbs/7_use/10_demo.ipynb #60048a3e
+# %% ../nbs/7_use/10_demo.ipynb #1dccee23
 WARNING = (
     'MNI152 is one averaged brain and its labels are the arg-max of its own tissue maps: neighbouring slices resemble each other and the truth is a '
     'function of the same average. The scores show that the chain works and how fast each network learns this one image. They say nothing about patients.'
@@ -235,7 +235,6 @@ def write_prediction(
     like = load_mni152_template(resolution=1)
     lo, hi = SLABS['all' if whole else 'test']
     mask = np.zeros(like.shape[::-1], np.uint8)
-    mask[lo:hi] = predict_case(
-        load_run(out / 'runs/snet_tiny'), mni_case('all' if whole else 'test'), progress=progress
-    )
+    predictor = Predictor(Run(out / 'runs/snet_tiny'), progress=progress)
+    mask[lo:hi] = predictor.case(mni_case('all' if whole else 'test'))
     return write_mask(mask, like, out / 'mni152_prediction.nii.gz')

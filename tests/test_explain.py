@@ -441,7 +441,7 @@ def test_viewer_with_a_run_and_with_files_that_do_not_fit(tmp_path):
     hu, label, spacing = abdomen_ct(0, (4, 40, 40))
     image, mask = write_nifti_pair(tmp_path, 'a', hu, label, spacing)
     _, other = write_nifti_pair(tmp_path, 'b', hu[:3], label[:3], spacing)
-    from snetlib.predict.slices import Run
+    from snetlib.predict.slices import LoadedRun as Run
 
     run = Run(
         tmp_path,

@@ -30,7 +30,7 @@ from ..viz import save_overlay
 from torch import nn
 from tqdm.auto import tqdm
 
-# %% ../../nbs/7_use/02_predictor.ipynb #b12457b8
+# %% ../../nbs/7_use/02_predictor.ipynb #d704581c
 LARGE, TILE = 1024**2, 512  # pixels above which an image is tiled by itself, and with which side
 
 
@@ -39,15 +39,11 @@ class Predictor:
     "A trained network with everything that decides its masks. Raises `BadSetting`."
 
     network: object  # a `Run`, or a network in eval()
-    tile: int | tuple | str | None = (
-        'auto'  # side, (h, w), None: whole slices; 'auto': see `tile_for`
-    )
+    tile: int | tuple | str | None = 'auto'  # side, (h, w), None: whole slices, or 'auto'
     overlap: float = 0.25  # share of a tile that the next one covers again, 0 to 0.9
     bs: int = 16  # slices at a time; of tiles as many as have the pixels of `bs` slices of 128×128
     resize: str = 'logits'  # or 'published', see `slice_labels`
-    size: int | tuple | None = (
-        None  # what the network sees; None: as the run was trained, or as it is
-    )
+    size: int | tuple | None = None  # what the network sees; None: as in training, or as it is
     intensity: dict | None = None  # see `scale_intensity`; None: the case's own, else the run's
     c_in: int | None = None  # channels of the network; None: the run's, or those of the image
     class_names: tuple = ()  # [0] the background's; empty: the run's
@@ -416,7 +412,7 @@ def masks_there(
         return []
     return [f for f in (out / mask_name(path), out / mask_name(path, 2)) if f.exists()]
 
-# %% ../../nbs/7_use/02_predictor.ipynb #c226d125
+# %% ../../nbs/7_use/02_predictor.ipynb #0501504a
 def find_images(
     inputs,  # files and folders
 ) -> list:
@@ -506,9 +502,8 @@ def files(
     paths, out = find_images(inputs), Path(out)
     table, made_by, done = _Table(out / 'predictions.csv'), self.fingerprint(), []
     settings = dict(axis=axis, overwrite=overwrite, probabilities=probabilities)
-    for path in tqdm(
-        paths, unit='case', disable=None if self.progress and len(paths) > 1 else True
-    ):
+    quiet = not self.progress or len(paths) < 2
+    for path in tqdm(paths, unit='case', disable=True if quiet else None):
         before = table.before.get(stem(path), {})
         made_from = _hash(made_by, str(axis), path.read_bytes()) if path.is_file() else ''
         try:
