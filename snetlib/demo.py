@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from .core import atomic_path, need, provenance
-from .data.writing import write_mask
 from .data.sets.mni import CLASS_NAMES, SLABS, mni_case
+from .data.writing import write_mask
 from .evaluate import write_evaluation
 from .models.registry import count_parameters
 from .predict.predictor import Predictor

@@ -142,12 +142,12 @@ class LoadedRun:
 
 
 def load_run(
-    folder,  # the folder of a training run
+    folder,  # the folder of a training run, or a `Run`
     weights: str = 'best',  # 'best': highest validation Dice; 'last': the last epoch
     device=None,  # 'cpu', 'cuda'; None: the GPU if there is one
 ) -> LoadedRun:
     "Load a trained run. Raises `SnetError` if it is no run, damaged, or has no weights yet."
-    run = TrainedRun(folder, weights, device)
+    run = folder if isinstance(folder, TrainedRun) else TrainedRun(folder, weights, device)
     return LoadedRun(run.folder, run.config, run.model())
 
 
