@@ -1,0 +1,124 @@
+"Evaluation of stored masks: every coding that `prepare` reads, geometry, names, corrected truths."
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from snetlib.core import BadSetting, SnetError
+from snetlib.evaluate import ScoredPair, content_hash, evaluate_files, mask_files, score_cases
+
+
+def square(shift=0, value=1):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[10:30, 10 + shift : 30 + shift] = value
+    return mask
+
+
+def save(array, path, affine=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.name.endswith('.nii.gz'):
+        nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
+    else:
+        Image.fromarray(array).save(path)
+
+
+def dice(folder, **more):
+    scores = evaluate_files(folder / 'pred', folder / 'truth', folder / 'out', progress=False, **more)
+    scores = scores[scores.protocol == 'corrected']
+    return scores.set_index(['case', 'class']).dice.to_dict()
+
+
+@pytest.mark.parametrize('names', [None, ('background', 'polyp')])
+@pytest.mark.parametrize('of_truth, of_pred', [(255, 255), (1, 1), (255, 1), (1, 255)])
+def test_0_255_and_0_1_are_the_same_mask(tmp_path, of_truth, of_pred, names):
+    save(square(0, of_truth), tmp_path / 'truth/c.png')
+    save(square(2, of_pred), tmp_path / 'pred/c.png')
+    assert list(dice(tmp_path, class_names=names).values()) == [0.9]
+
+
+def test_jpeg_noise_is_no_class(tmp_path):
+    save(square(0, 255), tmp_path / 'truth/c.jpg')
+    save(square(2, 255), tmp_path / 'pred/c.jpg')
+    found = dice(tmp_path)
+    assert list(found) == [('c', 'class 1')]
+    assert found['c', 'class 1'] == pytest.approx(0.9, abs=0.02)
+
+
+def test_the_index_of_a_palette_is_the_class(tmp_path):
+    truth = square(0, 1) + square(25, 2)
+    for name, mask in (('truth', truth), ('pred', np.where(truth == 2, 0, truth))):
+        picture = Image.fromarray(mask.astype(np.uint8), 'P')
+        picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0] + [0] * 759)
+        (tmp_path / name).mkdir()
+        picture.save(tmp_path / name / 'c.png')
+    assert list(dice(tmp_path).values()) == [1, 0]
+
+
+@pytest.mark.parametrize('affine', [np.eye(4), np.diag([-1.0, -1, 2, 1])])
+def test_a_prediction_in_another_place_is_refused(tmp_path, affine):
+    mask = np.zeros((48, 40, 12), np.uint8)
+    mask[5:15, 5:15, 2:6] = 1
+    away = np.diag([-1.0, -1, 2, 1])
+    away[0, 3] = 40
+    save(mask, tmp_path / 'truth/c.nii.gz', away)
+    save(mask, tmp_path / 'pred/c.nii.gz', affine)
+    with pytest.raises(SnetError, match='mm'):
+        dice(tmp_path)
+
+
+def test_rounding_of_a_header_is_the_same_place(tmp_path):
+    mask = np.zeros((64, 64, 10), np.uint8)
+    mask[10:20, 10:20, 2:4] = 1
+    save(mask, tmp_path / 'truth/c.nii.gz', np.diag([-0.7, -0.7, 5, 1]))
+    save(mask, tmp_path / 'pred/c.nii.gz', np.diag([-0.7, -0.7, 4.999, 1]))
+    assert list(dice(tmp_path).values()) == [1]
+
+
+def test_a_corrected_truth_is_scored_again(tmp_path):
+    save(square(0), tmp_path / 'truth/c.png')
+    save(square(2), tmp_path / 'pred/c.png')
+    assert list(dice(tmp_path).values()) == [0.9]
+    save(square(2), tmp_path / 'truth/c.png')
+    assert list(dice(tmp_path).values()) == [1]
+
+
+def test_two_masks_of_one_case_are_refused(tmp_path):
+    for name in ('c_gt.png', 'c_seg.png'):
+        save(square(), tmp_path / name)
+    with pytest.raises(BadSetting, match='c_gt.png and c_seg.png'):
+        mask_files(tmp_path)
+
+
+def test_names_that_share_nothing_are_refused(tmp_path):
+    save(square(), tmp_path / 'truth/a.png')
+    save(square(), tmp_path / 'pred/b.png')
+    with pytest.raises(BadSetting, match='called like'):
+        dice(tmp_path)
+
+
+def test_a_case_is_a_name_and_no_path(tmp_path):
+    def pair(name):
+        return ScoredPair(square()[None], lambda: square()[None])
+
+    with pytest.raises(SnetError):
+        score_cases(['../outside'], pair, ('background', 'a'), tmp_path / 'out')
+    assert not list(tmp_path.rglob('outside*'))
+
+
+@pytest.mark.parametrize('name', ['NA', '=1+1', '007', 'null'])
+def test_a_case_keeps_its_name(tmp_path, name):
+    def pair(name):
+        return ScoredPair(square()[None], lambda: square()[None])
+
+    for _ in range(2):
+        scores = score_cases([name], pair, ('background', 'NA'), tmp_path / 'out')
+        assert set(scores['case']) == {name}
+        assert set(scores['class']) == {'NA'}
+
+
+def test_content_is_what_counts():
+    a = np.arange(6)
+    assert content_hash(a, 1) == content_hash(a.copy(), 1)
+    different = {content_hash(*v) for v in ((a, 1), (a, 2), (a.reshape(2, 3), 1), (a + 1, 1))}
+    assert len(different) == 4
