@@ -111,6 +111,9 @@ def reading(
     except PermissionError as e:
         what = f'{path} may not be read; change its permissions or run as a user who may.'
         raise UnreadableFile(what, path=path) from e
+    except Image.DecompressionBombError as e:
+        what = f'{path} is too large for one picture; crop it, or cut it into tiles first.'
+        raise UnreadableFile(what, path=path) from e
     except Exception as e:
         why = (str(e).splitlines() or [''])[0][:120]
         raise UnreadableFile(

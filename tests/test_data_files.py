@@ -1,0 +1,300 @@
+"One reader: every kind of mask, name and geometry gives its right value, or the sentence that fixes it."
+
+import gzip
+import unicodedata
+
+import h5py
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from snetlib.core import BadSetting, GeometryMismatch, UnreadableFile, WrongLabels
+from snetlib.data.files import Labels, read_case, read_image, read_mask, settle_labels
+from snetlib.data.sets.folder import folder_set, pairs
+from snetlib.data.writing import write_mask
+
+SQUARE = np.zeros((64, 64), bool)
+SQUARE[20:30, 20:30] = True
+BOX = np.zeros((40, 36, 6), np.uint8)
+BOX[10:20, 10:20, 2:4] = 1
+RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def picture(path, array, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(array)).save(path, **options)
+
+
+def volume(path, array, affine=RAS):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, affine), path)
+
+
+def coverage(root, paths):
+    "Share of class 1 in each mask of a folder, once it is settled what the numbers mean."
+    labels = settle_labels(paths)
+    return [float((read_mask(p, labels).label == 1).mean()) for p in paths]
+
+
+# ---------------------------------------------------------------- masks
+
+SHARE = 100 / 4096
+
+
+@pytest.mark.parametrize('low,high', [(0, 255), (0, 1), (1, 2), (0, 7)])
+def test_two_numbers_the_larger_is_class_1(tmp_path, low, high):
+    path = tmp_path / 'm.png'
+    picture(path, np.where(SQUARE, high, low).astype(np.uint8))
+    assert coverage(tmp_path, [path]) == [SHARE]
+
+
+def test_minus_one_and_one(tmp_path):
+    volume(tmp_path / 'm.nii.gz', BOX.astype(np.int16) * 2 - 1)
+    assert coverage(tmp_path, [tmp_path / 'm.nii.gz']) == [BOX.mean()]
+
+
+def test_nan_outside_is_background(tmp_path):
+    volume(tmp_path / 'm.nii.gz', np.where(BOX, 1, np.nan).astype(np.float32))
+    assert coverage(tmp_path, [tmp_path / 'm.nii.gz']) == [BOX.mean()]
+
+
+@pytest.mark.parametrize('colour', [(255, 255, 255), (0, 0, 0), (255, 0, 0)])
+def test_a_shape_in_the_alpha_channel(tmp_path, colour):
+    rgba = np.zeros((64, 64, 4), np.uint8)
+    rgba[..., :3], rgba[..., 3] = colour, SQUARE * 255
+    picture(tmp_path / 'm.png', rgba)
+    assert coverage(tmp_path, [tmp_path / 'm.png']) == [SHARE]
+
+
+def test_jpeg_and_png_of_0_and_1_in_one_folder(tmp_path):
+    picture(tmp_path / 'a.jpg', (SQUARE * 255).astype(np.uint8), quality=75)
+    picture(tmp_path / 'b.png', SQUARE.astype(np.uint8))
+    shares = coverage(tmp_path, [tmp_path / 'a.jpg', tmp_path / 'b.png'])
+    assert abs(shares[0] - SHARE) < 0.001 and shares[1] == SHARE
+
+
+def test_0_and_1_saved_as_jpeg_is_refused(tmp_path):
+    picture(tmp_path / 'm.jpg', SQUARE.astype(np.uint8), quality=95)
+    with pytest.raises(WrongLabels, match='threshold'):
+        coverage(tmp_path, [tmp_path / 'm.jpg'])
+
+
+def test_0_1_beside_0_255_is_refused(tmp_path):
+    picture(tmp_path / 'a.png', SQUARE.astype(np.uint8))
+    picture(tmp_path / 'b.png', (SQUARE * 255).astype(np.uint8))
+    with pytest.raises(WrongLabels, match='"values"'):
+        settle_labels([tmp_path / 'a.png', tmp_path / 'b.png'])
+
+
+@pytest.mark.parametrize('number', [1, 255])
+def test_masks_without_background_are_refused(tmp_path, number):
+    picture(tmp_path / 'a.png', np.full((8, 8), number, np.uint8))
+    with pytest.raises(WrongLabels, match='no background'):
+        settle_labels([tmp_path / 'a.png'])
+
+
+def palette(path, index, *colours):
+    im = Image.fromarray(index.astype(np.uint8), 'P')
+    im.putpalette([v for c in colours for v in c])
+    im.save(path)
+
+
+def test_palettes(tmp_path):
+    black, white, red, green = (0, 0, 0), (255, 255, 255), (128, 0, 0), (0, 128, 0)
+    path, other = tmp_path / 'a.png', tmp_path / 'b.png'
+    palette(path, SQUARE, black, red)  # as VOC writes it
+    assert coverage(tmp_path, [path]) == [SHARE]
+    palette(path, ~SQUARE, white, black)  # optimised: the index 0 is white
+    assert coverage(tmp_path, [path]) == [SHARE]
+    palette(path, ~SQUARE, red, black)  # nobody can know
+    with pytest.raises(WrongLabels, match='colours'):
+        settle_labels([path])
+    colours = Labels(colours={'#000000': 0, '#800000': 1})
+    assert read_mask(path, colours).label.mean() == SHARE
+    palette(path, SQUARE, black, red)
+    palette(other, SQUARE, black, green)  # the same number, another class
+    with pytest.raises(WrongLabels, match='two different colours'):
+        settle_labels([path, other])
+
+
+def test_0_9999_is_mapped_where_it_is_said_and_named_where_not(tmp_path):
+    path = tmp_path / 'm.nii.gz'
+    volume(path, BOX * np.float32(0.9999))
+    with pytest.raises(WrongLabels, match='rounded'):
+        settle_labels([path])
+    labels = Labels(values={'0': 0, '0.9999': 1})
+    assert read_mask(path, labels).label.mean() == BOX.mean()
+
+
+@pytest.mark.parametrize('stored', [(0, 255), (0, 1)])
+def test_predictions_may_be_coded_otherwise_than_the_truth(tmp_path, stored):
+    truth, pred = tmp_path / 't.png', tmp_path / 'p.png'
+    picture(truth, (SQUARE * 255).astype(np.uint8))
+    picture(pred, np.where(SQUARE, stored[1], stored[0]).astype(np.uint8))
+    labels = settle_labels([truth])
+    assert read_mask(pred, settle_labels([pred], like=labels)).label.mean() == SHARE
+    picture(pred, np.zeros((64, 64), np.uint8))  # nothing found
+    assert read_mask(pred, settle_labels([pred], like=labels)).label.max() == 0
+
+
+def test_a_class_the_prediction_misses_stays_missing(tmp_path):
+    three = np.zeros((8, 8), np.uint8)
+    three[0], three[1] = 1, 2
+    picture(tmp_path / 't.png', three)
+    picture(tmp_path / 'p.png', np.where(three == 1, 0, three))
+    labels = settle_labels([tmp_path / 't.png'])
+    found = read_mask(tmp_path / 'p.png', settle_labels([tmp_path / 'p.png'], like=labels))
+    assert labels.n_classes == 3 and set(np.unique(found.label)) == {0, 2}
+
+
+# ---------------------------------------------------------------- geometry
+
+
+def test_rounded_header_is_the_same_place(tmp_path):
+    volume(tmp_path / 'i.nii', np.zeros((99, 99, 10), np.uint8), np.diag([-0.7, -0.7, 5, 1]))
+    volume(tmp_path / 'm.nii', np.zeros((99, 99, 10), np.uint8), np.diag([-0.7, -0.7, 4.999, 1]))
+    assert read_case(tmp_path / 'i.nii', tmp_path / 'm.nii').label.max() == 0
+
+
+@pytest.mark.parametrize('lost', [np.eye(4), RAS + 40 * np.eye(4, k=3)])
+def test_another_place_is_refused_in_mm(tmp_path, lost):
+    volume(tmp_path / 'i.nii', BOX)
+    volume(tmp_path / 'm.nii', BOX, lost)
+    with pytest.raises(GeometryMismatch, match='mm away') as e:
+        read_case(tmp_path / 'i.nii', tmp_path / 'm.nii')
+    assert e.value.path == tmp_path / 'm.nii'
+
+
+def test_spacing_is_the_affines_in_mm(tmp_path):
+    img = nib.Nifti1Image(BOX, np.diag([2.0, 2, 2, 1]))
+    img.header.set_zooms((1, 1, 1))
+    nib.save(img, tmp_path / 'a.nii')
+    case = read_image(tmp_path / 'a.nii')
+    assert case.spacing == (2, 2, 2) and 'pixdim' in case.notes[0]
+    img = nib.Nifti1Image(BOX, np.diag([500.0, 500, 2000, 1]))
+    img.header.set_xyzt_units('micron')
+    nib.save(img, tmp_path / 'b.nii')
+    case = read_image(tmp_path / 'b.nii')
+    assert case.spacing == (2, 0.5, 0.5) and 'micron' in case.notes[0]
+
+
+@pytest.mark.parametrize('broken', [np.nan, 0.0])
+def test_broken_pixdim_gives_no_nan_millilitres(tmp_path, broken):
+    img = nib.Nifti1Image(BOX, np.diag([2.0, 2, 2, 1]))
+    img.header['pixdim'][1:4] = broken
+    nib.save(img, tmp_path / 'a.nii')
+    assert read_image(tmp_path / 'a.nii').spacing == (2, 2, 2)
+
+
+def test_one_frame_is_a_volume_and_its_mask_is_written_back(tmp_path):
+    volume(tmp_path / 'a.nii.gz', BOX[..., None].astype(np.float32))
+    case = read_image(tmp_path / 'a.nii.gz')
+    assert case.grid == (6, 36, 40)
+    back = write_mask(case.image, tmp_path / 'a.nii.gz', tmp_path / 'm.nii.gz')
+    assert np.array_equal(nib.load(back).get_fdata(), BOX)
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_compressed_or_not_whatever_the_name_says(tmp_path):
+    volume(tmp_path / 'a.nii', BOX)
+    (tmp_path / 'b.nii').write_bytes(gzip.compress((tmp_path / 'a.nii').read_bytes()))
+    (tmp_path / 'c.NII.GZ').write_bytes((tmp_path / 'a.nii').read_bytes())
+    for name in ('b.nii', 'c.NII.GZ'):
+        assert read_image(tmp_path / name).image.sum() == BOX.sum()
+        write_mask(read_image(tmp_path / name).image, tmp_path / name, tmp_path / 'm.nii.gz')
+
+
+@pytest.mark.parametrize('end', ['h5', 'hdf5', 'H5', 'npz', 'NPZ'])
+def test_every_spelling_of_an_ending(tmp_path, end):
+    path = tmp_path / f'a.{end}'
+    if end.lower() == 'npz':
+        with open(path, 'wb') as f:
+            np.savez(f, image=BOX, label=BOX)
+    else:
+        with h5py.File(path, 'w') as f:
+            f['image'], f['label'] = BOX, BOX
+    assert np.array_equal(read_case(path).label, BOX)
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    shown = (SQUARE * 220).astype(np.uint8)
+    for end in ('jpg', 'png', 'tif'):
+        path = tmp_path / f'a.{end}'
+        Image.fromarray(np.ascontiguousarray(shown[::-1, ::-1])).save(path, exif=exif)
+        assert read_image(path).image[0][SQUARE].mean() > 200, end
+
+
+@pytest.mark.parametrize('mode,end,options', [('L', 'png', {}), ('1', 'png', {}), ('1', 'tif', {})])
+def test_a_large_blank_mask_is_sound(tmp_path, mode, end, options):
+    compression = dict(compression='group4') if end == 'tif' else {}
+    Image.new(mode, (6000, 6000)).save(tmp_path / f'm.{end}', **compression)
+    assert read_mask(tmp_path / f'm.{end}').label.max() == 0
+
+
+def test_more_than_89_million_pixels_are_no_damage(tmp_path):
+    Image.new('1', (14000, 14000)).save(tmp_path / 'm.tif', compression='group4')
+    try:
+        assert read_mask(tmp_path / 'm.tif').grid == (1, 14000, 14000)
+    except UnreadableFile as e:
+        assert 'too large' in str(e)
+
+
+def test_other_formats_are_named_by_what_is_in_them(tmp_path):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / 'a.gif')
+    (tmp_path / 'a.gif').rename(tmp_path / 'a.png')
+    with pytest.raises(UnreadableFile, match='no PNG, JPEG, TIFF or BMP'):
+        read_image(tmp_path / 'a.png')
+
+
+# ---------------------------------------------------------------- names
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root / 'images', root / 'masks'
+
+
+def test_names_composed_and_decomposed_are_one(tmp_path):
+    composed, decomposed = (unicodedata.normalize(f, 'Körper') for f in ('NFC', 'NFD'))
+    folders = touch(tmp_path, f'images/{composed}.png', f'masks/{decomposed}.png')
+    assert [(name, mask is not None) for name, _, mask in pairs(*folders)] == [(composed, True)]
+
+
+def test_a_case_may_be_called_na(tmp_path):
+    assert pairs(*touch(tmp_path, 'images/NA.png', 'masks/NA.png'))[0][0] == 'NA'
+
+
+@pytest.mark.parametrize(
+    'masks,fix',
+    [
+        (['c0.png', 'c0.jpg'], 'same name'),
+        (['c0_gt.png', 'c0_seg.png'], 'mask_suffix'),
+        (['c0_mask.png'], '"mask_suffix": "_mask"'),
+    ],
+)
+def test_masks_that_are_not_clear(tmp_path, masks, fix):
+    with pytest.raises(BadSetting, match=fix):
+        pairs(*touch(tmp_path, 'images/c0.png', *(f'masks/{m}' for m in masks)))
+
+
+@pytest.mark.parametrize('name', ['masks/c0.gif', 'masks/c0.nrrd', 'images/c1.webp'])
+def test_kinds_that_are_not_read_are_named(tmp_path, name):
+    with pytest.raises(UnreadableFile, match=name.split('.')[1]):
+        pairs(*touch(tmp_path, 'images/c0.png', name))
+
+
+def test_pictures_called_slice_are_cases_of_their_own(tmp_path):
+    for z in range(3):
+        picture(tmp_path / 'images' / f'p1_slice_{z}.png', (SQUARE * (60 + z)).astype(np.uint8))
+        picture(tmp_path / 'masks' / f'p1_slice_{z}.png', (SQUARE * 255).astype(np.uint8))
+    ds = folder_set(tmp_path)
+    cases = [ds.load(i) for i in ds.items(tmp_path)]
+    assert [c.grid for c in cases] == [(1, 64, 64)] * 3
+    assert [c.image.max() for c in cases] == [60, 61, 62]

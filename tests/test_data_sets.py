@@ -1,0 +1,195 @@
+"Data sets: dataset.json is validated, published layouts are read as they are, ids are names."
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from snetlib.core import BadSetting, SnetError, UnreadableFile
+from snetlib.data.config import SETTINGS, check_settings, json_schema, read_config
+from snetlib.data.dataset import index_items, safe_name
+from snetlib.data.sets import acdc, monuseg, polypgen
+from snetlib.data.sets.catalogue import get_dataset
+from snetlib.data.sets.folder import write_phantom
+from snetlib.data.source import Source
+from snetlib.data.splitting import read_split
+
+SLIPS = [
+    dict(class_names='polyp'),
+    dict(class_names=['a']),
+    dict(values={'0': 0, 'white': 1}),
+    dict(values=[0, 255]),
+    dict(values={'0': 0, '255': 2}, class_names=['background', 'polyp']),
+    dict(group='p(\\d+'),
+    dict(axis='z'),
+    dict(axis=True),
+    dict(threshold='127'),
+    dict(colours={'#000000': 0, 'white': 1}),
+    dict(intensity='percentile'),
+    dict(intensity={'kind': 'percentile', 'lo': 99, 'hi': 1}),
+    dict(intensity={'kind': 'window', 'lo': 5, 'hi': 5}),
+    dict(values={'0': 0}, threshold=3),
+    dict(images='../elsewhere'),
+]
+
+
+@pytest.mark.parametrize('slip', SLIPS, ids=str)
+def test_a_slip_is_one_sentence(slip):
+    with pytest.raises(BadSetting) as e:
+        check_settings(slip)
+    assert '\n' not in str(e.value) and e.value.key in SETTINGS
+
+
+def test_unknown_keys_suggest_the_nearest():
+    with pytest.raises(BadSetting, match="Did you mean 'class_names'"):
+        check_settings({'clas_names': ['a', 'b']})
+
+
+def test_examples_of_the_schema_are_accepted():
+    for key, rule in json_schema()['properties'].items():
+        assert check_settings({key: rule['examples'][0]})
+
+
+@pytest.mark.parametrize('text', ['', '[]', '3', 'null', '{"a": ', '[' * 100_000])
+def test_no_json_object(tmp_path, text):
+    (tmp_path / 'dataset.json').write_text(text)
+    with pytest.raises(UnreadableFile, match='no readable JSON object'):
+        read_config(tmp_path)
+
+
+def test_byte_order_marks_are_read(tmp_path):
+    (tmp_path / 'dataset.json').write_text('{"axis": 1}', encoding='utf-8-sig')
+    (tmp_path / 's.txt').write_text('[train]\nä\n', encoding='utf-8-sig')
+    assert read_config(tmp_path) == {'axis': 1} and read_split(tmp_path / 's.txt') == {'train': ['ä']}
+
+
+# ---------------------------------------------------------------- ids and splits
+
+
+@pytest.mark.parametrize('id', ['../../../X', 'a/b', 'a\\b', '', '..', 'C:x', 'a\nb', 'x' * 300, None])
+def test_ids_are_names_and_no_paths(tmp_path, id):
+    with pytest.raises(BadSetting):
+        safe_name(id)
+    index = dict(dataset='x', class_names=['background', 'x'], intensity={'kind': 'none'})
+    index['cases'] = {str(id): {'file': 'a.h5'}}
+    (tmp_path / 'index.json').write_text(json.dumps(index))
+    if id is not None:
+        with pytest.raises(BadSetting):
+            index_items(tmp_path)
+
+
+def test_ids_of_a_split_that_no_case_bears(tmp_path):
+    write_phantom(tmp_path, 4)
+    split = tmp_path / 's.txt'
+    split.write_text('[train]\npicture 00\n[test]\npicture 01.png\npicture 99\n')
+    with pytest.raises(BadSetting, match='picture 01.png, picture 99'):
+        Source('folder', tmp_path, split=str(split)).parts()
+
+
+# ---------------------------------------------------------------- layouts
+
+
+def test_nnunet_folder_with_two_channels(tmp_path):
+    rng, target = np.random.default_rng(0), np.zeros((20, 18, 6), np.uint8)
+    target[5:10, 5:10, 2:4] = 2
+    for folder, names in (('imagesTr', ('c{}_0000', 'c{}_0001')), ('labelsTr', ('c{}',))):
+        (tmp_path / folder).mkdir()
+        for k in range(3):
+            for name in names:
+                x = target if folder == 'labelsTr' else rng.normal(100, 9, target.shape)
+                file = tmp_path / folder / f'{name.format(k)}.nii.gz'
+                nib.save(nib.Nifti1Image(x.astype(np.float32), np.eye(4)), file)
+    labels = {'background': 0, 'oedema': 1, 'tumour': 2}
+    about = dict(channel_names={'0': 'T1', '1': 'T2'}, labels=labels, file_ending='.nii.gz')
+    (tmp_path / 'dataset.json').write_text(json.dumps(about))
+    source = Source('folder', tmp_path)
+    case = next(source.cases('all'))
+    assert source.dataset.class_names == tuple(labels)
+    assert case.image.shape == (6, 18, 20, 2) and (case.label == 2).sum() == (target == 2).sum()
+    assert len(source.items()[0].files) == 3
+    (tmp_path / 'imagesTr' / 'c1_0001.nii.gz').unlink()
+    with pytest.raises(UnreadableFile, match='c1 lacks the channel 0001'):
+        get_dataset('folder', tmp_path)
+
+
+def test_acdc_names_the_missing_mask(tmp_path):
+    acdc.write_phantom(tmp_path, 2)
+    gone = next(tmp_path.rglob('patient003_frame01_gt.nii.gz'))
+    gone.unlink()
+    items = acdc.find(tmp_path)
+    assert len(items) == 4
+    with pytest.raises(UnreadableFile, match='patient003_frame01_gt.nii.gz is missing'):
+        [acdc.read(i) for i in items]
+
+
+def test_acdc_frame_zero_is_refused(tmp_path):
+    acdc.write_phantom(tmp_path, 1)
+    info = next(tmp_path.rglob('Info.cfg'))
+    info.write_text('ED: 0\nES: 7\n')
+    with pytest.raises(UnreadableFile, match='does not name the frames'):
+        acdc.find(tmp_path)
+
+
+def test_monuseg_masks_beside_the_tissue_are_no_images(tmp_path):
+    monuseg.write_phantom(tmp_path, 3)
+    for f in list(tmp_path.rglob('Tissue Images/*.tif')):
+        mask = f.parent.parent / 'masks' / f'{f.stem}.png'
+        mask.parent.mkdir(exist_ok=True)
+        Image.new('L', (256, 256)).save(mask)
+    items = monuseg.find(tmp_path)
+    assert len(items) == 3 and {i.image.suffix for i in items} == {'.tif'}
+
+
+def test_monuseg_holes_are_holes(tmp_path):
+    def box(a, b, hole):
+        corners = ((a, a), (b, a), (b, b), (a, b))
+        vertices = ''.join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in corners)
+        return f'<Region NegativeROA="{hole}"><Vertices>{vertices}</Vertices></Region>'
+
+    Image.new('RGB', (64, 64)).save(tmp_path / 'a.tif')
+    regions = box(10, 50, 0) + box(20, 40, 1)
+    text = f'<Annotations><Annotation><Regions>{regions}</Regions></Annotation></Annotations>'
+    (tmp_path / 'a.xml').write_text(text)
+    case = monuseg.read(monuseg.find(tmp_path)[0])
+    assert case.label.sum() == 40**2 - 20**2 and case.instances.max() == 1
+
+
+def test_a_hundred_outlines_of_everything_are_refused(tmp_path):
+    whole = np.array([[0, 0], [999, 0], [999, 999], [0, 999.0]])
+    with pytest.raises(SnetError, match='hundred times'):
+        monuseg.rasterise([whole] * 200, (1000, 1000))
+
+
+def test_polypgen_masks_of_0_and_1(tmp_path):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:40, 20:40] = 1
+    for folder, name, x in (('images', 'f.png', mask * 99), ('masks', 'f_mask.png', mask)):
+        path = tmp_path / 'data_C1' / f'{folder}_C1' / name
+        path.parent.mkdir(parents=True)
+        Image.fromarray(x).save(path)
+    case = polypgen.POLYPGEN.load(polypgen.find(tmp_path)[0])
+    assert case.label.sum() == 400
+
+
+# ---------------------------------------------------------------- Source
+
+
+def test_a_fingerprint_follows_content_and_meaning(tmp_path):
+    write_phantom(tmp_path, 4)
+    first = Source('folder', tmp_path).fingerprint()
+    assert Source('folder', tmp_path).fingerprint() == first
+    assert Source('folder', tmp_path, seed=1).fingerprint() != first
+    (tmp_path / 'dataset.json').write_text('{"values": {"0": 1, "255": 0}}')
+    assert Source('folder', tmp_path).fingerprint() != first
+    (tmp_path / 'dataset.json').unlink()
+    mask = tmp_path / 'masks' / 'picture 00.png'
+    mask.write_bytes((tmp_path / 'masks' / 'picture 01.png').read_bytes())
+    assert Source('folder', tmp_path).fingerprint() != first
+
+
+@pytest.mark.parametrize('facts', [dict(seed=-1), dict(val=-2), dict(seed='x')])
+def test_facts_that_do_not_fit(facts):
+    with pytest.raises(BadSetting):
+        Source('mni', **facts)
