@@ -12,6 +12,3 @@ from .snet import SNet
 from .sosegformer import SoSegFormer
 
 __all__ = ['SNet', 'SoSegFormer', 'create_model', 'list_models']
-
-# %% ../../nbs/4_models/99_models.ipynb #baselinesreg
-import snetlib.models.baselines  # noqa: F401 (importing it registers its networks)
