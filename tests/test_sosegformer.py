@@ -1,4 +1,4 @@
-"SoSegFormer: the guarantees every network here gives, over sizes and ablation rows; and the baselines' contract."
+"SoSegFormer: what every network here guarantees, over sizes and ablation rows; the baselines' contract."
 
 import os
 import subprocess
@@ -10,7 +10,6 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from snetlib.core import SnetError, seed_everything
-from snetlib.models import baselines
 from snetlib.models import sosegformer as page
 from snetlib.models.registry import MODELS, count_parameters, create_model, gflops, list_models
 from snetlib.models.sosegformer import SoSegFormer
@@ -237,7 +236,11 @@ def test_a_size_is_only_numbers():
 
 
 def test_import_asks_for_no_optional_package():
-    code = "import sys, snetlib.models.sosegformer, snetlib.models.baselines; sys.exit(str({'timm', 'monai', 'segmentation_models_pytorch', 'torchvision', 'matplotlib'} & set(sys.modules) or ''))"
+    optional = {'timm', 'monai', 'segmentation_models_pytorch', 'torchvision', 'matplotlib'}
+    code = (
+        'import sys, snetlib.models.sosegformer, snetlib.models.baselines\n'
+        f'sys.exit(str({optional} & set(sys.modules) or ""))'
+    )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stderr.strip() == '', done.stderr
 
@@ -265,19 +268,23 @@ def test_every_baseline_builds(name):
     assert count_parameters(net) > 2e6 and MODELS[name].__doc__
 
 
-def test_baseline_rows_point_at_models():
-    assert {ours for _, ours, _ in baselines.PAPER_BASELINES.values() if ours} <= set(
-        list_models(tag='baseline')
+def test_rows_of_the_papers_point_at_models():
+    from snetlib.reproduce.papers import EXPERIMENTS
+
+    named = {row.model for e in EXPERIMENTS.values() for row in e.rows if row.model}
+    ours = {*list_models(tag='snet'), *list_models(tag='sosegformer')}
+    assert named - ours and named - ours <= set(list_models(tag='baseline'))
+
+
+def test_table_4_prints_these_parameters():
+    import csv
+    from importlib.resources import files
+
+    lines = (
+        (files('snetlib.reproduce') / 'papers' / 'snet_table4.csv').read_text(encoding='utf-8').splitlines()
     )
-    assert {p for _, _, p in baselines.PAPER_BASELINES.values() if p} == {
-        7.2,
-        19.8,
-        488.25,
-        105.3,
-        41.4,
-        40.5,
-        29.52,
-    }  # SNet, Table 4
+    millions = {float(row['params_million']) for row in csv.DictReader(lines)}
+    assert millions == {7.2, 19.8, 488.25, 105.3, 41.4, 40.5, 29.52, 38.7}
 
 
 def test_every_keyword_is_in_the_ledger():
