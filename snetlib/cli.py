@@ -256,7 +256,8 @@ def train(
     "Train a network; can be interrupted at any moment and continued with --resume."
     known = known_names()
     choose(dataset, known['datasets'], 'data set')
-    choose(model, known['models'], 'model')
+    if 'snetlib.models.registry' not in sys.modules:  # else a script may have added its own
+        choose(model, known['models'], 'model')
     choose(recipe, known['recipes'], 'recipe')
     changes = parse_settings(settings)
     model_kwargs = parse_settings(model_set, '--model-set')
