@@ -59,7 +59,7 @@ def train_contenders(
 def score_contenders(
     out: Path,  # folder with trained runs
 ) -> tuple:
-    "(scores, masks): rows of `score_case` for each contender on the test slab, and the predicted labels {name: (z, H, W)}."
+    "(rows of `score_case` for each contender on the test slab, its labels {name: (z, H, W)})."
     test, masks, rows = mni_case('test'), {}, []
     for name, title in CONTENDERS.items():
         run = Run(out / 'runs' / name)
@@ -74,7 +74,7 @@ def score_contenders(
 def score_summary(
     scores: pd.DataFrame,  # from `score_contenders`
 ) -> pd.DataFrame:
-    "A row a model and protocol: Dice of each tissue, of grey and white matter averaged, of all three; HD95 of each tissue in the protocol's unit."
+    "A row a model and protocol: Dice of the tissues and two averages; HD95 of each tissue."
     wide = scores.pivot_table(
         index=['model', 'protocol'],
         columns='class',
@@ -98,7 +98,7 @@ def demo_picture(
 ):
     "A figure: MRI, truth and both predictions, a row a slice; the right side up."
     test = mni_case('test')
-    turn = lambda a: np.flipud(a)
+    turn = np.flipud
     fig, axes = new_figure(len(slices), 2 + len(masks), (2.1, 2.4), dpi=80)
     for row, z in zip(axes, slices):
         columns = {'MRI': np.zeros_like(test.label[z]), 'truth': test.label[z]} | {
@@ -117,8 +117,10 @@ def demo_picture(
 
 # %% ../nbs/7_use/10_demo.ipynb #1dccee23
 WARNING = (
-    'MNI152 is one averaged brain and its labels are the arg-max of its own tissue maps: neighbouring slices resemble each other and the truth is a '
-    'function of the same average. The scores show that the chain works and how fast each network learns this one image. They say nothing about patients.'
+    'MNI152 is one averaged brain and its labels are the arg-max of its own tissue maps: '
+    'neighbouring slices resemble each other and the truth is a function of the same average. '
+    'The scores show that the chain works and how fast each network learns this one image. '
+    'They say nothing about patients.'
 )
 
 
@@ -129,15 +131,10 @@ def run_demo(
     whole: bool = True,  # predict the whole brain; False: the test slab only
     progress: bool = True,  # bars
 ) -> str:
-    "Train, measure, predict and report; returns the table as text. Raises `SnetError` if the folder cannot be written or MONAI is missing."
-    return report_demo(
-        Path(out),
-        train_contenders(Path(out), seconds, seed, progress),
-        seconds,
-        seed,
-        whole,
-        progress,
-    )
+    "Train, measure, predict and report; the table as text. Raises `NotWritable`, `NotAtHand`."
+    out = Path(out)
+    logs = train_contenders(out, seconds, seed, progress)
+    return report_demo(out, logs, seconds, seed, whole, progress)
 
 
 def report_demo(out, logs, seconds, seed, whole, progress):
@@ -158,37 +155,29 @@ def report_demo(out, logs, seconds, seed, whole, progress):
     with atomic_path(out / 'picture.png') as tmp:
         picture.savefig(tmp, dpi=90, format='png')
     write_prediction(out, whole, progress)
-    write_evaluation(
-        out / 'evaluation',
-        scores,
-        f'{" and ".join(CONTENDERS.values())} on the unseen slab of MNI152, one volume, seed {seed}. {WARNING}',
-        CLASS_NAMES,
-    )
-    facts = pd.DataFrame(
-        [
-            dict(
-                model=m,
-                parameters=int(scores[scores.model == m].parameters.iloc[0]),
-                steps=steps[m],
-                seconds=seconds,
-            )
-            for m in steps
-        ]
-    )
+    both = ' and '.join(CONTENDERS.values())
+    title = f'{both} on the unseen slab of MNI152, one volume, seed {seed}. {WARNING}'
+    write_evaluation(out / 'evaluation', scores, title, CLASS_NAMES)
+    facts = scores.groupby('model', sort=False)[['parameters', 'steps', 'seconds']].first()
+    train, valid, test = (f'{a} to {b - 1}' for a, b in map(SLABS.get, ('train', 'valid', 'test')))
     parts = [
-        f'Two networks trained on the axial slices {SLABS["train"][0]} to {SLABS["train"][1] - 1} of a real MRI template for {seconds:g} s each, seed {seed}, checkpoint chosen on '
-        f'slices {SLABS["valid"][0]} to {SLABS["valid"][1] - 1}, measured on slices {SLABS["test"][0]} to {SLABS["test"][1] - 1}.',
+        f'Two networks trained on the axial slices {train} of a real MRI template for '
+        f'{seconds:g} s each, seed {seed}, checkpoint chosen on slices {valid}, '
+        f'measured on slices {test}.',
         WARNING,
         (
             side_by_side(table),
-            'Scores on the unseen slab. Published: the rules of the papers\' code, HD95 in voxels; corrected: undefined scores excluded, HD95 in mm.',
+            "Scores on the unseen slab. Published: the rules of the papers' code, HD95 in voxels; "
+            'corrected: undefined scores excluded, HD95 in mm.',
         ),
-        (facts, 'What each network had.'),
+        (facts.reset_index(), 'What each network had.'),
         (picture, 'Two slices of the unseen slab.'),
         (learning_curves(logs), 'Training loss and validation Dice against seconds.'),
     ]
     write_report(out / 'report.html', 'SNet and a U-Net on MNI152', parts)
-    return f'{side_by_side(table).to_string()}\n\n{WARNING}\n{out}/report.html, {out}/evaluation/report.html, {out}/mni152_prediction.nii.gz'
+    written = 'report.html', 'evaluation/report.html', 'mni152_prediction.nii.gz'
+    names = ', '.join(f'{out}/{name}' for name in written)
+    return f'{side_by_side(table).to_string()}\n\n{WARNING}\n{names}'
 
 
 def side_by_side(

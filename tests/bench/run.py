@@ -1,4 +1,4 @@
-"Run every benchmark in this folder, one after the other: `make bench`. Names as arguments choose some: `python tests/bench/run.py surface`."
+"Run the benchmarks of this folder one after the other; names as arguments choose some: `run.py surface`."
 
 import importlib.util
 import sys
