@@ -396,13 +396,12 @@ def open_volume(
         return read_case(source, mask, axis=axis)  # two files: their places are compared too
     if mask is None:
         return case
-    label = (
-        mask.label
-        if isinstance(mask, Case)
-        else np.asarray(mask)
-        if isinstance(mask, (np.ndarray, torch.Tensor))
-        else read_case(mask, axis=axis).image
-    )
+    if isinstance(mask, Case):
+        label = mask.label
+    elif isinstance(mask, (np.ndarray, torch.Tensor)):
+        label = np.asarray(mask)
+    else:
+        label = read_case(mask, axis=axis).image
     label = label if label.ndim > 2 else label[None]
     if label.shape != case.image.shape[:3]:
         raise SnetError(

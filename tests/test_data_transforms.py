@@ -48,9 +48,8 @@ def test_image_is_mask_after_any_geometry(recipe, seed, shape):
     )
     assert set(ya.unique().tolist()) <= set(y.unique().tolist()) | {255} and ya.dtype == torch.int64
     crop = recipe.get('crop')
-    assert tuple(ya.shape[1:]) == (
-        (h, w) if crop is None else (crop, crop) if isinstance(crop, int) else crop
-    )
+    size = (h, w) if crop is None else crop
+    assert tuple(ya.shape[1:]) == ((size, size) if isinstance(size, int) else size)
 
 
 @relaxed

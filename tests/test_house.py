@@ -45,7 +45,8 @@ def exported(nb):
 def file_of(module):
     "The file of a module: snetlib/data/files.py, or the __init__.py of a package."
     path = ROOT / 'snetlib' / Path(*module.split('.'))
-    return path / '__init__.py' if path.is_dir() else path.with_suffix('.py')
+    package = path / '__init__.py'
+    return package if package.is_file() else path.with_suffix('.py')
 
 
 def imported(tree, package):

@@ -132,16 +132,16 @@ def test_iou_and_dice_can_belong_together():
             assert (t[i] / 100 + 0.0005 >= dice / (2 - dice)).all() and (t[i] <= t[d]).all(), name
 
 
+def names_of_rows(t):
+    "What a claim calls each row of a table."
+    if 'method' not in t:
+        return t[SWITCHES].apply(lambda r: '+'.join(s for s in SWITCHES if r[s]), axis=1)
+    return t.dataset + '/' + t.method if 'dataset' in t else t.method
+
+
 def recompute(claim):
     t = table(claim.table)
-    name = (
-        t.dataset + '/' + t.method
-        if 'dataset' in t and 'method' in t
-        else t.method
-        if 'method' in t
-        else t[SWITCHES].apply(lambda r: '+'.join(s for s in SWITCHES if r[s]), axis=1)
-    )
-    value = t[claim.column].set_axis(name)
+    value = t[claim.column].set_axis(names_of_rows(t))
     if pd.isna(claim.minus):
         return value[claim.row]
     if claim.minus != 'best other':
