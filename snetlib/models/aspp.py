@@ -14,7 +14,10 @@ from torch import nn
 
 # %% ../../nbs/4_models/09_aspp.ipynb #15d82d9c
 class Atrous(nn.Module):
-    "3×3 convolution with holes, batch norm, ReLU. Taps that cannot reach the map are left out: equal numbers, less work."
+    """3×3 convolution with holes, batch norm, ReLU.
+
+    Taps that cannot reach the map are left out: equal numbers, less work.
+    """
 
     def __init__(
         self,
@@ -30,9 +33,8 @@ class Atrous(nn.Module):
         )
 
     def forward(self, x):
-        pad = [
-            0 if s <= self.rate else self.rate for s in x.shape[-2:]
-        ]  # 0: along this axis only the centre tap is on the map
+        # 0: along this axis only the centre tap is on the map
+        pad = [0 if s <= self.rate else self.rate for s in x.shape[-2:]]
         rows, cols = (slice(None) if p else slice(1, 2) for p in pad)
         return F.relu(
             self.norm(
@@ -48,7 +50,7 @@ class ImagePool(nn.Module):
         self,
         c_in: int,  # input channels
         c_out: int,  # output channels
-        norm: str = 'layer',  # 'layer': over the channels of each image, works for a batch of one | 'batch': DeepLab's
+        norm: str = 'layer',  # 'layer': of each image, also in a batch of one | 'batch': DeepLab's
     ):
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, 1, bias=False)
@@ -65,7 +67,10 @@ class ImagePool(nn.Module):
 
 # %% ../../nbs/4_models/09_aspp.ipynb #849349f6
 class ASPP(nn.Module):
-    "Atrous spatial pyramid pooling: 1×1, one 3×3 for each rate, image pooling; side by side, then 1×1. Raises `SnetError` for a rate < 1."
+    """Atrous spatial pyramid pooling: 1×1, a 3×3 for each rate, image pooling; joined, then 1×1.
+
+    Raises `SnetError` for a rate < 1.
+    """
 
     def __init__(
         self,
@@ -77,7 +82,8 @@ class ASPP(nn.Module):
         super().__init__()
         if any(r < 1 for r in rates):
             raise SnetError(
-                f'Rates are distances between taps, at least 1, not {tuple(rates)}; 1 is an ordinary 3×3 convolution.'
+                f'Rates are distances between taps, at least 1, not {tuple(rates)}; '
+                '1 is an ordinary 3×3 convolution.'
             )
         self.branches = nn.ModuleList(
             [

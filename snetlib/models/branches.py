@@ -13,13 +13,13 @@ from torch import nn
 
 # %% ../../nbs/4_models/05_branches.ipynb #c046f51d
 class CNNBranch(nn.Module):
-    "Four layers of double 3×3 conv-BN-ReLU at strides 1, 2, 4, 8 (SNet section 4.2). Returns all four maps."
+    "Four layers of double 3×3 conv-BN-ReLU at strides 1, 2, 4, 8 (SNet section 4.2); all maps."
 
     def __init__(
         self,
         c_in: int = 3,  # image channels
         widths: tuple = (64, 128, 256, 512),  # channels of each layer
-        down: str = 'max',  # how a layer halves its input: 'max' (2×2 pool) | 'stride' (first convolution)
+        down: str = 'max',  # halves the input: 'max' (2×2 pool) | 'stride' (first convolution)
     ):
         super().__init__()
         choose(down, ('max', 'stride'), 'down-sampling')
@@ -45,13 +45,14 @@ class ReducedAttention(nn.Module):
         self,
         c: int,  # channels
         heads: int,  # divides c
-        reduction: int = 1,  # R: keys come from an R times coarser grid; 1 = ordinary self-attention
+        reduction: int = 1,  # R: how much coarser the grid of keys is; 1 = self-attention
         attention: str = 'sdpa',  # 'sdpa' | 'naive'
     ):
         super().__init__()
         if c % heads:
             raise SnetError(
-                f'{heads} heads do not divide {c} channels; choose vit_heads that divide vit_widths.'
+                f'{heads} heads do not divide {c} channels; '
+                'choose vit_heads that divide vit_widths.'
             )
         self.heads, self.attend = heads, ATTENTIONS[choose(attention, ATTENTIONS, 'attention')]
         self.q, self.kv, self.proj = nn.Linear(c, c), nn.Linear(c, 2 * c), nn.Linear(c, c)
@@ -103,7 +104,7 @@ class ViTBlock(nn.Module):
 
 # %% ../../nbs/4_models/05_branches.ipynb #49bb02b7
 class PatchEmbed(nn.Module):
-    "Strided convolution with overlap, then LayerNorm: a map (b, c, h, w) to tokens on a coarser grid."
+    "Overlapping strided convolution, then LayerNorm: map (b, c, h, w) to tokens on a coarser grid."
 
     def __init__(
         self,
@@ -121,7 +122,10 @@ class PatchEmbed(nn.Module):
 
 # %% ../../nbs/4_models/05_branches.ipynb #0d0a7cfb
 class ViTBranch(nn.Module):
-    "Four layers of transformer blocks at strides 4, 8, 16, 32, each entered through an overlapping patch embedding (SNet section 4.2). Returns all four maps."
+    """Four layers of transformer blocks at strides 4, 8, 16, 32 (SNet section 4.2); all four maps.
+
+    Each layer is entered through an overlapping patch embedding.
+    """
 
     def __init__(
         self,

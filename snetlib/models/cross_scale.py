@@ -32,13 +32,17 @@ class Arrow(nn.Sequential):
 
 # %% ../../nbs/4_models/08_cross_scale.ipynb #5e39d481
 class CrossScale(nn.Module):
-    "Cross-scale instruction, Eq. 1: every stage plus what the arrows bring from earlier ones. Raises `SnetError` for an arrow that does not lead to a later stage."
+    """Cross-scale instruction, Eq. 1: every stage plus what the arrows bring from earlier ones.
+
+    Raises `SnetError` for an arrow that does not lead to a later stage.
+    Stage i + 1 has half the rows and columns of stage i, rounded up.
+    """
 
     def __init__(
         self,
-        widths: tuple,  # channels of every stage, first stage first; stage i + 1 has half the rows and columns of stage i (rounded up)
+        widths: tuple,  # channels of every stage, first stage first
         arrows='all',  # 'all', or pairs (x, r) with 1 ≤ x < r ≤ n
-        drop_path: float = 0.1,  # share of images for which an arrow is switched off while training, in [0, 1)
+        drop_path: float = 0.1,  # share of images an arrow is off for in training, in [0, 1)
     ):
         super().__init__()
         from torchvision.ops import StochasticDepth
@@ -52,13 +56,15 @@ class CrossScale(nn.Module):
         wrong = [p for p in self.pairs if len(p) != 2 or not 1 <= p[0] < p[1] <= n]
         if wrong:
             raise SnetError(
-                f'{wrong[0]} is no arrow between {n} stages; write pairs (x, r) with 1 ≤ x < r ≤ {n}, or \'all\'.'
+                f'{wrong[0]} is no arrow between {n} stages; '
+                f"write pairs (x, r) with 1 ≤ x < r ≤ {n}, or 'all'."
             )
         if len(set(self.pairs)) < len(self.pairs):
             raise SnetError(f'An arrow is written twice in {self.pairs}; write each once.')
         if not 0 <= drop_path < 1:
             raise SnetError(
-                f'drop_path is a share of images, in [0, 1), not {drop_path}; 0.1 is usual, 0 never drops.'
+                f'drop_path is a share of images, in [0, 1), not {drop_path}; '
+                '0.1 is usual, 0 never drops.'
             )
         self.arrows = nn.ModuleDict(
             {f'{x}{r}' if n < 10 else f'{x}_{r}': Arrow(widths, x, r) for x, r in self.pairs}

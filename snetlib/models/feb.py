@@ -35,7 +35,10 @@ ATTENTIONS = {'sdpa': attention, 'naive': naive_attention}  # equal numbers; 'na
 
 
 class FEB(nn.Module):
-    "Feature Enhancement Block (SNet section 4.2, Fig. 4): joint self-attention over the tokens of consecutive ViT layers, then a depth-wise conv each."
+    """Feature Enhancement Block (SNet section 4.2, Fig. 4).
+
+    Joint self-attention over the tokens of consecutive ViT layers, then a depth-wise conv each.
+    """
 
     def __init__(
         self,
@@ -48,7 +51,8 @@ class FEB(nn.Module):
         self.width, self.heads, self.residual = math.gcd(*widths), heads, residual
         if self.width % heads:
             raise SnetError(
-                f'{heads} heads do not divide FEB\'s token width {self.width}; choose feb_heads that divides it.'
+                f'{heads} heads do not divide FEB\'s token width {self.width}; '
+                'choose feb_heads that divides it.'
             )
         self.attend = ATTENTIONS[choose(attention, ATTENTIONS, 'attention')]
         self.norm = nn.LayerNorm(self.width)

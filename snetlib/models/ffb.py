@@ -27,7 +27,7 @@ class ConcatFusion(nn.Module):
 
 # %% ../../nbs/4_models/03_ffb.ipynb #35180316
 class FFB(nn.Module):
-    "Feature Fusion Block (SNet section 4.3, Fig. 5): F_C of 4d and F_T of d channels to F_fuse of 2d."
+    "Feature Fusion Block (SNet section 4.3, Fig. 5): F_C of 4d, F_T of d channels to F_fuse of 2d."
 
     def __init__(
         self,
@@ -43,7 +43,9 @@ class FFB(nn.Module):
     def forward(self, F_C, F_T):
         if F_C.shape[1] != 4 * self.d or F_T.shape[1] != self.d:
             raise SnetError(
-                f'FFB with d={self.d} takes {4 * self.d} CNN and {self.d} ViT channels, not {F_C.shape[1]} and {F_T.shape[1]}; project one of them with a 1×1 convolution.'
+                f'FFB with d={self.d} takes {4 * self.d} CNN and {self.d} ViT channels, '
+                f'not {F_C.shape[1]} and {F_T.shape[1]}; '
+                'project one of them with a 1×1 convolution.'
             )
         F_2 = self.dw(self.depth(torch.cat([F_C, F_T], 1)))
         return self.fuse(torch.cat([F_2, F_C], 1))
