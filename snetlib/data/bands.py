@@ -36,7 +36,7 @@ def band_masks(
     shares,  # shares of the image, 0 … 1, one for each image or object
     cumulative: bool = True,  # the papers' bands, or disjoint ones
 ) -> dict:
-    "Band name -> booleans. A share of 0 is no object: it is in no band but 'all' (or 'empty', if disjoint). Raises `SnetError` for shares outside 0 … 1."
+    "Band name -> booleans; a share of 0 is only in 'all' or 'empty'. `SnetError` outside 0 … 1."
     s = np.asarray(shares, float)
     if s.size and not ((s >= 0) & (s <= 1)).all():
         raise SnetError(
@@ -54,7 +54,7 @@ def band_masks(
 # %% ../../nbs/3_data/08_bands.ipynb #8b2f6551
 def find_objects(
     mask: np.ndarray,  # booleans of any dimension
-    touch: str = 'corner',  # 'corner': pixels that share a corner belong together; 'face': only an edge (in 3-D a face) counts
+    touch: str = 'corner',  # what joins pixels: a corner, or 'face': an edge, in 3-D a face
 ) -> np.ndarray:
     "Instance map of the connected components: 0 background, 1 … n."
     rank = 1 if choose(touch, ('corner', 'face'), 'touch') == 'face' else np.ndim(mask)
@@ -64,11 +64,12 @@ def find_objects(
 def object_areas(
     instances: np.ndarray,  # instance map, integers of any shape
 ) -> pd.Series:
-    "Pixels of each object, by its number; the background is left out. Raises `SnetError` for a map that is not of whole numbers ≥ 0."
+    "Pixels of each object but the background, by number. `SnetError` unless whole numbers ≥ 0."
     m = np.asarray(instances)
     if m.dtype.kind not in 'iu' or (m.size and m.min() < 0):
         raise SnetError(
-            f'An instance map holds whole numbers, 0 for background, not {m.dtype}; make one from a mask with find_objects.'
+            f'An instance map holds whole numbers, 0 for background, not {m.dtype}; '
+            'make one from a mask with find_objects.'
         )
     ids, n = np.unique(m[m > 0], return_counts=True)
     return pd.Series(n, index=pd.Index(ids, name='object'), name='area', dtype=np.int64)
@@ -78,7 +79,7 @@ def match_objects(
     pred: np.ndarray,  # instance map
     targ: np.ndarray,  # instance map, same shape
 ) -> dict:
-    "True object -> (predicted object, shared pixels), one to one, best IoU first; those without any overlap are left out."
+    "True object -> (predicted object, shared pixels), one to one, best IoU first, if they overlap."
     both = (pred > 0) & (targ > 0)
     pairs, inter = np.unique(
         np.stack([targ[both], pred[both]]).astype(np.int64), axis=1, return_counts=True
@@ -99,11 +100,12 @@ def score_objects(
     targ: np.ndarray,  # likewise, same shape
     found: float = 0.5,  # the IoU from which a true object counts as found, > 0
     touch: str = 'corner',  # how components are taken from booleans
-) -> pd.DataFrame:
-    "A row for each true object (kind 'true') and each predicted one that found none (kind 'extra'): area, share of the image, cover, iou, dice, found. Raises `SnetError` where shapes differ."
+) -> pd.DataFrame:  # kind ('true', 'extra'), area, share of the image, cover, iou, dice, found
+    "Rows: true objects, and predicted ones that found none. `SnetError` where shapes differ."
     if np.shape(pred) != np.shape(targ):
         raise SnetError(
-            f'Prediction and truth have shapes {np.shape(pred)} and {np.shape(targ)}; resample one onto the other first.'
+            f'Prediction and truth have shapes {np.shape(pred)} and {np.shape(targ)}; '
+            'resample one onto the other first.'
         )
     if not 0 < found <= 1:
         raise SnetError(f'found={found} is not an IoU; give a number above 0 and at most 1.')
@@ -158,8 +160,8 @@ def score_objects(
 def object_summary(
     objects: pd.DataFrame,  # rows of `score_objects` of one or many images, concatenated
     cumulative: bool = False,  # the papers' cumulative bands instead of disjoint ones
-) -> pd.DataFrame:
-    "Rows the bands of object size and 'all': objects, found, extra, recall, precision, f1, dice (missed ones are 0), dice_found, and the area of the smallest object found."
+) -> pd.DataFrame:  # objects, found, extra, recall, precision, f1, dice, dice_found, smallest_found
+    "Rows the bands of object size and 'all'; missed ones count as 0 in dice, not in dice_found."
     bands = {k: m for k, m in band_masks(objects['share'], cumulative).items() if k != 'empty'}
     return (
         pd.DataFrame(

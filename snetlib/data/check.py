@@ -252,7 +252,7 @@ def check(
     jobs: int = 1,  # processes
     progress: bool = False,  # show a progress bar
 ) -> dict:
-    "{'ok', 'problems', 'notes', 'counts', 'classes', 'bands'}. Raises `SnetError` for an empty set."
+    "{'ok', 'problems', 'notes', 'counts', 'classes', 'bands'}. `SnetError` for an empty set."
     root = Path(root)
     ds = get_dataset(dataset, root, config)
     items = ds.items(root)

@@ -20,7 +20,7 @@ def ball_cover(
     centre: tuple,  # in pixels
     radius: float,  # in pixels
 ) -> np.ndarray:
-    "Share of each pixel or voxel that lies within a disc or ball (partial volume), float32 in [0, 1]."
+    "Share of each pixel or voxel within a disc or ball (partial volume), float32 in [0, 1]."
     axes = np.ogrid[tuple(slice(s) for s in shape)]
     distance = np.sqrt(sum((a - c) ** 2 for a, c in zip(axes, centre)))
     return np.clip(radius + 0.5 - distance, 0, 1).astype(np.float32)
@@ -31,12 +31,13 @@ def place_balls(
     shape: tuple,  # of the array
     n: int,  # how many
     radius: float | tuple,  # in pixels, or (smallest, largest), drawn evenly in the logarithm
-) -> list:
-    "`n` balls that do not touch each other or the border, largest first: [(centre, radius)]. Raises `SnetError` if they do not fit."
+) -> list:  # [(centre, radius)], largest first
+    "`n` balls that touch neither each other nor the border. `SnetError` if they do not fit."
     lo, hi = (radius, radius) if np.isscalar(radius) else radius
     if not 0 < lo <= hi:
         raise SnetError(
-            f'A phantom cannot have radius={radius}; give a positive number or (smallest, largest) in pixels.'
+            f'A phantom cannot have radius={radius}; '
+            'give a positive number or (smallest, largest) in pixels.'
         )
     radii, placed = sorted(np.exp(rng.uniform(math.log(lo), math.log(hi), n)), reverse=True), []
     for r in radii:
@@ -48,7 +49,8 @@ def place_balls(
                 break
         else:
             raise SnetError(
-                f'{n} targets of radius {lo:g}–{hi:g} do not fit into {tuple(shape)} without touching; ask for fewer, smaller, or a larger image.'
+                f'{n} targets of radius {lo:g}–{hi:g} do not fit into {tuple(shape)} '
+                'without touching; ask for fewer, smaller, or a larger image.'
             )
     return placed
 
@@ -58,12 +60,12 @@ def balls(
     shape: tuple,  # (H, W) or (z, H, W)
     n: int = 4,  # number of targets
     radius: float | tuple = (3, 12),  # in pixels, or (smallest, largest)
-    contrast: float = 0.4,  # brightness of the brightest class above the background; negative for dark targets
+    contrast: float = 0.4,  # of the brightest class above the background; negative: dark targets
     noise: float = 0.05,  # standard deviation
     texture: float = 0.05,  # standard deviation of the uneven background
     classes: int = 1,  # targets take the labels 1 … classes in turn, largest first
 ) -> tuple:
-    "Image float32 in [0, 1] and label uint8 of `n` discs or balls. Raises `SnetError` if they do not fit."
+    "Image float32 in [0, 1] and label uint8 of `n` discs or balls. `SnetError` if too many."
     rng = np.random.default_rng(seed)
     label, lift = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
     for i, (centre, r) in enumerate(place_balls(rng, shape, n, radius)):
@@ -89,8 +91,8 @@ def disks(
     radius: float | tuple = (3, 16),  # in pixels, or (smallest, largest)
     contrast: float = 0.4,  # brightness above the background
     **kw,  # noise, texture, classes: see `balls`
-) -> tuple:
-    "A 2-D phantom: image float32 (H, W) in [0, 1], label uint8 (H, W). Raises `SnetError` if the discs do not fit."
+) -> tuple:  # image float32 (H, W) in [0, 1], label uint8 (H, W)
+    "A 2-D phantom: image and label. Raises `SnetError` if the discs do not fit."
     return balls(
         seed, (size, size) if isinstance(size, int) else tuple(size), n, radius, contrast, **kw
     )
@@ -103,8 +105,8 @@ def phantom3d(
     radius: float | tuple = (3, 12),  # in voxels, or (smallest, largest)
     contrast: float = 0.4,  # brightness above the background
     **kw,  # noise, texture, classes: see `balls`
-) -> tuple:
-    "A 3-D phantom: image float32 (z, H, W) in [0, 1], label uint8 (z, H, W). Raises `SnetError` if the balls do not fit."
+) -> tuple:  # image float32 (z, H, W) in [0, 1], label uint8 (z, H, W)
+    "A 3-D phantom: image and label. Raises `SnetError` if the balls do not fit."
     return balls(seed, tuple(shape), n, radius, contrast, **kw)
 
 # %% ../../nbs/3_data/00_phantom.ipynb #4486420c
@@ -172,7 +174,7 @@ def ellipsoid(
     radii: tuple,  # (x, y, z)
     turned: float = 0.0,  # degrees in the slice
     lean: tuple = (0.0, 0.0),  # shift of the axis in x and y per unit of z
-    wobble: tuple = (),  # (amplitude, phases …): bends the coordinates, so that no organ is a perfect ellipsoid
+    wobble: tuple = (),  # (amplitude, phases …): bends the coordinates; () is an ellipsoid
 ) -> tuple:
     "A box of slices and, in it, the squared radius (1 on the surface): (box, float32 array)."
     (cx, cy, cz), (rx, ry, rz), reach = centre, radii, 1.25 * max(radii[:2]) + 0.02
@@ -204,8 +206,8 @@ def ellipsoid(
 def torso(
     rng: np.random.Generator,  # where the draws come from
     axes: tuple,  # open coordinate grids (z, y, x)
-) -> tuple:
-    "Hounsfield units of a trunk without its organs, and the mask of the cavity inside the muscles: (float32, bool)."
+) -> tuple:  # float32, bool
+    "Hounsfield units of a trunk without its organs, and the mask of the cavity inside the muscles."
     z, y, x = axes
     size = rng.uniform(0.96, 1.04)
     around = (
@@ -315,18 +317,16 @@ def add_organs(
 # %% ../../nbs/3_data/00_phantom.ipynb #337bc62d
 def abdomen_ct(
     seed: int = 0,  # the same seed, the same patient
-    shape: tuple = (
-        32,
-        128,
-        128,
-    ),  # (z, H, W); the field of view is VIEW whatever the shape, so (80, 512, 512) has 3 × 0.78 × 0.78 mm
+    # (z, H, W); the field of view is always VIEW, so (80, 512, 512) has 3 × 0.78 × 0.78 mm
+    shape: tuple = (32, 128, 128),
     noise: float = 12.0,  # standard deviation in HU
     blur: float = 0.6,  # standard deviation of the in-slice blur, in pixels
-) -> tuple:
-    "An abdominal CT-like volume: (hu int16 (z, H, W), label uint8 with ORGANS' labels, spacing (z, y, x) in mm). Slices go upwards, rows front to back, columns from the patient's right to his left."
+) -> tuple:  # hu int16 (z, H, W), label uint8 with ORGANS' labels, spacing (z, y, x) in mm
+    "Abdominal CT-like volume: slices upwards, rows front to back, columns patient's right to left."
     if len(shape) != 3 or min(shape[1:]) < 32 or shape[0] < 1:
         raise SnetError(
-            f'A phantom abdomen cannot have the shape {tuple(shape)}; give (slices, H, W) with H and W of at least 32.'
+            f'A phantom abdomen cannot have the shape {tuple(shape)}; '
+            'give (slices, H, W) with H and W of at least 32.'
         )
     rng = np.random.default_rng(seed)
     axes = np.ogrid[tuple(slice(n) for n in shape)]
@@ -359,8 +359,8 @@ def ct_affine(
     shape: tuple,  # (z, H, W) of the volume
     spacing: tuple,  # (z, y, x) in mm
     tilt: float = 0.0,  # gantry tilt in degrees: an oblique affine
-) -> np.ndarray:
-    "4×4 affine from voxel (column, row, slice) to NIfTI's patient space, with a CT's two sign flips and the origin in the middle of the volume."
+) -> np.ndarray:  # 4×4, with a CT's two sign flips and the origin in the middle of the volume
+    "The affine from voxel (column, row, slice) to NIfTI's patient space."
     (sz, sy, sx), a = spacing, math.radians(tilt)
     turn = np.array([[1, 0, 0], [0, math.cos(a), -math.sin(a)], [0, math.sin(a), math.cos(a)]])
     A = np.eye(4)
@@ -375,15 +375,18 @@ def write_nifti_pair(
     image: np.ndarray,  # (z, H, W), int16 or float32
     label: np.ndarray,  # (z, H, W), uint8
     spacing: tuple,  # (z, y, x) in mm
-    layout: str = 'folder',  # 'folder' (images/ID.nii.gz, masks/ID.nii.gz) or 'synapse' (img/imgID.nii.gz, label/labelID.nii.gz, the raw set's label numbers)
+    # 'folder' (images/ID.nii.gz, masks/ID.nii.gz) or
+    # 'synapse' (img/imgID.nii.gz, label/labelID.nii.gz, the raw set's label numbers)
+    layout: str = 'folder',
     tilt: float = 0.0,  # gantry tilt in degrees
-) -> tuple:
-    "Write image and label as compressed NIfTI with a CT's affine: (image path, label path). Raises `SnetError` if the two differ in shape or cannot be written."
+) -> tuple:  # image path, label path; `SnetError` if shapes differ or nothing can be written
+    "Write image and label as compressed NIfTI with a CT's affine."
     import nibabel as nib
 
     if image.shape != label.shape or image.ndim != 3:
         raise SnetError(
-            f'Image {image.shape} and label {label.shape} of case {id} must have one shape (z, H, W).'
+            f'Image {image.shape} and label {label.shape} of case {id} '
+            'must have one shape (z, H, W).'
         )
     if choose(layout, ('folder', 'synapse'), 'layout') == 'synapse':
         label = np.array([BTCV.get(k, 0) for k in range(256)], np.uint8)[label]

@@ -17,9 +17,11 @@ from .files import Case
 # %% ../../nbs/3_data/05_slices.ipynb #fe653f98
 def scale_intensity(
     x: np.ndarray,  # one volume, any shape
-    how: dict,  # {'kind': 'window', 'lo': -125, 'hi': 275}, {'kind': 'percentile', 'lo': 0.5, 'hi': 99.5}, {'kind': 'uint8'} or {'kind': 'none'}
-) -> np.ndarray:
-    "float32 in [0, 1]; what is not finite counts as the smallest value. A constant volume becomes 0. Raises `SnetError` where the numbers do not fit the kind."
+    # {'kind': 'window', 'lo': -125, 'hi': 275}, {'kind': 'percentile', 'lo': 0.5, 'hi': 99.5},
+    # {'kind': 'uint8'} or {'kind': 'none'}
+    how: dict,
+) -> np.ndarray:  # float32; what is not finite is the smallest value, a constant volume 0
+    "Intensities in [0, 1]. Raises `SnetError` where the numbers do not fit the kind."
     kind = choose(how['kind'], ('window', 'percentile', 'uint8', 'none'), 'intensity scale')
     x = np.asarray(x, np.float32)
     ok = np.isfinite(x)
@@ -33,7 +35,9 @@ def scale_intensity(
     }[kind]()
     if kind in ('uint8', 'none') and x.size and (x.min() < lo - 0.01 * hi or x.max() > 1.01 * hi):
         raise SnetError(
-            f'the image holds values from {x.min():g} to {x.max():g} where {lo} to {hi} were announced; use {{"kind": "percentile", "lo": 0.5, "hi": 99.5}} or give a window.'
+            f'the image holds values from {x.min():g} to {x.max():g} '
+            f'where {lo} to {hi} were announced; '
+            'use {"kind": "percentile", "lo": 0.5, "hi": 99.5} or give a window.'
         )
     if not hi > lo:
         return np.zeros_like(x)
@@ -45,7 +49,7 @@ def scale_intensity(
 def resize_images(
     x: np.ndarray,  # (n, H, W) or (n, H, W, c), float
     size: tuple,  # (H, W) wanted
-    how: str = 'bilinear',  # 'bilinear' (antialiased) or 'published' (spline of order 3, may overshoot)
+    how: str = 'bilinear',  # antialiased, or 'published' (spline of order 3, may overshoot)
 ) -> np.ndarray:
     "Images of one size as float32. Returns `x` itself if the size is right already."
     if x.shape[1:3] == tuple(size):
@@ -64,7 +68,7 @@ def resize_labels(
     size: tuple,  # (H, W) wanted
     how: str = 'bilinear',  # what the images were resized with: the grids agree
 ) -> np.ndarray:
-    "Masks of one size; every value existed before. Returns `y` itself if the size is right already."
+    "Masks of one size; every value existed before. Returns `y` itself if it has that size."
     if y.shape[1:] == tuple(size):
         return y
     if choose(how, ('bilinear', 'published'), 'way to resize') == 'published':
@@ -89,7 +93,8 @@ class Slices:
     ):
         if not len(images) == len(labels) == len(case_ids) or images.shape[:3] != labels.shape:
             raise SnetError(
-                f'{images.shape} images, {labels.shape} labels and {len(case_ids)} case ids do not fit; give one label and one id per image.'
+                f'{images.shape} images, {labels.shape} labels and {len(case_ids)} case ids '
+                'do not fit; give one label and one id per image.'
             )
         self.images, self.labels, self.case_ids, self.class_names = (
             images,
@@ -162,11 +167,12 @@ class Slices:
         cls,
         cases,  # `Case`s with labels, any iterable
         class_names,  # names of the classes, [0] is 'background'
-        intensity: dict,  # see `scale_intensity`; with kind 'uint8' the slices stay 8-bit, a quarter of the memory
+        # see `scale_intensity`; with kind 'uint8' the slices stay 8-bit, a quarter of the memory
+        intensity: dict,
         size: tuple | None = None,  # (H, W); None needs all cases to have one size
         resize: str = 'bilinear',  # or 'published', see `resize_images`
     ) -> 'Slices':
-        "Scale every case, resize, and stack. Raises `SnetError` if sizes differ and none is given, or a label has no name."
+        "Scale, resize, stack. `SnetError` if sizes differ with none given, or a label has no name."
         return cls.stack(
             [case_slices(c, class_names, intensity, size, resize) for c in cases], class_names
         )
@@ -178,7 +184,7 @@ class Slices:
         class_names,  # names of the classes
         mixed: bool = False,  # let sizes differ: then `MixedSlices`
     ) -> 'Slices':
-        "All slices of several cases. Raises `SnetError` if there are none or their sizes differ and may not."
+        "All slices of several cases. `SnetError` if there are none, or sizes differ but may not."
         parts = list(parts)
         if not parts:
             raise SnetError('there is no case to make slices from; check the folder and the split.')
@@ -187,7 +193,8 @@ class Slices:
             return cls(*(np.concatenate([p[i] for p in parts]) for i in (0, 1)), ids, class_names)
         if not mixed:
             raise SnetError(
-                f'the cases have different sizes {sorted(shapes)[:4]}; give size=(224, 224) or another one.'
+                f'the cases have different sizes {sorted(shapes)[:4]}; '
+                'give size=(224, 224) or another one.'
             )
         return MixedSlices(*([a for p in parts for a in p[i]] for i in (0, 1)), ids, class_names)
 
@@ -199,10 +206,11 @@ def case_slices(
     size: tuple | None = None,  # (H, W) or None
     resize: str = 'bilinear',  # see `resize_images`
 ) -> tuple:
-    "(images, labels, ids) of one case, ready to be stacked. Raises `SnetError` for a case without a label or with labels that have no name."
+    "(images, labels, ids) of one case, to be stacked. `SnetError` for labels missing or unnamed."
     if case.label is None:
         raise SnetError(
-            f'{case.id} has no mask, so nothing can be learnt from it; add the mask or leave the case out.'
+            f'{case.id} has no mask, so nothing can be learnt from it; '
+            'add the mask or leave the case out.'
         )
     odd = sorted(
         set(np.flatnonzero(np.bincount(case.label.ravel())).tolist())
@@ -210,7 +218,8 @@ def case_slices(
     )
     if odd:
         raise SnetError(
-            f'{case.id} holds the labels {odd[:5]}, but there are {len(class_names)} classes {tuple(class_names)}; map them in dataset.json or mend the mask (255 means ignore).'
+            f'{case.id} holds the labels {odd[:5]}, but there are {len(class_names)} classes '
+            f'{tuple(class_names)}; map them in dataset.json or mend the mask (255 means ignore).'
         )
     x = scale_intensity(case.image, intensity)
     y = case.label
@@ -244,7 +253,8 @@ class MixedSlices(Slices):
 
     def __init__(
         self,
-        images: list,  # n arrays (H, W) or (H, W, c): uint8, or float in [0, 1]; perhaps memory-mapped
+        # n arrays (H, W) or (H, W, c): uint8, or float in [0, 1]; perhaps memory-mapped
+        images: list,
         labels: list,  # n arrays (H, W), uint8
         case_ids,  # n strings
         class_names,  # names of the classes, [0] is 'background'
@@ -253,7 +263,8 @@ class MixedSlices(Slices):
             a.shape[:2] != b.shape for a, b in zip(images, labels)
         ):
             raise SnetError(
-                f'{len(images)} images, {len(labels)} labels and {len(case_ids)} case ids do not fit; give one label of the same size and one id per image.'
+                f'{len(images)} images, {len(labels)} labels and {len(case_ids)} case ids '
+                'do not fit; give one label of the same size and one id per image.'
             )
         self.images, self.labels, self.case_ids, self.class_names = (
             images,
@@ -272,7 +283,7 @@ class MixedSlices(Slices):
         window=None,  # (height, width); None: the whole images, padded to the largest of this batch
         corners=None,  # (row, column) of each window, see `cut_window`; None: in the middle
     ) -> tuple:
-        "(x float32 (b, c, h, w), y int64 (b, h, w)) of a window of each slice; pixels outside an image are 0 and labelled 255."
+        "Windows: (x float32 (b, c, h, w), y int64 (b, h, w)); outside an image x is 0 and y 255."
         idx = list(idx)
         window = window or tuple(max(self.labels[i].shape[d] for i in idx) for d in (0, 1))
         corners = [(0.5, 0.5)] * len(idx) if corners is None else corners

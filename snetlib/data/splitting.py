@@ -39,7 +39,7 @@ def hold_out(
     val: int,  # how many training groups to keep for choosing the checkpoint
     seed: int = 0,  # which ones
 ) -> dict:
-    "The same split with `val` groups moved from train to valid. Raises `BadSetting` if none is left."
+    "The split with `val` groups moved from train to valid. Raises `BadSetting` if none is left."
     train = sorted(split['train'])
     if val >= len(train):
         raise BadSetting(

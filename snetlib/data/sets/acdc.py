@@ -103,7 +103,7 @@ def write_phantom(
     n: int = 4,  # patients
     seed: int = 0,  # the same seed, the same hearts
 ):
-    "Made-up patients in the challenge's raw layout, named as the first training, validation and test patients of the split 'ssl4mis'."
+    "Made-up patients in the challenge's raw layout, named as the first of the split 'ssl4mis'."
     rng = np.random.default_rng(seed)
     s = SPLITS['ssl4mis']
     names = [p for trio in zip(s['train'], s['test'], s['valid'], s['train'][10:]) for p in trio][
@@ -132,7 +132,7 @@ def write_ready(
     part: str,  # 'train' also writes slices
     out: Path,  # the prepared folder
 ) -> list:
-    "Write the h5 volume, and for training one h5 a slice; the volume comes first in the list of files."
+    "Write the h5 volume, and for training one h5 a slice; the volume comes first in the list."
 
     def put(name, image, label):
         with writing_h5(out / 'data' / f'{name}.h5') as f:
@@ -163,7 +163,8 @@ ACDC = DataSet(
     {'kind': 'percentile', 'lo': 0, 'hi': 100},
     'CC BY-NC-SA 4.0: non-commercial, share alike',
     'https://www.creatis.insa-lyon.fr/Challenge/acdc/ after registration',
-    'training/patient001/{Info.cfg, patient001_frame01.nii.gz, patient001_frame01_gt.nii.gz, …} or data/patient001_frame01.h5',
+    'training/patient001/{Info.cfg, patient001_frame01.nii.gz, patient001_frame01_gt.nii.gz, …} '
+    'or data/patient001_frame01.h5',
     find,
     read,
     write_ready,

@@ -17,7 +17,7 @@ def tissues(
     grey: np.ndarray,  # probability of grey matter, same shape
     white: np.ndarray,  # probability of white matter, same shape
 ) -> np.ndarray:
-    "uint8 labels: 0 outside, 1 fluid, 2 grey, 3 white; the most probable of the three inside the brain."
+    "uint8 labels: 0 outside the brain, 1 fluid, 2 grey, 3 white; the most probable inside."
     fluid = np.maximum(0, 1 - grey - white)
     most = np.where(grey >= white, 2, 3)
     return np.where(t1 > 0, np.where(fluid > np.maximum(grey, white), 1, most), 0).astype(np.uint8)
@@ -33,9 +33,9 @@ SLABS = {
 
 
 def mni_case(
-    part: str = 'all',  # 'all' (the whole volume, 189 slices), 'train' (70), 'valid' (10) or 'test' (25)
+    part: str = 'all',  # 'all' (all 189 slices), 'train' (70), 'valid' (10) or 'test' (25)
 ) -> Case:
-    "T1 in [0, 1] and tissue labels as axial slices of 233 × 197, with the affine of the slab. Raises `SnetError` for an unknown part."
+    "T1 in [0, 1] and tissues, axial slices of 233 × 197, affine. `SnetError` for an unknown part."
     from nilearn import (
         datasets,  # here, because importing nilearn takes longer than reading its files
     )

@@ -35,7 +35,7 @@ def _tree(data):
 
 
 def _plain(data):
-    "The same from a document whose corners are all written in one plain way, or None if they are not."
+    "The same if all corners of a document are written in one plain way, else None."
     head, *rest = data.split(b'<Vertices>')
     cuts = [r.partition(b'</Vertices>') for r in rest]
     marks = [c.translate(None, b'0123456789.-') for c, *_ in cuts]
@@ -92,7 +92,8 @@ def write_polygons(
     )
     with atomic_path(path) as tmp:
         tmp.write_text(
-            f'<Annotations MicronsPerPixel="0.252">\n<Annotation Id="1"><Regions>\n{regions}</Regions></Annotation></Annotations>\n',
+            '<Annotations MicronsPerPixel="0.252">\n<Annotation Id="1"><Regions>\n'
+            f'{regions}</Regions></Annotation></Annotations>\n',
             encoding='utf-8',
         )
 
@@ -239,7 +240,8 @@ MONUSEG = DataSet(
     {'kind': 'uint8'},
     'CC BY-NC-SA 4.0: non-commercial, share alike',
     'https://monuseg.grand-challenge.org/Data/',
-    'MoNuSeg 2018 Training Data/{Tissue Images/*.tif, Annotations/*.xml} and MoNuSegTestData/{*.tif, *.xml}',
+    'MoNuSeg 2018 Training Data/{Tissue Images/*.tif, Annotations/*.xml} '
+    'and MoNuSegTestData/{*.tif, *.xml}',
     find,
     read,
     None,

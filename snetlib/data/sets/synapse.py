@@ -18,9 +18,9 @@ from ..splitting import published_source, published_split
 from ..writing import writing_h5
 
 # %% ../../../nbs/3_data/15_synapse.ipynb #317c15ed
-REMAP = {
-    raw: ours for ours, raw in BTCV.items()
-}  # 8→1 aorta, 4→2 gallbladder, 3→3 left kidney, 2→4 right kidney, 6→5 liver, 11→6 pancreas, 1→7 spleen, 7→8 stomach
+# 8→1 aorta, 4→2 gallbladder, 3→3 left kidney, 2→4 right kidney,
+# 6→5 liver, 11→6 pancreas, 1→7 spleen, 7→8 stomach
+REMAP = {raw: ours for ours, raw in BTCV.items()}
 UNUSED = {raw: 0 for raw in range(14) if raw not in REMAP}
 
 SPLITS = {'transunet': published_split('synapse_transunet')}
@@ -77,7 +77,7 @@ def write_phantom(
     seed: int = 0,  # the same seed, the same patients
     shape: tuple = (12, 96, 96),  # (z, H, W)
 ):
-    "Made-up abdomens in the raw layout and with the raw numbers, named as cases of the split 'transunet'."
+    "Made-up abdomens with the raw layout and numbers, named as cases of the split 'transunet'."
     names = [
         c for pair in zip(SPLITS['transunet']['train'], SPLITS['transunet']['test']) for c in pair
     ][:n]
