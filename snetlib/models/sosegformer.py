@@ -27,15 +27,19 @@ STRIDES = (2, 4, 8, 16, 32)
 
 
 class Encoder(nn.Module):
-    "timm's network as an encoder: the maps at strides 2, 4, 8, 16, 32. Raises `SnetError` for a name, a network or weights that will not do."
+    """timm's network as an encoder: the maps at strides 2, 4, 8, 16, 32.
+
+    Raises `SnetError` for a name, a network or weights that will not do.
+    `pretrained`: False (random), True (timm's weights, fetched once by timm), or the path of a
+    weights file of that network.
+    """
 
     def __init__(
         self,
         name: str,  # a name that timm knows
         c_in: int = 3,  # image channels
-        pretrained=False,  # False: random | True: timm's weights, fetched once by timm | path of a weights file of that network
-        options: dict
-        | None = None,  # further keywords of that network, e.g. dict(channels=(32, 64, 128, 192))
+        pretrained=False,  # False | True (timm's weights) | path of a weights file
+        options: dict | None = None,  # further keywords, e.g. dict(channels=(32, 64, 128, 192))
     ):
         super().__init__()
         timm = need('timm')
@@ -60,7 +64,8 @@ class Encoder(nn.Module):
         strides, widths = self.net.feature_info.reduction(), self.net.feature_info.channels()
         if not set(STRIDES) <= set(strides):
             raise SnetError(
-                f'{name} has maps at strides {strides}, SoSegFormer needs {list(STRIDES)}; choose e.g. resnet18, resnet50 or mobilenetv3_small_050.'
+                f'{name} has maps at strides {strides}, SoSegFormer needs {list(STRIDES)}; '
+                'choose e.g. resnet18, resnet50 or mobilenetv3_small_050.'
             )
         self.levels = [strides.index(s) for s in STRIDES]
         self.widths = tuple(widths[i] for i in self.levels)
@@ -73,7 +78,10 @@ class Encoder(nn.Module):
 
 
 def load_pretrained(build, name, pretrained):
-    "The network with weights from timm (True) or from a file; `SnetError` with the cure if they cannot be had or do not fit."
+    """The network with weights from timm (True) or from a file.
+
+    Raises `SnetError` with the cure if they cannot be had or do not fit.
+    """
     from timm.models import load_state_dict
 
     try:
@@ -87,8 +95,10 @@ def load_pretrained(build, name, pretrained):
             raise KeyError(f'{len(missing)} tensors are not in the file, e.g. {min(missing)}')
         return net
     except Exception as e:  # from the hub's client, the file system, or a shape that does not fit
+        why = f'{type(e).__name__}: {str(e).splitlines()[0][:120]}'
         raise SnetError(
-            f'The pre-trained weights of {name} could not be had ({type(e).__name__}: {str(e).splitlines()[0][:120]}); connect to the internet once, or fetch its model.safetensors '
+            f'The pre-trained weights of {name} could not be had ({why}); '
+            'connect to the internet once, or fetch its model.safetensors '
             'elsewhere and pass pretrained=PATH, or leave pretrained=False.'
         ) from e
 
@@ -104,7 +114,8 @@ class Bottleneck(nn.Module):
         super().__init__()
         if expansion < 1:
             raise SnetError(
-                f'The expansion of a bottleneck is at least 1, not {expansion}; 2 halves its channels.'
+                f'The expansion of a bottleneck is at least 1, not {expansion}; '
+                '2 halves its channels.'
             )
         mid = max(1, c // expansion)
         self.body = nn.Sequential(
@@ -116,7 +127,11 @@ class Bottleneck(nn.Module):
 
 
 class TransConv(nn.Sequential):
-    "1×1 to a quarter of the channels, 3×3 transposed with stride 2, 1×1; batch norm and ReLU after each. (b, c_in, h, w) -> (b, c_out, 2h, 2w)."
+    """Twice the rows and columns: (b, c_in, h, w) -> (b, c_out, 2h, 2w).
+
+    1×1 to a quarter of the channels, 3×3 transposed with stride 2, 1×1; batch norm and ReLU after
+    each.
+    """
 
     def __init__(
         self,
@@ -133,7 +148,10 @@ class TransConv(nn.Sequential):
 
 # %% ../../nbs/4_models/11_sosegformer.ipynb #e0304c5c
 class ScaleHead(nn.Module):
-    "1×1 convolution over maps of several scales laid side by side on the first one's grid; computed per map before resizing, with equal result."
+    """1×1 convolution over maps of several scales laid side by side on the first one's grid.
+
+    Computed per map before resizing, with equal result.
+    """
 
     def __init__(
         self,
@@ -149,7 +167,11 @@ class ScaleHead(nn.Module):
 
 # %% ../../nbs/4_models/11_sosegformer.ipynb #e005e056
 class SoSegFormer(nn.Module):
-    "SoSegFormer. Logits (b, n_out, h, w) for images (b, c_in, h, w), h and w ≥ 32. Raises `SnetError` for inputs and settings it cannot take."
+    """SoSegFormer. Logits (b, n_out, h, w) for images (b, c_in, h, w), h and w ≥ 32.
+
+    Raises `SnetError` for inputs and settings it cannot take. `pool_norm='batch'` needs more than
+    one image to train.
+    """
 
     def __init__(
         self,
@@ -173,15 +195,16 @@ class SoSegFormer(nn.Module):
         max_tokens: int | None = 1024,  # most keys a query of MHSA compares itself with; None: all
         aspp_width: int = 256,  # channels of ASPP's output and branches
         aspp_rates: tuple = (12, 24, 36),  # in cells of the stride-32 map
-        pool_norm: str = 'layer',  # of ASPP's image pooling: 'layer' | 'batch' (needs more than one image to train)
+        pool_norm: str = 'layer',  # of ASPP's image pooling: 'layer' | 'batch'
         decode_from: str = 'stage5',  # what the first TransConv takes: 'stage5' | 'aspp'
-        pad: str = 'replicate',  # border for sizes that 32 does not divide: 'replicate' | 'reflect' | 'constant'
+        pad: str = 'replicate',  # to a multiple of 32: 'replicate' | 'reflect' | 'constant'
     ):
         self.config = {k: v for k, v in locals().items() if k not in ('self', '__class__')}
         super().__init__()
         if c_in < 1 or n_out < 1:
             raise SnetError(
-                f'SoSegFormer needs at least one channel and one class, not c_in={c_in}, n_out={n_out}; count background as a class.'
+                'SoSegFormer needs at least one channel and one class, '
+                f'not c_in={c_in}, n_out={n_out}; count background as a class.'
             )
         choose(attention, ('mhsa', 'separable'), 'attention')
         choose(pad, ('replicate', 'reflect', 'constant'), 'padding')
@@ -196,10 +219,8 @@ class SoSegFormer(nn.Module):
             else ConvNormAct(widths[4], aspp_width, 1)
         )
         self.from_aspp = choose(decode_from, ('stage5', 'aspp'), 'start of the decoder') == 'aspp'
-        below = [
-            *widths[1:4],
-            aspp_width if self.from_aspp else widths[4],
-        ]  # what stage 1, 2, 3, 4 is decoded from
+        # what stage 1, 2, 3, 4 is decoded from
+        below = [*widths[1:4], aspp_width if self.from_aspp else widths[4]]
         self.ups = nn.ModuleList(TransConv(b, w) for b, w in zip(below, widths))
         self.skips = nn.ModuleList(ConvNormAct(2 * w, w, 1) for w in widths[:4])
 
@@ -217,9 +238,8 @@ class SoSegFormer(nn.Module):
     def forward(self, x):
         check_input(x, self.c_in)
         h, w = x.shape[-2:]
-        x = pad_to(
-            x, 32 if min(h, w) > 32 else 64, self.pad
-        )  # ≥ 2 cells at stride 32: batch norm needs more than one
+        # ≥ 2 cells at stride 32: batch norm needs more than one
+        x = pad_to(x, 32 if min(h, w) > 32 else 64, self.pad)
         *maps, deep = self.encoder(x)
         maps = self.cross([f(m) for f, m in zip(self.bottlenecks, maps)])  # R'_1 … R'_4, Eq. 1
         context = self.aspp(deep)

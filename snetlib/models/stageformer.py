@@ -41,7 +41,10 @@ def unfold_patches(
     x: torch.Tensor,  # map (b, d, h, w), h and w multiples of `patch`
     patch: int = 2,  # side of a patch
 ) -> torch.Tensor:
-    "Sequences (b·patch², n, d): for each place in a patch, the pixels there of all n = h·w/patch² patches, row by row."
+    """Sequences (b·patch², n, d), one for each place in a patch.
+
+    Each holds the pixels at that place of all n = h·w/patch² patches, row by row.
+    """
     return rearrange(x, 'b d (h p) (w q) -> (b p q) (h w) d', p=patch, q=patch)
 
 
@@ -58,7 +61,10 @@ def fold_patches(
 
 # %% ../../nbs/4_models/10_stageformer.ipynb #12bd547a
 class MHSA(nn.Module):
-    "Multi-head self-attention over tokens of a grid; keys and values averaged where there are more than `max_tokens`."
+    """Multi-head self-attention over tokens of a grid.
+
+    Keys and values are averaged where there are more than `max_tokens`.
+    """
 
     def __init__(
         self,
@@ -71,7 +77,8 @@ class MHSA(nn.Module):
             raise SnetError(f'{heads} heads do not divide {d} channels; choose a divisor.')
         if max_tokens is not None and max_tokens < 1:
             raise SnetError(
-                f'max_tokens is at least 1, not {max_tokens}; None compares each query with every token.'
+                f'max_tokens is at least 1, not {max_tokens}; '
+                'None compares each query with every token.'
             )
         self.heads, self.max_tokens = heads, max_tokens
         self.q, self.kv, self.out = nn.Linear(d, d), nn.Linear(d, 2 * d), nn.Linear(d, d)
@@ -132,7 +139,10 @@ class TransformerBlock(nn.Module):
 
 # %% ../../nbs/4_models/10_stageformer.ipynb #09b6237c
 class StageFormer(nn.Module):
-    "Local features by convolution, global ones by attention between patches, concatenated, fused, added to the input (Fig. 2)."
+    """Local features by convolution, global ones by attention between patches (Fig. 2).
+
+    Both are concatenated, fused and added to the input.
+    """
 
     def __init__(
         self,
@@ -147,7 +157,8 @@ class StageFormer(nn.Module):
         super().__init__()
         if min(heads, patch, ratio) < 1 or depth < 0:
             raise SnetError(
-                f'heads, patch and ratio are at least 1 and depth at least 0, not heads={heads}, patch={patch}, ratio={ratio}, depth={depth}; see the defaults.'
+                'heads, patch and ratio are at least 1 and depth at least 0, '
+                f'not heads={heads}, patch={patch}, ratio={ratio}, depth={depth}; see the defaults.'
             )
         d = math.ceil(c / 2 / heads) * heads  # C/2, up to a multiple of the heads
         self.patch, self.local, self.enter = patch, LocalFeatures(c), nn.Conv2d(c, d, 1)

@@ -1,36 +1,23 @@
-"""snet_base at 224², batch 4: the library's defaults against the same model in plain forms and against MONAI's AttentionUnet, in one run.
-Usage: python tests/bench/bench_models.py [--model snet_base] [--rounds 2] [--batch 4] [--threads 2] [--compile]"""
+"""snet_base at 224², batch 4: the library's defaults, the same model in plain forms, MONAI's AttentionUnet.
+
+All in one run. The defaults predict with norms folded into convolutions (`fuse_for_inference`).
+Usage: python tests/bench/bench_models.py [--model snet_base] [--rounds 2] [--batch 4]
+    [--threads 2] [--compile]
+"""
 
 import argparse
-import contextlib
 import os
 import time
 
 import torch
 
-from snetlib.models.layers import ConvNormAct, fast_settings
+from snetlib.models.layers import fast_settings, fuse_for_inference
 from snetlib.models.registry import count_parameters, create_model, gflops
 from snetlib.train.losses import SNetLoss
 
 
-def unfolded(self, x):
-    return self.act(self.norm(self.conv(x)))
-
-
-@contextlib.contextmanager
-def norms(folded):
-    "Within: eval() folds norms into convolutions (the library) or runs them one by one (plain)."
-    kept = ConvNormAct.forward
-    if not folded:
-        ConvNormAct.forward = unfolded
-    try:
-        yield
-    finally:
-        ConvNormAct.forward = kept
-
-
 def forms(name, compiled=False, c_in=3, n_out=9):
-    "label -> (model, memory format, amp, norms folded)"
+    "label -> (model that trains, model that predicts, memory format, amp)"
     fast = fast_settings('cpu')
     torch.manual_seed(0)
     lib = create_model(name, c_in=c_in, n_out=n_out)
@@ -40,17 +27,15 @@ def forms(name, compiled=False, c_in=3, n_out=9):
         m.to(memory_format=torch.contiguous_format)
     att = create_model('attention_unet', c_in=c_in, n_out=n_out).to(memory_format=torch.contiguous_format)
     flat = torch.contiguous_format
-    more = (
-        {'defaults and torch.compile': (torch.compile(lib), fast['memory_format'], fast['amp'], True)}
-        if compiled
-        else {}
-    )
-    return {
-        "library's defaults": (lib, fast['memory_format'], fast['amp'], True),
-        **more,
-        'plain eager, attention maps stored': (plain, flat, None, False),
-        'plain eager, SDPA': (sdpa, flat, None, False),
-        'MONAI AttentionUnet 64…1024': (att, flat, None, False),
+    fused = fuse_for_inference(lib)
+    settings = fast['memory_format'], fast['amp']
+    table = {"library's defaults": (lib, fused, *settings)}
+    if compiled:
+        table['defaults and torch.compile'] = (torch.compile(lib), torch.compile(fused), *settings)
+    return table | {
+        'plain eager, attention maps stored': (plain, plain, flat, None),
+        'plain eager, SDPA': (sdpa, sdpa, flat, None),
+        'MONAI AttentionUnet 64…1024': (att, att, flat, None),
     }
 
 
@@ -85,24 +70,22 @@ def main(argv=()):
         m = getattr(m, '_orig_mod', m)
         work[k], size[k] = gflops(m, (1, *shape[1:])), count_parameters(m)
 
-    def infer(m, fmt, amp, folded):
-        with (
-            norms(folded),
-            torch.inference_mode(),
-            torch.autocast('cpu', amp or torch.bfloat16, enabled=amp is not None),
-        ):
+    def precision(amp):
+        return torch.autocast('cpu', amp or torch.bfloat16, enabled=amp is not None)
+
+    def infer(_, m, fmt, amp):
+        with torch.inference_mode(), precision(amp):
             m.eval()(images.contiguous(memory_format=fmt))
 
-    def train(m, fmt, amp, folded):
-        with norms(folded), torch.autocast('cpu', amp or torch.bfloat16, enabled=amp is not None):
+    def train(m, _, fmt, amp):
+        with precision(amp):
             cost = loss(m.train()(images.contiguous(memory_format=fmt)), targ)
         cost.backward()
         torch.optim.SGD(m.parameters(), lr=1e-3).step()
         m.zero_grad()
 
-    print(
-        f'{a.model}, {shape[2]}², batch {a.batch}, {torch.get_num_threads()} threads; defaults here: {fast_settings("cpu")}'
-    )
+    print(f'{a.model}, {shape[2]}², batch {a.batch}, {torch.get_num_threads()} threads')
+    print(f'defaults here: {fast_settings("cpu")}')
     for kind, fn, per_forward in (('prediction', infer, 1), ('training step', train, 3)):
         times, peak = {k: [] for k in table}, []
         for r in range(a.rounds + 1):  # the forms take turns; the first round warms up
@@ -113,15 +96,19 @@ def main(argv=()):
                     times[k].append(t)
         wall, cpu = ({k: min(t[i] for t in ts) for k, ts in times.items()} for i in (0, 1))
         ours = "library's defaults"
+        least, most = min(peak), max(peak)
         print(
-            f'\n{kind}: matrix-multiply peak {max(peak):.0f} GFLOP/s (while measuring: {min(peak):.0f} to {max(peak):.0f})'
+            f'\n{kind}: matrix-multiply peak {most:.0f} GFLOP/s (while measuring: {least:.0f} to {most:.0f})'
         )
         print(
-            f'{"":36s} {"M par":>6s} {"GMAC":>6s} {"s/image":>8s} {"ours / this":>12s} {"in CPU time":>12s} {"share of peak":>14s}'
+            f'{"":36s} {"M par":>6s} {"GMAC":>6s} {"s/image":>8s} '
+            f'{"ours / this":>12s} {"in CPU time":>12s} {"share of peak":>14s}'
         )
         for k in table:
+            rate = 2 * work[k] * per_forward * a.batch / wall[k]
             print(
-                f'{k:36s} {size[k] / 1e6:6.1f} {work[k]:6.1f} {wall[k] / a.batch:8.3f} {wall[ours] / wall[k]:12.2f} {cpu[ours] / cpu[k]:12.2f} {2 * work[k] * per_forward * a.batch / wall[k] / max(peak):14.0%}'
+                f'{k:36s} {size[k] / 1e6:6.1f} {work[k]:6.1f} {wall[k] / a.batch:8.3f} '
+                f'{wall[ours] / wall[k]:12.2f} {cpu[ours] / cpu[k]:12.2f} {rate / most:14.0%}'
             )
     print('\nGMAC: 10⁹ multiply-adds of one image forward; a training step counts three times that.')
 

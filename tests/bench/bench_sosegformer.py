@@ -1,4 +1,7 @@
-"SoSegFormer: both forms of attention, the head, and DeepLabV3+ on the same encoder; memory at 512². Ratios measured in one run."
+"""SoSegFormer: both forms of attention, the head, DeepLabV3+ on the same encoder; memory at 512².
+
+Ratios measured in one run.
+"""
 
 import subprocess
 import sys
@@ -11,18 +14,22 @@ from snetlib.models.registry import count_parameters, create_model, gflops
 from snetlib.models.sosegformer import ScaleHead, sosegformer
 from snetlib.models.stageformer import StageFormer
 
+# VmHWM and not ru_maxrss: a child inherits its parent's
 MEMORY = """
 import sys, torch
 from snetlib.core import create_model
 from snetlib.models import baselines, sosegformer
 net = create_model(sys.argv[1]).eval(); x = torch.rand(1, 3, 512, 512)
 with torch.inference_mode(): net(x)
-print(next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmHWM'))/2**20)   # not ru_maxrss: a child inherits its parent's
+print(next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmHWM'))/2**20)
 """
 
 
 def race(forms, rounds=5):
-    "Fastest of `rounds` calls of each form {name: function}, the forms taking turns so that a busy moment meets all of them."
+    """Fastest of `rounds` calls of each form {name: function}.
+
+    The forms take turns so that a busy moment meets all of them.
+    """
     best = dict.fromkeys(forms, float('inf'))
     with torch.inference_mode():
         for f in forms.values():
@@ -53,14 +60,14 @@ def networks(size=512):
         m.eval().to(memory_format=torch.channels_last)
     took = race({n: lambda m=m: m(x) for n, m in rows.items()})
     for n, m in rows.items():
-        print(
-            f'| {n} | {count_parameters(m) / 1e6:.1f} | {gflops(m, tuple(x.shape)):.1f} | {took[n] / took["r50_deeplabv3plus"]:.2f} |'
-        )
+        params, work = count_parameters(m) / 1e6, gflops(m, tuple(x.shape))
+        print(f'| {n} | {params:.1f} | {work:.1f} | {took[n] / took["r50_deeplabv3plus"]:.2f} |')
 
 
 def attention_forms():
     print(
-        '\n| StageFormer of 64 channels on a map of | mhsa, all keys / separable: FLOPs | time | mhsa, at most 1024 keys / separable: FLOPs | time |\n|---|---|---|---|---|'
+        '\n| StageFormer of 64 channels on a map of | mhsa, all keys / separable: FLOPs | time '
+        '| mhsa, at most 1024 keys / separable: FLOPs | time |\n|---|---|---|---|---|'
     )
     for side in (64, 128, 256):
         forms = [
@@ -71,9 +78,8 @@ def attention_forms():
             [gflops(f, tuple(x.shape)) for f in forms],
             race({i: lambda f=f: f(x) for i, f in enumerate(forms)}, 10 if side < 256 else 2),
         )
-        print(
-            f'| {side}² | {work[0] / work[2]:.1f} | {took[0] / took[2]:.1f} | {work[1] / work[2]:.1f} | {took[1] / took[2]:.1f} |'
-        )
+        ratios = [cost[i] / cost[2] for i in (0, 1) for cost in (work, took)]
+        print(f'| {side}² | ' + ' | '.join(f'{r:.1f}' for r in ratios) + ' |')
 
 
 def head_forms():
@@ -89,9 +95,8 @@ def head_forms():
         with torch.no_grad(), PeakMemory() as p:
             f(maps)
         peak[n] = p.peak
-    print(
-        f'\nHead at 512², resize first / classes first: time {took["naive"] / took["ours"]:.1f}, memory {peak["naive"] / peak["ours"]:.1f}'
-    )
+    slower, larger = (cost['naive'] / cost['ours'] for cost in (took, peak))
+    print(f'\nHead at 512², resize first / classes first: time {slower:.1f}, memory {larger:.1f}')
 
 
 def main():
@@ -100,7 +105,8 @@ def main():
     head_forms()
     base, plain = peak_rss('sosegformer_base'), peak_rss('r50_deeplabv3plus')
     print(
-        f'\nMemory of a whole process at 512², batch 1: sosegformer_base {base:.2f} GiB, DeepLabV3+ {plain:.2f} GiB (ratio {base / plain:.2f}); the limit set is 6 GB'
+        f'\nMemory of a whole process at 512², batch 1: sosegformer_base {base:.2f} GiB, '
+        f'DeepLabV3+ {plain:.2f} GiB (ratio {base / plain:.2f}); the limit set is 6 GB'
     )
     if base * 2**30 > 6e9:
         sys.exit('sosegformer_base needs more than 6 GB at 512²')
