@@ -17,7 +17,7 @@ from snetlib.models.stageformer import StageFormer
 # VmHWM and not ru_maxrss: a child inherits its parent's
 MEMORY = """
 import sys, torch
-from snetlib.core import create_model
+from snetlib.models.registry import create_model
 from snetlib.models import baselines, sosegformer
 net = create_model(sys.argv[1]).eval(); x = torch.rand(1, 3, 512, 512)
 with torch.inference_mode(): net(x)
