@@ -150,7 +150,7 @@ def recompute(claim):
         [
             not n.split('/')[-1].startswith(('SNet', 'SoSegFormer'))
             and ('/' not in n or n.split('/')[0] == claim.row.split('/')[0])
-            for n in name
+            for n in value.index
         ]
     ]
     return value[claim.row] - others.max()
