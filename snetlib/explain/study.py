@@ -393,7 +393,7 @@ def by_seed(
 ) -> dict:
     "{weights: stagger minus unstagger, one number a seed}. Raises `SnetError` if no seed has both."
     t = table.groupby(['weights', 'seed', 'fusion'])[column].mean().unstack()
-    t = t.reindex(columns=list(PAIRS)).dropna()
+    t = t.reindex(columns=['stagger', 'unstagger']).dropna()
     if not len(t):
         raise SnetError(
             'No seed was trained with both fusions, so nothing can be compared; '
