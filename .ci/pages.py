@@ -54,6 +54,8 @@ def execute(page):
     for cell in done.cells:
         if cell.cell_type == 'code':
             cell.outputs = [o for o in cell.outputs if not is_warning(o)]
+            for out in cell.outputs:
+                out.get('data', {}).pop('application/vnd.jupyter.widget-view+json', None)
     for cell, skip, outputs in zip(done.cells, skipped, kept):
         if cell.cell_type == 'code' and skip:
             cell.outputs = outputs

@@ -156,7 +156,7 @@ def test_bad_names_and_places(run, tmp_path):
     config = json.loads((other / 'config.json').read_text())
     config['data']['n_out'] = 7
     (other / 'config.json').write_text(json.dumps(config))
-    refused(snet('predict', other, 'x.png', '--out', tmp_path / 'o'), 'another configuration')
+    refused(snet('predict', other, 'x.png', '--out', tmp_path / 'o'), 'another network')
 
 
 def test_a_full_disk_stops_with_one_sentence_and_loses_nothing(run, small_disk):

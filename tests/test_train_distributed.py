@@ -25,7 +25,7 @@ pytestmark = [
     ),
     pytest.mark.skipif(importlib.util.find_spec('accelerate') is None, reason='needs the package accelerate'),
 ]
-SAID = f'snet: {ProcessLost()} Use the same command and --resume.'
+SAID = f'snet: {ProcessLost()} What is complete is kept; run again with --resume.'
 LINES = dict(size=32, bs=5, epochs=80, precision='float32', augment='flips')  # shares of three and two
 NET = '''
 from torch import nn

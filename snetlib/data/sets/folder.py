@@ -50,7 +50,7 @@ def _lonely(names, masks, folder):
     for f in files_in(folder, tuple(UNREAD)):
         if f.name.lower().endswith(tuple(UNREAD)) and case_name(f).rsplit('.', 1)[0] in names:
             raise unread_kind(f)
-    for name in names:
+    for name in sorted(names):
         near = _nearly(name, masks)
         if len(near) > 1:
             raise BadSetting(
