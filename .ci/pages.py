@@ -163,7 +163,7 @@ def run_pages(verb, pages):
     else:
         print('no real data at', DATA, '- cells flagged `data` are left out')
     sys.path.insert(0, str(ROOT))
-    for library in LIBRARIES if len(pages) > 4 else ():
+    for library in LIBRARIES:
         importlib.import_module(library)
     gc.collect()
     gc.freeze()
