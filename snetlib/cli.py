@@ -470,9 +470,9 @@ def _lost_cases(out):
 @command
 def reproduce(
     name: str = typer.Argument(
-        ..., help='table1 … table6, tableI … tableIII, figure1, figure2, figure7, figure3'
+        ..., help='table1 … table6, tableI … tableIII, figure1, 2, 7, 3, e1, e1_ends, e3'
     ),
-    scale: str = typer.Option('small', help='paper, longer, small or smoke'),
+    scale: str = typer.Option('small', help='paper, longer, small, tiny or smoke'),
     seeds: int = typer.Option(3, min=1, help='runs of each row'),
     data: Path | None = typer.Option(
         None, help='folder of the data set, or with one folder a data set'

@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         'plan': ['SCALES', 'Step', 'plan'],
         'queue': ['all_devices', 'finished', 'run_name', 'run_one', 'run_queue', 'run_workers'],
         'verdict': ['Verdict', 'as_text', 'unfinished'],
-        'tables': ['cases_table'],
+        'tables': ['cases_table', 'cells_table'],
         'bands': ['bands_table'],
         'sizes': ['data_table', 'size_table'],
         'everything': ['ready_data', 'reproduce'],

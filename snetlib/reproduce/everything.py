@@ -24,7 +24,7 @@ from .papers import EXPERIMENTS, paper_table
 from .plan import SCALES, Step, plan
 from .queue import claimed, finished, run_name, run_queue
 from .sizes import data_table, size_table
-from .tables import cases_table, read_scores
+from .tables import cases_table, cells_table, read_scores
 from .verdict import as_text
 
 # %% ../../nbs/8_results/08_everything.ipynb #08_everything04
@@ -156,9 +156,9 @@ def case_scores(
 
 # %% ../../nbs/8_results/08_everything.ipynb #08_everything12
 def reproduce(
-    name: str,  # 'table1' … 'table6', 'tableI' … 'tableIII', 'figure1', '2', '7', '3'
+    name: str,  # 'table1' … 'table6', 'tableI' … 'tableIII', 'figure1', …, 'e1', 'e3'
     *,
-    scale: str = 'small',  # 'paper' | 'longer' | 'small' | 'smoke'
+    scale: str = 'small',  # 'paper' | 'longer' | 'small' | 'tiny' | 'smoke'
     seeds: int = 3,  # runs of each row
     data=None,  # folder of the data set, or with one folder a data set
     cache='runs/reproduce',  # folder of all runs; processes and tables may share it
@@ -182,8 +182,8 @@ def reproduce(
     if e.kind == 'figure':
         write_figure(out / f'{name}.png', figure(name, steps, cache))
         return None
-    make = cases_table if e.kind == 'cases' else bands_table
-    table = make(name, steps, cache, scale, failed)
+    make = dict(cases=cases_table, bands=bands_table, cells=cells_table)
+    table = make[e.kind](name, steps, cache, scale, failed)
     runs = [run for _, _, c in steps if c and (run := finished(c, cache))]
     return write_table(out, file, table, caption(name, scale, runs), steps, cache)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['run_scores', 'read_scores', 'run_classes', 'common_cases', 'run_values', 'patients', 'Common', 'RowScores',
            'row_scores', 'classes_lost', 'cases_table', 'PaperRows', 'configs_by_row', 'not_run', 'beside_paper',
-           'beside_snet']
+           'beside_snet', 'cells_table', 'cell_scores']
 
 # %% ../../nbs/8_results/04_tables.ipynb #04_tables02
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ from ..data.loaders import find_cases
 from .papers import EXPERIMENTS, NO_LIBRARY, paper_table
 from .queue import finished, run_name
 from .verdict import Verdict, estimate_columns, judge
-from ..scores.statistics import Estimate, bootstrap_ci, signed_rank
+from ..scores.overlap import nan_mean
+from ..scores.statistics import Estimate, bootstrap_ci, crossed_ci, signed_rank
 
 # %% ../../nbs/8_results/04_tables.ipynb #04_tables05
 def run_scores(config, cache):
@@ -262,3 +263,36 @@ def beside_snet(
     if e.hi < 0:
         word = 'worse'
     return estimate_columns('snet_minus_this', e) | Verdict('beside', reason=word).columns()
+
+# %% ../../nbs/8_results/04_tables.ipynb #04_tablesC2
+def cells_table(
+    name: str,  # an experiment of kind 'cells'
+    steps: list,  # from `plan`
+    cache,  # folder of all runs
+    scale: str,  # of the plan
+    failed: dict | None = None,  # from `run_queue`
+) -> pd.DataFrame:
+    "Dice and HD95 of each cell of an experiment of ours, from runs that have finished."
+    common = Common.of(steps, cache)
+    lines = []
+    for row, configs in configs_by_row(steps).items():
+        ready = [c for c in configs if finished(c, cache)]
+        line = dict(method=row.method, seeds=len(ready), seeds_planned=len(configs))
+        if ready:
+            line |= cell_scores(ready, common)
+            line |= Verdict('smoke' if scale == 'smoke' else 'cell').columns()
+        else:
+            line |= not_run(row, configs, failed).columns()
+        lines.append(line)
+    return pd.DataFrame(lines).set_index('method').dropna(axis=1, how='all')
+
+
+def cell_scores(configs, common):
+    "Columns of a cell: Dice and HD95 by the corrected protocol."
+    classes = tuple(run_classes(configs[0], common.cache))
+    line = {}
+    for score in ('dice', 'hd95'):
+        values = common.values(configs, classes, score=score, protocol='corrected')
+        by_patient = [nan_mean(values[:, group], (1, 2)) for group in common.groups]
+        line |= estimate_columns(score, crossed_ci(np.stack(by_patient, 1)))
+    return line | dict(patients=len(common.groups))

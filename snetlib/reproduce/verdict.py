@@ -28,6 +28,7 @@ VERDICTS = dict(  # kind -> the sentence that a table shows
     same_size='reproduced',
     same_count='reproduced',
     beside="not in the paper's table; SNet is {reason} here",
+    cell='a cell of an experiment of ours',
     not_run='not run: {reason}',
     no_network='not run: {reason}',
     smoke='not run: a smoke test says nothing about a score',
