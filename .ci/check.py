@@ -77,6 +77,7 @@ def sync():
 def pages():
     "Every page runs, with its `data` cells where real data is at hand, and prints what is committed."
     run(BIN / 'python', '.ci/pages.py', 'compare')
+    run(BIN / 'python', '.ci/pages.py', 'bare')
 
 
 def nbdev():

@@ -1,5 +1,6 @@
 """Execute pages: `python .ci/pages.py write [PAGE ...]` writes what they print and draw, `compare` checks it.
 
+`bare` runs every cell as a fresh clone without data would, and writes nothing: Run All must reach the end.
 Each page runs in a process of its own, forked from one that has loaded the libraries.
 """
 
@@ -37,7 +38,12 @@ def left_out(cell):
     return bool(wanted - {'data'}) or ('data' in wanted and not DATA.is_dir())
 
 
-def execute(page):
+def guarded(nb):
+    "Whether a page has cells that ask for data or for minutes."
+    return any(flags(c) & {'slow', 'data'} for c in nb.cells if c.cell_type == 'code')
+
+
+def execute(page, everything=False):
     "The page as it is after Run All, in its own folder; a cell that is left out keeps the outputs it has."
     from execnb.nbio import dict2nb, nb2str
     from execnb.shell import CaptureShell
@@ -46,7 +52,7 @@ def execute(page):
     os.chdir(page.parent)
     nb = nbformat.read(page, 4)
     live = dict2nb(nb)
-    skipped = [c.cell_type != 'code' or left_out(c) for c in nb.cells]
+    skipped = [c.cell_type != 'code' or (left_out(c) and not everything) for c in nb.cells]
     kept = [c.get('outputs') for c in nb.cells]
     order = iter(skipped)
     shell.run_all(live, exc_stop=True, preproc=lambda cell: next(order))
@@ -120,11 +126,13 @@ def failed_cell(done):
 
 def work_on(page, verb):
     "Execute a page, then write or compare; what is wrong goes to stdout and gives exit code 1."
-    done = execute(page)
+    done = execute(page, everything=verb == 'bare')
     wrong = failed_cell(done)
     if wrong:
         print(wrong)
         return 1
+    if verb == 'bare':
+        return 0
     if verb == 'write':
         from nbdev.clean import clean_nb
 
@@ -158,7 +166,10 @@ def start(page, verb, log):
 def run_pages(verb, pages):
     "Work on the pages, as many at once as there are processors; the names of those that failed."
     os.environ.update(OMP_NUM_THREADS='1', MPLBACKEND='Agg', IN_TEST='1')
-    if DATA.is_dir():
+    os.environ.pop('SNET_SLOW', None)
+    if verb == 'bare':
+        os.environ['SNET_TEST_DATA'] = str(ROOT / 'no such folder')
+    elif DATA.is_dir():
         os.environ['SNET_TEST_DATA'] = str(DATA)
     else:
         print('no real data at', DATA, '- cells flagged `data` are left out')
@@ -186,7 +197,10 @@ def run_pages(verb, pages):
 
 if __name__ == '__main__':
     verb, *names = sys.argv[1:]
-    if verb not in ('write', 'compare'):
+    if verb not in ('write', 'compare', 'bare'):
         verb, names = 'write', [verb, *names]
-    failed = run_pages(verb, [Path(n).resolve() for n in names] or all_pages())
+    pages = all_pages()
+    if verb == 'bare':  # the other pages run the same cells with data and without
+        pages = [p for p in pages if guarded(nbformat.read(p, 4))]
+    failed = run_pages(verb, [Path(n).resolve() for n in names] or pages)
     sys.exit(f'{len(failed)} pages failed: {", ".join(failed)}' if failed else 0)

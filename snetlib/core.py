@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SnetError', 'UnreadableFile', 'WrongLabels', 'GeometryMismatch', 'NotAtHand', 'BadSetting', 'NotWritable', 'DiskFull',
-           'choose', 'need', 'seed_everything', 'atomic_path', 'io_error', 'git_commit', 'provenance', 'test_data']
+           'choose', 'need', 'seed_everything', 'atomic_path', 'io_error', 'git_commit', 'provenance', 'test_data',
+           'data_at_hand', 'long_cells_wanted']
 
 # %% ../nbs/1_start/00_core.ipynb #770350fe
 import contextlib
@@ -188,3 +189,30 @@ def test_data(
 
 
 test_data.__test__ = False  # not a test, whatever its name says to pytest
+
+# %% ../nbs/1_start/00_core.ipynb #655063c6
+def data_at_hand(
+    *names: str,  # folders of data sets, e.g. 'acdc'
+) -> bool:
+    "Whether real data is here; if not, one sentence says what is left out and how to have it."
+    missing = [name for name in names if test_data(name) is None]
+    if not missing:
+        return True
+    print(
+        f'Left out: this cell needs the data set {missing[0]!r}. Put its folder into a folder '
+        'of data sets and set SNET_TEST_DATA to that one (see data/README.md).'
+    )
+    return False
+
+
+def long_cells_wanted(
+    minutes: float,  # about how long the cell takes on two CPU cores
+) -> bool:
+    "Whether SNET_SLOW=1 asks for long cells; if not, one sentence says what is left out."
+    if os.environ.get('SNET_SLOW') == '1':
+        return True
+    print(
+        f'Left out: this cell takes about {minutes:g} minutes; the outputs in the repository are '
+        "of such a run. To run it here, first execute: import os; os.environ['SNET_SLOW'] = '1'"
+    )
+    return False

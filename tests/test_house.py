@@ -173,6 +173,38 @@ def test_a_line_is_a_sentence(path):
     assert not found, f'{path.name}: {found}'
 
 
+# ---- Run All reaches the end of every page
+
+GUARDS = {'data': 'data_at_hand', 'slow': 'long_cells_wanted'}
+
+
+def guards_of(source):
+    "Names of the guards that a cell asks before anything else, in one `if` that holds all of it."
+    body = ast.parse(source).body
+    while body and isinstance(body[0], (ast.Import, ast.ImportFrom)):
+        body.pop(0)
+    if len(body) != 1 or not isinstance(body[0], ast.If) or body[0].orelse:
+        return set()
+    calls = [n for n in ast.walk(body[0].test) if isinstance(n, ast.Call)]
+    return {c.func.id for c in calls if isinstance(c.func, ast.Name)}
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
+def test_cells_for_data_and_slow_cells_ask_first(page):
+    for cell in READ[page].cells:
+        flags = re.findall(r'^#\|\s*(\w+)', cell.source, re.M)
+        if cell.cell_type != 'code' or 'export' in flags:
+            continue
+        missing = {GUARDS[f] for f in flags if f in GUARDS} - guards_of(cell.source)
+        assert not missing, f'{page.name} asks nothing of {missing}: {cell.source[:80]!r}'
+
+
+def test_a_guard_that_holds_half_a_cell_is_found():
+    assert guards_of("import os\nif data_at_hand('acdc'):\n    1") == {'data_at_hand'}
+    assert not guards_of("if data_at_hand('acdc'):\n    1\nload()")
+    assert not guards_of("if data_at_hand('acdc'):\n    1\nelse:\n    load()")
+
+
 # ---- what the package promises
 
 
