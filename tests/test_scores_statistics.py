@@ -11,8 +11,11 @@ from snetlib.scores.statistics import (
     compare,
     crossed_ci,
     crossed_p,
+    crossed_power,
+    equal_within,
     holm,
     probability_of_improvement,
+    smallest_effect,
     summarise,
 )
 
@@ -118,3 +121,26 @@ def test_holm_and_probability_of_improvement():
 
     u = [mannwhitneyu(a[:, c], b[:, c]).statistic / 12 for c in range(7)]
     assert probability_of_improvement(a, b) == pytest.approx(np.mean(u))
+
+
+@pytest.mark.parametrize('effect', [0.0, 0.6, 1.2])
+def test_power_is_the_share_of_worlds_in_which_the_test_finds_the_effect(effect):
+    rng = np.random.default_rng(2)
+    found, said = [], []
+    for _ in range(400):
+        d = crossed_world(rng, 4, 10, 0.3, False)
+        found.append(crossed_p(d + effect) < 0.05)
+        said.append(crossed_power(d, effect))
+    assert np.mean(said) == pytest.approx(np.mean(found), abs=0.06)
+
+
+def test_a_difference_is_called_equal_wrongly_in_at_most_five_percent():
+    rng = np.random.default_rng(3)
+    margin = 1.5
+    called = [equal_within(crossed_world(rng, 4, 10, 0.3, False) + margin, margin) for _ in range(600)]
+    assert np.mean(called) < 0.07
+
+
+def test_without_any_variation_there_is_no_power_to_state():
+    assert np.isnan(crossed_power(np.zeros((3, 5)), 1.0))
+    assert np.isnan(smallest_effect(np.zeros((3, 5))))

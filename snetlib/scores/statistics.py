@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['Estimate', 'bootstrap_ci', 'bootstrap_statistic', 'summarise', 'cases_by_class', 'signed_rank', 'holm', 'compare',
-           'crossed_ci', 'crossed_p', 'probability_of_improvement']
+           'crossed_ci', 'crossed_p', 'crossed_power', 'smallest_effect', 'equal_within', 'probability_of_improvement']
 
 # %% ../../nbs/5_measure/03_statistics.ipynb #de2e16b0
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
+from scipy.stats import nct, wilcoxon
 from scipy.stats import t as student
-from scipy.stats import wilcoxon
 from ..core import BadSetting, SnetError, choose
 from .cases import PUBLISHED_SCORES
 from .overlap import PROTOCOLS, nan_mean
@@ -304,6 +305,48 @@ def _mean_squares(x):
     # a variance estimated below 0 is taken as 0: its mean square and the rest's cancel
     largest = int(np.argmax([ms_seed, ms_case, ms_rest]))
     return np.array([(ms_seed, ms_case, ms_rest)[largest]]), freedom[[largest]]
+
+# %% ../../nbs/5_measure/03_statistics.ipynb #power002
+def crossed_power(
+    values: np.ndarray,  # (seeds, cases[, classes]): paired differences
+    effect: float,  # true difference, in the unit of the values
+) -> float:
+    "Chance that `crossed_p` is below 0.05 if the true difference is `effect`."
+    _, error, freedom, _ = _crossed(values)
+    if not error > 0:
+        return float('nan')
+    reach, shift = student.ppf(0.975, freedom), effect / error
+    return float(nct.sf(reach, freedom, shift) + nct.cdf(-reach, freedom, shift))
+
+
+def smallest_effect(
+    values: np.ndarray,  # (seeds, cases[, classes]): paired differences
+    power: float = 0.8,  # wanted
+) -> float:
+    "The smallest true difference that `crossed_p` finds with this power; NaN: unknown."
+    _, error, freedom, _ = _crossed(values)
+    if not error > 0:
+        return float('nan')
+    most = 100 * error * student.ppf(0.999, freedom)
+    return float(brentq(_lack(values, power), 0, most, xtol=1e-4 * error))
+
+
+def _lack(values, power):
+    "effect -> power that it has, minus the power that is wanted."
+
+    def lack(effect):
+        return crossed_power(values, effect) - power
+
+    return lack
+
+
+def equal_within(
+    values: np.ndarray,  # (seeds, cases[, classes]): paired differences
+    margin: float,  # fixed before the runs, in the unit of the values
+) -> bool:
+    "Whether the 90 % interval lies within ± margin: two one-sided tests at 5 %."
+    e = crossed_ci(values, 0.90)
+    return bool(-margin < e.lo and e.hi < margin)
 
 # %% ../../nbs/5_measure/03_statistics.ipynb #6b39f557
 def probability_of_improvement(
