@@ -316,7 +316,7 @@ def crossed_power(
     if not error > 0:
         return float('nan')
     reach, shift = student.ppf(0.975, freedom), effect / error
-    return float(nct.sf(reach, freedom, shift) + nct.cdf(-reach, freedom, shift))
+    return float(nct.sf(reach, freedom, shift) + nct.sf(reach, freedom, -shift))
 
 
 def smallest_effect(
@@ -327,8 +327,11 @@ def smallest_effect(
     _, error, freedom, _ = _crossed(values)
     if not error > 0:
         return float('nan')
-    most = 100 * error * student.ppf(0.999, freedom)
-    return float(brentq(_lack(values, power), 0, most, xtol=1e-4 * error))
+    lack = _lack(values, power)
+    most = 2 * error
+    while lack(most) < 0:
+        most *= 2
+    return float(brentq(lack, 0, most, xtol=1e-4 * error))
 
 
 def _lack(values, power):
