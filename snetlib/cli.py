@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEPT', 'app', 'DEVICE', 'SEED', 'JOBS', 'RESIZE', 'RAW_SETS', 'OPTIONS', 'known_names', 'collect_names',
-           'write_names', 'Terminated', 'Stopped', 'command', 'options', 'parse_settings', 'parse_intensity',
-           'parse_device', 'parse_seed', 'find_device', 'models', 'train', 'prepare', 'check', 'predict', 'evaluate',
-           'reproduce', 'demo', 'advice', 'sentence', 'main', 'sigterm_stops', 'explain']
+           'write_names', 'Stopped', 'command', 'parse_settings', 'parse_intensity', 'models', 'train', 'prepare',
+           'check', 'predict', 'evaluate', 'reproduce', 'demo', 'advice', 'sentence', 'main', 'explain']
 
 # %% ../nbs/9_command/00_cli.ipynb #921ebd0e
 import contextlib
@@ -82,7 +81,7 @@ app = typer.Typer(
 )
 
 
-class Terminated(KeyboardInterrupt):
+class _Terminated(KeyboardInterrupt):
     "The system asked this process to end (SIGTERM)."
 
 
@@ -104,7 +103,7 @@ def command(
         try:
             return function(*args, **kwargs)
         except KeyboardInterrupt as e:
-            code = 143 if isinstance(e, Terminated) else 130
+            code = 143 if isinstance(e, _Terminated) else 130
             raise Stopped(function.__name__, code) from e
 
     app.command()(run)
@@ -118,7 +117,7 @@ def _show_version(wanted: bool):
 
 
 @app.callback()
-def options(
+def _options(
     show: bool = typer.Option(
         False, '--version', callback=_show_version, is_eager=True, help='print the version'
     ),
@@ -169,7 +168,7 @@ def parse_intensity(
     return dict(kind=kind, lo=lo, hi=hi)
 
 
-def parse_device(text: str | None) -> str | None:
+def _parse_device(text: str | None) -> str | None:
     "'cpu', 'cuda', 'cuda:1' or 'mps'. Raises `BadSetting` for anything else."
     if text is not None and not re.fullmatch(r'cpu|mps|cuda(:\d+)?', text):
         what = f'There is no device {text!r}; write --device cpu, --device cuda or --device cuda:0.'
@@ -177,7 +176,7 @@ def parse_device(text: str | None) -> str | None:
     return text
 
 
-def parse_seed(number: int) -> int:
+def _parse_seed(number: int) -> int:
     "A whole number from 0. Raises `BadSetting`."
     if not 0 <= number < 2**32:
         what = f'A seed of {number} is out of range; write --seed 0 or any larger whole number.'
@@ -185,7 +184,7 @@ def parse_seed(number: int) -> int:
     return number
 
 
-def find_device(text):
+def _find_device(text):
     "The device, if it is there. Raises `NotAtHand`."
     if text is not None and text != 'cpu':
         import torch
@@ -198,8 +197,8 @@ def find_device(text):
     return text
 
 
-DEVICE = typer.Option(None, callback=parse_device, help='cpu or cuda; the GPU if there is one')
-SEED = typer.Option(0, callback=parse_seed, help='a whole number from 0')
+DEVICE = typer.Option(None, callback=_parse_device, help='cpu or cuda; the GPU if there is one')
+SEED = typer.Option(0, callback=_parse_seed, help='a whole number from 0')
 JOBS = typer.Option(os.cpu_count() or 1, min=1, help='processes')
 RESIZE = typer.Option('logits', help='logits (bilinear) or published (spline down, nearest up)')
 
@@ -265,19 +264,18 @@ def train(
     for key in data_kwargs:
         choose(key, ('split', 'val', 'seed', 'config'), 'keyword of a data set')
 
+    from snetlib.data.source import Source
     from snetlib.train.run import train_run
 
     learn = train_run(
         out,
-        dataset,
+        Source(dataset, data, **data_kwargs),
         model,
         recipe,
-        root=data,
         seed=seed,
         resume=resume,
-        device=find_device(device),
+        device=_find_device(device),
         model_kwargs=model_kwargs,
-        data_kwargs=data_kwargs,
         **changes,
     )
     from snetlib.train.distributed import rank
@@ -384,7 +382,7 @@ def predict(
     from snetlib.train.run import Run
 
     predictor = Predictor(
-        Run(run, weights, find_device(device)),
+        Run(run, weights, _find_device(device)),
         'auto' if tile is None else tile,
         overlap,
         bs,
@@ -483,7 +481,7 @@ def reproduce(
     out: Path | None = typer.Option(None, help='folder of the table; default: CACHE/tables'),
     device: str | None = typer.Option(
         None,
-        callback=parse_device,
+        callback=_parse_device,
         help='cpu, cuda:1, …; default: every GPU there is, a process each',
     ),
     train: bool = typer.Option(True, help='--no-train: only write what has finished'),
@@ -504,7 +502,7 @@ def reproduce(
     )
     from snetlib.reproduce import reproduce as run
 
-    find_device(device)
+    _find_device(device)
     devices = [device] if device else all_devices()
     if worker or (train and len(devices) > 1):
         steps = ready_data(plan(name, scale, seeds, data), cache)
@@ -595,7 +593,7 @@ def main(
         if not debug:  # what libraries say to programmers does not help here
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter('ignore')
-        stack.enter_context(sigterm_stops())
+        stack.enter_context(_sigterm_stops())
         try:
             app(arguments, prog_name='snet', standalone_mode=True)
         except Exception as e:
@@ -608,7 +606,7 @@ def main(
 
 
 @contextlib.contextmanager
-def sigterm_stops():
+def _sigterm_stops():
     "While the block runs, SIGTERM stops this process as Ctrl-C does; its children end at once."
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -618,7 +616,7 @@ def sigterm_stops():
     def stop(number, frame):
         if os.getpid() != owner:
             os._exit(143)
-        raise Terminated
+        raise _Terminated
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

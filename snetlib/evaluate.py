@@ -10,7 +10,7 @@ __all__ = ['NUMBERS', 'ScoredPair', 'content_hash', 'score_cases', 'evaluate_run
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,8 @@ from .data.dataset import safe_name
 from .data.files import read_mask, settle_labels
 from .data.formats import case_name
 from .data.geometry import same_place
-from .data.loaders import find_cases
 from .data.slices import scale_intensity
-from .predict.predictor import find_images, predict_case
-from .predict.slices import Run, load_run
+from .predict.predictor import Predictor, find_images
 from .report.figures import pick_cases
 from .report.page import evaluation_parts, write_report
 from snetlib.report.tables import (
@@ -35,6 +33,7 @@ from snetlib.report.tables import (
     to_markdown,
 )
 from .scores.cases import score_case
+from .train.run import Run
 from tqdm.auto import tqdm
 
 # %% ../nbs/7_use/08_evaluate.ipynb #f329c49f
@@ -128,40 +127,41 @@ def evaluate_run(
     progress: bool = True,  # a bar
 ) -> pd.DataFrame:
     "Predict and score every case of a part; writes scores.csv, tables and report.html."
-    run = run if isinstance(run, Run) else load_run(run)
-    c = run.config
-    chosen = {k: v for k, v in c['data_kwargs'].items() if k in ('split', 'val', 'seed', 'config')}
-    dataset, items = find_cases(c['dataset'], root or c['root'], part, **chosen)
-    items = {i.id: i for i in items[: limit or None]}
-    made_by = [weights_hash(run), c['recipe'], run.intensity, resize]
+    run = run if isinstance(run, Run) else Run(run)
+    predictor, source = Predictor(run, resize=resize), run.source
+    if root is not None:
+        source = replace(source, root=str(root))
+    items = {i.id: i for i in source.items(part)[: limit or None]}
+    made_by = [weights_hash(run), run.config['recipe'], run.intensity, resize]
 
-    def predict(case):
-        return predict_case(run, case, case.intensity, resize=resize)
+    def load(name):
+        return source.dataset.load(items[name])
 
     def pair(name):
-        case = dataset.load(items[name])
+        case = load(name)
         content = content_hash(case.image, case.label, case.spacing, case.intensity, made_by)
-        return ScoredPair(case.label, lambda: predict(case), case.spacing, content)
+        return ScoredPair(case.label, lambda: predictor.case(case), case.spacing, content)
 
     def triple(name):
-        case = dataset.load(items[name])
+        case = load(name)
         image = scale_intensity(case.image, case.intensity or run.intensity)
-        return image, predict(case), case.label
+        return image, predictor.case(case), case.label
 
-    scores = score_cases(list(items), pair, run.class_names, out, c['model'], progress=progress)
+    model = run.config['model']
+    scores = score_cases(list(items), pair, run.class_names, out, model, progress=progress)
     about = (
-        f'{c["model"]}, recipe and seed as in config.json; {len(items)} cases of the part '
-        f'{part!r} of {c["dataset"]}; checkpoint chosen on validation.'
+        f'{model}, recipe and seed as in config.json; {len(items)} cases of the part '
+        f'{part!r} of {source.name}; checkpoint chosen on validation.'
     )
     return write_evaluation(out, scores, about, run.class_names, triple)
 
 
 def weights_hash(
-    run: Run,  # from `load_run`
+    run: Run,  # a trained run
 ) -> str:
     "A short name for exactly these weights."
     h = hashlib.sha256()
-    for v in run.model.state_dict().values():
+    for v in run.model().state_dict().values():
         h.update(v.detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()[:16]
 

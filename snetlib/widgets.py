@@ -21,8 +21,7 @@ from scipy.optimize import brentq
 from .core import SnetError, choose
 from .data.files import Case, read_case
 from .explain.figures import BLUE, GREEN, GREY, ORANGE, density, draw_heat, heat_map
-from .predict.predictor import predict_volume
-from .predict.slices import Run
+from .predict.predictor import Predictor
 from snetlib.theory.entropy import (
     conditional_entropy,
     entropy,
@@ -32,6 +31,7 @@ from snetlib.theory.entropy import (
 )
 from .theory.han import FUSERS, survival_curve
 from .theory.pairs import compare_layers
+from .train.run import Run
 from .viz import as_rgb, blend, figure_png, new_figure
 from traitlets import TraitError
 
@@ -475,19 +475,11 @@ class VolumeViewer(Panel):
     def predict(self, z):
         "Labels of one slice by the model, remembered."
         if z not in self.predictions:
-            run = self.model
             x = self.case.image[z]
-            self.predictions[z] = (
-                predict_volume(
-                    run.model,
-                    x[None],
-                    run.intensity,
-                    size=run.size,
-                    c_in=run.config['data']['c_in'],
-                )[0]
-                if isinstance(run, Run)
-                else np.asarray(run(x))
-            )
+            if isinstance(self.model, Run):
+                self.predictions[z] = Predictor(self.model).array(x[None])[0]
+            else:
+                self.predictions[z] = np.asarray(self.model(x))
             if self.predictions[z].shape != x.shape[:2]:
                 raise SnetError(
                     f'The model gave labels of {self.predictions.pop(z).shape} '

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
+from contextlib import contextmanager
 from functools import lru_cache
 
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
@@ -61,16 +63,70 @@ def ended(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def snet(*args):
-    "`snet` in a forked process: its own memory, streams and exit code, and no importing."
+class Started:
+    "A forked process that is at work: its number, and what it says on stderr."
+
+    def __init__(self, fn):
+        self.err = tempfile.TemporaryFile('w+')
+        self.code = None
+        with open(os.devnull, 'w') as nowhere:
+            self.pid = forked(fn, nowhere, self.err)
+
+    def poll(self):
+        "The exit code, or None while it works."
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def wait(self, seconds=120):
+        "The exit code, once it has ended."
+        deadline = time.time() + seconds
+        while self.poll() is None:
+            assert time.time() < deadline, 'the process does not end'
+            time.sleep(0.02)
+        return self.code
+
+    def said(self):
+        "What it has said on stderr."
+        self.err.seek(0)
+        return self.err.read()
+
+
+@contextmanager
+def started(fn):
+    "fn at work in a forked process; killed, if it still lives, when the block is left."
+    process = Started(fn)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        process.err.close()
+
+
+def snet_command(args):
+    "A function that runs `snet` with these words, to be run in a forked process."
 
     def command():
         from snetlib.cli import main
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.alarm(600)  # a command that hangs is killed
         main(list(map(str, args)))
 
     load()
+    return command
+
+
+def snet(*args):
+    "`snet` in a forked process: its own memory, streams and exit code, and no importing."
+
+    command = snet_command(args)
     with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
         code = ended(forked(command, out, err))
         out.seek(0)

@@ -1,6 +1,5 @@
 "The `snet` command: quick, one sentence an error; killed, stopped, starved of disk, given nonsense."
 
-import contextlib
 import json
 import shutil
 import signal
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from processes import ENV, SNET, fresh, refused, snet
+from processes import ENV, SNET, fresh, refused, snet, snet_command, started
 
 from snetlib import core
 from snetlib.cli import (
@@ -37,23 +36,9 @@ def train(out, *more):
 def run(tmp_path_factory):
     "A run of three tiny epochs in one go."
     out = tmp_path_factory.mktemp('runs') / 'whole'
-    done = fresh(*train(out))
+    done = snet(*train(out))
     assert done.returncode == 0, done.stderr
     return out
-
-
-@contextlib.contextmanager
-def started(*arguments):
-    "A command in a process of its own, its stderr readable; ended when the block is left."
-    command = [*SNET, *map(str, arguments)]
-    process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.stderr.close()
-        process.wait()
 
 
 def wait_for(file, process):
@@ -68,7 +53,7 @@ def same_tensors(a, b):
 
 def test_a_killed_run_continues_to_the_same_weights(run, tmp_path):
     out = tmp_path / 'killed'
-    with started(*train(out)) as process:
+    with started(snet_command(train(out))) as process:
         wait_for(out / 'last.pth', process)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -108,7 +93,7 @@ def test_predict_writes_masks_and_reports_failures(run, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 40, 3), np.uint8)).save(
         data / 'colour.jpg'
     )
-    done = fresh('predict', run, data, '--intensity', 'percentile', '--out', tmp_path / 'out')
+    done = snet('predict', run, data, '--intensity', 'percentile', '--out', tmp_path / 'out')
     refused(done, '4 of 6')
     for name in ('cut', 'flat', 'empty', 'colour'):
         assert f'{name}: failed: ' in done.stderr
@@ -298,11 +283,11 @@ def test_a_full_memory_is_one_sentence():
 @pytest.mark.parametrize('number,code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_says_what_is_kept(tmp_path, number, code):
     out = tmp_path / 'run'
-    with started(*train(out, '--set', 'epochs=500')) as process:
+    with started(snet_command(train(out, '--set', 'epochs=500'))) as process:
         wait_for(out / 'last.pth', process)
         process.send_signal(number)
-        said = process.communicate(timeout=60)[1]
-    assert process.returncode == code, said
+        assert process.wait() == code, process.said()
+        said = process.said()
     assert 'Traceback' not in said
     assert 'epochs are kept' in said.splitlines()[-1] and '--resume' in said.splitlines()[-1]
     assert torch.load(out / 'last.pth', weights_only=True)['epoch'] >= 1

@@ -1,7 +1,9 @@
 "Objects and bands: what the page cannot show."
 
 import numpy as np
+import pytest
 
+from snetlib.core import SnetError
 from snetlib.data.bands import (
     band_masks,
     find_objects,
@@ -50,3 +52,10 @@ def test_matching_is_one_to_one_and_best_first():
 def test_a_label_type_of_16_bits_does_not_overflow():
     t = np.arange(300 * 300, dtype=np.uint16).reshape(300, 300) // 10
     assert score_objects(t, t).query('kind == "true"').found.all()
+
+
+def test_shares_and_instances_are_checked():
+    with pytest.raises(SnetError):
+        band_masks([9.0])  # a share is at most 1
+    with pytest.raises(SnetError):
+        object_areas(np.eye(3, dtype=bool))  # a mask is no instance map

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from snetlib.core import SnetError
-from snetlib.data.phantom import ORGANS, abdomen_ct, balls, ct_affine, write_nifti_pair
+from snetlib.data.phantom import ORGANS, abdomen_ct, balls, ct_affine, place_balls, write_nifti_pair
 
 relaxed = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
@@ -61,3 +61,14 @@ def test_phantom_files_keep_their_place_when_tilted(tmp_path):
         and np.linalg.det(a.affine[:3, :3]) > 0
         and a.shape == (40, 32, 6)
     )
+
+
+def test_what_cannot_be_drawn_is_refused(tmp_path):
+    with pytest.raises(SnetError):
+        place_balls(np.random.default_rng(0), (64, 64), 9, 20)  # they do not fit
+    with pytest.raises(SnetError):
+        abdomen_ct(0, (4, 8, 8))
+    hu, label, spacing = abdomen_ct(1, (24, 64, 64))
+    with pytest.raises(SnetError):
+        write_nifti_pair(tmp_path, '0002', hu, label[1:], spacing)
+    assert not list(tmp_path.rglob('*0002*'))

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from functools import partial
@@ -13,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from processes import ENV, SNET, refused, snet
+from processes import SNET, refused, snet, started
 
 from snetlib.core import BadSetting, DiskFull, NotWritable, SnetError
 from snetlib.core import test_data as real_data
@@ -351,33 +350,34 @@ def test_a_case_in_another_part_is_prepared_anew(tmp_path):
 # ---------------------------------------------------------------- one process at a time
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from snetlib.data.prepare import locked_folder
-with locked_folder(Path(sys.argv[1])):
-    print('held', flush=True)
-    time.sleep(60)
-"""
+def hold(folder):
+    "Keep the lock of a folder until the end."
+    with locked_folder(folder):
+        (folder / 'held').touch()
+        time.sleep(60)
+
+
+def wait_until(true):
+    "Wait for something that another process does."
+    patience = time.monotonic() + 120
+    while not true() and time.monotonic() < patience:
+        time.sleep(0.1)
+    assert true()
 
 
 def test_two_processes_do_not_prepare_into_one_folder(tmp_path):
     "The files of the one that works stay, whatever the numbers in their names say here."
     write_phantom(tmp_path / 'raw', 4)
     out = tmp_path / 'out'
-    other = subprocess.Popen(
-        [sys.executable, '-c', HOLD, str(out)], stdout=subprocess.PIPE, text=True, env=ENV
-    )
-    try:
-        assert other.stdout.readline().strip() == 'held'
+    with started(partial(hold, out)) as other:
+        wait_until(lambda: (out / 'held').exists())
         foreign = out / 'cases' / '.4194000.part.picture 00.h5'  # no such process on this computer
         foreign.parent.mkdir()
         foreign.touch()
         with pytest.raises(NotWritable, match='another process'):
             prepare('folder', tmp_path / 'raw', out)
         assert foreign.exists()
-    finally:
-        other.kill()
+        other.send_signal(signal.SIGKILL)
         other.wait()
     prepare('folder', tmp_path / 'raw', out)
     assert not foreign.exists(), 'the lock of a killed process is free, and its file goes'
@@ -405,19 +405,10 @@ def work_for_long(folder):
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='Windows gives no orphan a new parent')
 def test_workers_end_with_a_killed_parent(tmp_path):
-    code = (
-        'import sys; from pathlib import Path; from test_data_prepare import work_for_long; '
-        'work_for_long(Path(sys.argv[1]))'
-    )
-    here = os.path.dirname(__file__)
-    env = {**ENV, 'PYTHONPATH': os.pathsep.join([here, ENV.get('PYTHONPATH', '')])}
-    parent = subprocess.Popen([sys.executable, '-c', code, str(tmp_path)], env=env)
-    patience = time.monotonic() + 120
-    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < patience:
-        time.sleep(0.1)
-    assert len(list(tmp_path.iterdir())) == 2
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    with started(partial(work_for_long, tmp_path)) as parent:
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
     time.sleep(3)
     last = {f.name: f.stat().st_mtime for f in tmp_path.iterdir()}
     time.sleep(1)

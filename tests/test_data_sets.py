@@ -5,6 +5,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from damage import corrupt, good_files
 from PIL import Image
 
 from snetlib.core import BadSetting, SnetError, UnreadableFile
@@ -13,6 +14,7 @@ from snetlib.data.dataset import index_items, safe_name
 from snetlib.data.sets import acdc, monuseg, polypgen
 from snetlib.data.sets.catalogue import get_dataset
 from snetlib.data.sets.folder import write_phantom
+from snetlib.data.sets.monuseg import read_polygons
 from snetlib.data.source import Source
 from snetlib.data.splitting import read_split
 
@@ -194,3 +196,40 @@ def test_a_fingerprint_follows_content_and_meaning(tmp_path):
 def test_facts_that_do_not_fit(facts):
     with pytest.raises(BadSetting):
         Source('mni', **facts)
+
+
+@pytest.mark.parametrize('indent', ['', '\n\t\t', '\n   '])
+def test_plain_polygons_are_those_of_the_tree(indent, tmp_path):
+    "On files broken at random, the quick reader gives the tree's numbers and accepts only what it accepts."
+    import defusedxml.ElementTree
+
+    good_files(tmp_path)
+    f = tmp_path / 'a.xml'
+    whole = f.read_text().replace('<Vertex ', indent + '<Vertex ').encode()
+    agreed = refused = 0
+    for seed in range(500):
+        f.write_bytes(corrupt(whole, np.random.default_rng([seed, 7])) if seed else whole)
+        try:
+            tree = [
+                np.array([[float(v.get(k)) for k in 'XY'] for v in r.iter('Vertex')]).reshape(-1, 2)
+                for r in defusedxml.ElementTree.parse(f, forbid_dtd=True).iter('Region')
+            ]
+        except Exception:
+            tree = None
+        try:
+            ours = read_polygons(f)
+        except SnetError:
+            refused += 1
+            continue
+        assert tree is not None, f'corruption {seed} is broken XML and was read'
+        tree = [p for p in tree if len(p) > 2]
+        agreed += 1
+        assert len(tree) == len(ours) and all(map(np.array_equal, tree, ours)), (
+            f'corruption {seed} was read otherwise'
+        )
+    assert agreed > 5 and refused > 100
+
+
+def test_a_folder_of_ones_own_needs_its_folder():
+    with pytest.raises(SnetError, match='folder'):
+        get_dataset('folder')

@@ -6,6 +6,9 @@ import pytest
 from PIL import Image
 
 from snetlib.core import BadSetting, SnetError
+from snetlib.data.prepare import prepare
+from snetlib.data.sets.catalogue import DATASETS
+from snetlib.data.slices import scale_intensity
 from snetlib.evaluate import ScoredPair, content_hash, evaluate_files, mask_files, score_cases
 
 
@@ -122,3 +125,50 @@ def test_content_is_what_counts():
     assert content_hash(a, 1) == content_hash(a.copy(), 1)
     different = {content_hash(*v) for v in ((a, 1), (a, 2), (a.reshape(2, 3), 1), (a + 1, 1))}
     assert len(different) == 4
+
+
+def test_scores_are_those_of_the_raw_data(tmp_path):
+    "Prepared CT holds [0, 1], raw CT HU: a run on either is scored alike; memory holds one case at a time."
+    import gc
+    import weakref
+
+    from snetlib import evaluate
+    from snetlib.data.source import Source
+    from snetlib.train.run import train_run
+
+    DATASETS['synapse'].write_phantom(tmp_path / 'raw', 6)
+    prepare('synapse', tmp_path / 'raw', tmp_path / 'out', val=1)
+    alive = []
+    train_run(
+        tmp_path / 'run',
+        Source('synapse', tmp_path / 'out', val=1),
+        'snet_tiny',
+        'smoke',
+        steps=1,
+        precision='float32',
+        progress=False,
+    )
+    real = evaluate.Predictor.case
+
+    def predict(predictor, case):
+        gc.collect()
+        assert all(r() is None for r in alive), 'the image of an earlier case is still in memory'
+        alive.append(weakref.ref(case.image))
+        seen = scale_intensity(case.image, predictor.intensity_of(case))
+        return np.digitize(seen, (0.4, 0.5, 0.6)).astype(np.uint8)  # follows from what a network would see
+
+    evaluate.Predictor.case = predict
+    try:
+        a, b = (
+            evaluate.evaluate_run(
+                tmp_path / 'run', tmp_path / f'scores {n}', root=tmp_path / n, part='train', progress=False
+            )
+            for n in ('raw', 'out')
+        )
+    finally:
+        evaluate.Predictor.case = real
+    assert (
+        a['case'].nunique() > 1
+        and a.pred_voxels.sum() > 0
+        and np.allclose(a[['dice', 'pred_voxels']], b[['dice', 'pred_voxels']], equal_nan=True, atol=0.02)
+    )

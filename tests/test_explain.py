@@ -441,18 +441,15 @@ def test_viewer_with_a_run_and_with_files_that_do_not_fit(tmp_path):
     hu, label, spacing = abdomen_ct(0, (4, 40, 40))
     image, mask = write_nifti_pair(tmp_path, 'a', hu, label, spacing)
     _, other = write_nifti_pair(tmp_path, 'b', hu[:3], label[:3], spacing)
-    from snetlib.predict.slices import LoadedRun as Run
+    from snetlib.train.run import Run
 
-    run = Run(
-        tmp_path,
-        dict(
-            data=dict(
-                class_names=('background', 'x'), intensity={'kind': 'window', 'lo': -125, 'hi': 275}, c_in=1
-            ),
-            recipe=dict(size=32),
-        ),
-        create_model('snet_tiny', c_in=1, n_out=2).eval(),
-    )
+    net = create_model('snet_tiny', c_in=1, n_out=2)
+    torch.save(net.state_dict(), tmp_path / 'best.pth')
+    window = {'kind': 'window', 'lo': -125, 'hi': 275}
+    about = dict(class_names=['background', 'x'], intensity=window, c_in=1, n_out=2)
+    config = dict(model='snet_tiny', model_kwargs={}, data=about, recipe=dict(size=32))
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    run = Run(tmp_path)
     v = W.VolumeViewer(image, mask, model=run)
     v.set(show_model=True)
     assert v.values['pred'].shape == (40, 40) and len(v.predictions) == 1

@@ -106,6 +106,7 @@ def test_page_is_readable(page):
         if cell.cell_type == 'code':
             assert not re.search(r'^from \S+ import \*', cell.source, re.M), f'{page.name} imports a star'
             assert 'filterwarnings' not in cell.source, f'{page.name} hides warnings'
+            assert not re.search(r'^#\s+\|', cell.source, re.M), f'{page.name}: a flag is written #|, not # |'
         for out in cell.get('outputs', []):
             shown = json.dumps(out)
             assert out.output_type != 'error', f'{page.name} holds an error: {cell.source[:80]}'

@@ -17,6 +17,7 @@ from processes import SNET, ended, forked
 
 from snetlib import reproduce as R
 from snetlib.core import BadSetting, NotAtHand
+from snetlib.data.source import Source
 from snetlib.models import create_model
 from snetlib.reproduce import queue
 from snetlib.reproduce.plan import SAME_NETWORK, scaled_model
@@ -187,7 +188,9 @@ def test_a_case_that_cannot_be_read_is_named_and_the_rest_is_scored(folder_data,
     (folder_data / 'test/images/test1.png').write_bytes(
         (folder_data / 'test/images/test1.png').read_bytes()[:40]
     )
-    config = run_config('folder', 'snet_tiny', get_recipe('smoke', size=32, bs=2, steps=2), root=folder_data)
+    config = run_config(
+        Source('folder', folder_data), 'snet_tiny', get_recipe('smoke', size=32, bs=2, steps=2)
+    )
     done = R.run_one(config, tmp_path / 'cache', progress=False)
     assert done['counts']['test_cases'] == 1 and done['counts']['test_failed'] == 1
     failed = pd.read_csv(tmp_path / 'cache' / R.run_name(config) / 'scores/failed.csv')

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from snetlib.data.sets.folder import write_phantom
+from snetlib.data.source import Source
 from snetlib.train.distributed import ProcessLost
 from snetlib.train.run import train_run
 
@@ -50,13 +51,14 @@ WORKER = (
     NET
     + '''
 import json, sys
+from snetlib.data import Source
 from snetlib.train.distributed import together
 from snetlib.train import train_run
 lines, data, *todo = json.loads(sys.argv[1])
-settings = dict(root=data, device='cpu', progress=False)
+settings = dict(device='cpu', progress=False)
 with together('cpu'):
     for out, resume in todo:
-        train_run(out, 'folder', 'float64_net', 'smoke', resume=resume, **settings, **lines)
+        train_run(out, Source('folder', data), 'float64_net', 'smoke', resume=resume, **settings, **lines)
 '''
 )
 
@@ -179,7 +181,7 @@ def runs(killed, data, tmp_path_factory):
         for r in range(2)
     ]
     exec(NET, {'__name__': 'float64_net'})
-    train_run(one, 'folder', 'float64_net', 'smoke', root=data, device='cpu', progress=False, **LINES)
+    train_run(one, Source('folder', data), 'float64_net', 'smoke', device='cpu', progress=False, **LINES)
     said = [p.communicate(timeout=300)[1] for p in started]
     assert (two / 'last.pth').exists(), said
     return one, two, cut, ([p.returncode for p in started], said)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from snetlib.core import BadSetting, SnetError, UnreadableFile
+from snetlib.data import Source
 from snetlib.data.sets.folder import write_phantom
 from snetlib.train import Run, train_run
 from snetlib.train.checkpoint import DamagedFile, load_tensors, same_weights, save_tensors
@@ -25,13 +26,13 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def run(data, tmp_path):
-    train_run(tmp_path / 'run', 'folder', 'snet_tiny', 'smoke', root=data, cache=False, **LINES)
+    train_run(tmp_path / 'run', Source('folder', data, cache=False), 'snet_tiny', 'smoke', **LINES)
     return tmp_path / 'run'
 
 
 def again(run, data, **kw):
-    settings = LINES | dict(resume=True, cache=False) | kw
-    return train_run(run, 'folder', 'snet_tiny', 'smoke', root=data, **settings)
+    settings = LINES | dict(resume=True) | kw
+    return train_run(run, Source('folder', data, cache=False), 'snet_tiny', 'smoke', **settings)
 
 
 def test_a_folder_in_use_is_refused_by_type(run, data):
@@ -155,3 +156,10 @@ def test_history_and_scores_are_tables(run):
     scores = Run(run).scores()
     assert scores['case'][0] == '007'
     assert np.isclose(scores['dice'][0], 0.5)
+
+
+def test_a_call_of_an_older_script(data, tmp_path):
+    "Name, folder and settings one by one mean the same source."
+    settings = LINES | dict(root=data, cache=False, data_kwargs=dict(seed=3))
+    train_run(tmp_path / 'older', 'folder', 'snet_tiny', 'smoke', **settings)
+    assert Run(tmp_path / 'older').source == Source('folder', data, seed=3)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SliceDL', 'augmented', 'check_settings', 'slice_dls', 'check_sizes', 'as_images', 'with_channels', 'unlabelled',
-           'SliceItem', 'as_slices', 'find_cases', 'load_cases', 'load_slices']
+           'SliceItem', 'as_slices', 'load_cases', 'load_slices']
 
 # %% ../../nbs/3_data/25_loaders.ipynb #407ce20a
 import contextlib
@@ -19,11 +19,10 @@ from fastai.data.load import DataLoader
 from fastcore.basics import patch
 from fastcore.foundation import L
 from ..core import BadSetting
-from .cache import cached_slices
 from .files import read_image
 from .formats import stem
 from .slices import MixedSlices, Slices, resize_images, scale_intensity
-from .source import Source, frames_of
+from .source import Source
 
 # %% ../../nbs/3_data/25_loaders.ipynb #b106a12c
 class SliceDL(DataLoader):
@@ -367,31 +366,14 @@ def show_results(
     draw(*result, ctxs=ctxs, max_n=max_n, **kwargs)
 
 # %% ../../nbs/3_data/25_loaders.ipynb #1285a725
-def find_cases(
-    dataset: str,  # a name in DATASETS or FOLDERS
-    root=None,  # its folder, raw or prepared; not needed for 'mni' and 'phantom'
-    part: str = 'test',  # 'train', 'valid', 'test' or 'all'
-    split: str | None = None,  # a published list, 'layout', 'seeded' or a file; see `DataSet.parts`
-    val: int | None = None,  # training groups held out where the split has no validation part
-    seed: int = 0,  # of the held-out groups and of 'seeded'
-    config=None,  # for 'folder': see `get_dataset`
-) -> tuple:
-    "(description, [Item]) of a part, see `Source`; `description.load(item)` reads one."
-    source = Source(dataset, root, split, val, seed, config)
-    return source.dataset, source.items(part)
-
-
 def load_cases(
     dataset: str,  # a name in DATASETS or FOLDERS
     root=None,  # its folder, raw or prepared; not needed for 'mni' and 'phantom'
     part: str = 'test',  # 'train', 'valid', 'test' or 'all'
-    split: str | None = None,  # see `find_cases`
-    val: int | None = None,  # see `find_cases`
-    seed: int = 0,  # see `find_cases`
-    config=None,  # see `find_cases`
+    **settings,  # of `Source`: split, val, seed, config
 ):
-    "Whole cases one after the other, read when they are asked for: for testing."
-    yield from Source(dataset, root, split, val, seed, config).cases(part)
+    "`Source(dataset, root, …).cases(part)`: whole cases, read when they are asked for."
+    return Source(dataset, root, **settings).cases(part)
 
 
 def load_slices(
@@ -399,24 +381,7 @@ def load_slices(
     root=None,  # its folder, raw or prepared; not needed for 'mni' and 'phantom'
     part: str = 'train',  # 'train', 'valid', 'test' or 'all'
     size=None,  # (H, W) or one number for both; None keeps the sizes
-    resize: str = 'bilinear',  # or 'published'
-    split: str | None = None,  # see `find_cases`
-    val: int | None = None,  # see `find_cases`
-    seed: int = 0,  # see `find_cases`
-    config=None,  # see `find_cases`
-    cache=None,  # a folder that keeps the slices as .npy, mapped; None keeps them in memory
-    jobs: int = 1,  # processes that fill the cache
+    **settings,  # of `Source`: split, val, seed, config, resize, cache, jobs
 ) -> Slices:
-    "All slices of a part, scaled and resized. Raises `SnetError` for a broken file."
-    source = Source(dataset, root, split, val, seed, config)
-    if cache is None:
-        found = source.slices(part, size, resize)
-    else:
-        by_slice = split == 'frames' and part != 'all'
-        items = source.items('all' if by_slice else part)
-        size = (size, size) if isinstance(size, int) else size
-        found = cached_slices(source.dataset, items, cache, size, resize, jobs)
-        if by_slice:
-            found = found.select(frames_of(found, part, seed))
-    found.intensity = source.dataset.intensity
-    return found
+    "`Source(dataset, root, …).slices(part, size)`: all slices of a part."
+    return Source(dataset, root, **settings).slices(part, size)

@@ -91,24 +91,24 @@ class Slices:
         case_ids,  # n strings: which case each slice is from
         class_names,  # names of the classes, [0] is 'background'
     ):
-        if not len(images) == len(labels) == len(case_ids) or images.shape[:3] != labels.shape:
+        self.images, self.labels = images, labels
+        self.case_ids, self.class_names = list(case_ids), tuple(class_names)
+        same = len(images) == len(labels) == len(self.case_ids)
+        if not same or not self._sizes_agree():
             raise SnetError(
-                f'{images.shape} images, {labels.shape} labels and {len(case_ids)} case ids '
-                'do not fit; give one label and one id per image.'
+                f'{len(images)} images, {len(labels)} labels and {len(self.case_ids)} case ids '
+                'do not fit; give one label of the same size and one id per image.'
             )
-        self.images, self.labels, self.case_ids, self.class_names = (
-            images,
-            labels,
-            list(case_ids),
-            tuple(class_names),
-        )
+
+    def _sizes_agree(self):
+        return self.images.shape[:3] == self.labels.shape
 
     reopen = None  # a call that opens these slices again, if they lie in files
 
     def __reduce_ex__(self, protocol):
-        return (
-            (self.reopen, ()) if self.reopen else super().__reduce_ex__(protocol)
-        )  # a process that reads is handed the name of a file, not its bytes
+        if self.reopen:  # a process that reads is handed the name of a file, not its bytes
+            return self.reopen, ()
+        return super().__reduce_ex__(protocol)
 
     @property
     def c_in(self) -> int:
@@ -128,9 +128,7 @@ class Slices:
         "(x float32 (b, c, H, W), y int64 (b, H, W)) of several slices at once."
         idx = list(idx)
         x = torch.from_numpy(np.asarray(self.images[idx]))
-        y = torch.from_numpy(
-            np.asarray(self.labels[idx])
-        ).long()  # a list of indices copies out of the map
+        y = torch.from_numpy(np.asarray(self.labels[idx])).long()  # copied out of the map
         x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
         return (x.movedim(-1, 1).contiguous() if x.ndim == 4 else x[:, None]), y
 
@@ -141,12 +139,10 @@ class Slices:
     def places(self, keep) -> list:
         "Indices of the slices that `select` keeps."
         keep = list(keep)
-        names = set(k for k in keep if isinstance(k, str))
-        return (
-            [i for i, c in enumerate(self.case_ids) if c in names]
-            if names
-            else [int(k) for k in keep]
-        )
+        names = {k for k in keep if isinstance(k, str)}
+        if names:
+            return [i for i, c in enumerate(self.case_ids) if c in names]
+        return [int(k) for k in keep]
 
     def select(
         self,
@@ -249,29 +245,10 @@ def cut_window(
 
 
 class MixedSlices(Slices):
-    "A map-style data set of 2-D slices of several sizes; a batch is a window of each."
+    "Slices of several sizes: lists of n arrays (H, W) or (H, W, c); a batch is a window of each."
 
-    def __init__(
-        self,
-        # n arrays (H, W) or (H, W, c): uint8, or float in [0, 1]; perhaps memory-mapped
-        images: list,
-        labels: list,  # n arrays (H, W), uint8
-        case_ids,  # n strings
-        class_names,  # names of the classes, [0] is 'background'
-    ):
-        if not len(images) == len(labels) == len(case_ids) or any(
-            a.shape[:2] != b.shape for a, b in zip(images, labels)
-        ):
-            raise SnetError(
-                f'{len(images)} images, {len(labels)} labels and {len(case_ids)} case ids '
-                'do not fit; give one label of the same size and one id per image.'
-            )
-        self.images, self.labels, self.case_ids, self.class_names = (
-            images,
-            labels,
-            list(case_ids),
-            tuple(class_names),
-        )
+    def _sizes_agree(self):
+        return all(x.shape[:2] == y.shape for x, y in zip(self.images, self.labels))
 
     @property
     def c_in(self) -> int:

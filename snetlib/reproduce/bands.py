@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from ..core import NotAtHand, atomic_path
 from ..data.bands import band_masks
-from ..data.loaders import load_cases
+from ..data.source import Source
 from ..predict import Predictor
 from .papers import EXPERIMENTS, paper_table
 from .plan import stand_in
@@ -22,7 +22,7 @@ from .tables import configs_by_row, not_run
 from .verdict import Verdict, estimate_columns, judge
 from ..scores.overlap import confusion, nan_mean, set_scores
 from ..scores.statistics import Estimate, bootstrap_statistic
-from ..train.run import Run
+from ..train.run import Run, config_source
 
 # %% ../../nbs/8_results/05_bands.ipynb #05_bands05
 def image_confusions(
@@ -47,7 +47,7 @@ def count_confusions(folder, config, part):
     run = Run(folder)
     predictor, n = Predictor(run), len(run.class_names)
     counts = []
-    for case in load_cases(config['dataset'], config['root'], part, **config['data_kwargs']):
+    for case in config_source(config).cases(part):
         pred = predictor.case(case)
         counts += [confusion(p, t, n, ignore_index=255) for p, t in zip(pred, case.label)]
     return np.stack(counts)

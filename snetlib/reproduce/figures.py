@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from ..core import NotAtHand
-from ..data.loaders import load_cases
 from ..data.slices import resize_images, resize_labels, scale_intensity
 from ..explain.figures import figure1, figure2
 from ..predict import Predictor
 from .queue import finished, run_name
-from ..train.run import Run
+from ..train.run import Run, config_source
 from ..viz import montage
 
 # %% ../../nbs/8_results/07_figures.ipynb #07_figures05
@@ -33,8 +32,7 @@ def shown_cases(
     config: dict,  # of a run
 ) -> list:
     "The first test case and the one in the middle."
-    cases = load_cases(config['dataset'], config['root'], 'test', **config['data_kwargs'])
-    cases = list(cases)
+    cases = list(config_source(config).cases('test'))
     return [cases[0], cases[len(cases) // 2]]
 
 # %% ../../nbs/8_results/07_figures.ipynb #07_figures08

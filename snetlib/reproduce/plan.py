@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ..core import BadSetting, NotAtHand, choose
 from ..data.sets.catalogue import DATASETS
+from ..data.source import Source
 from .papers import EXPERIMENTS, Experiment, Row, baselines
 from ..train.recipes import get_recipe
 from ..train.run import run_config
@@ -174,7 +175,7 @@ def plan(
         rows += BESIDE.get(name, ())
     found = datasets_at_hand(e, scale, data)
     return [
-        Step(row, seed, row_config(row, scale, recipe, seed, **source))
+        Step(row, seed, row_config(row, scale, recipe, seed, source))
         for seed in range(seeds)
         for source in found
         for row in rows
@@ -185,8 +186,8 @@ def datasets_at_hand(
     experiment: Experiment,  # of the papers
     scale: str,  # a key of `SCALES`
     data,  # see `plan`
-) -> list[dict]:
-    "Name, folder and keywords of each data set there is. Raises `NotAtHand` if there is none."
+) -> list[Source]:
+    "Each data set that there is. Raises `NotAtHand` if there is none."
     names = experiment.dataset.split()
     found, missing = [], []
     for dataset, kwargs in (stand_in(d, scale) for d in names):
@@ -195,7 +196,7 @@ def datasets_at_hand(
         except NotAtHand as e:
             missing.append(e)
             continue
-        source = dict(dataset=dataset, root=root, data_kwargs=kwargs)
+        source = Source(dataset, root, **kwargs)
         if source not in found:
             found.append(source)
     if not found:
@@ -203,17 +204,9 @@ def datasets_at_hand(
     return found
 
 
-def row_config(row, scale, recipe, seed, dataset, root, data_kwargs):
+def row_config(row, scale, recipe, seed, source):
     "`run_config` of one row at one scale; None for a row without a network."
     if row.model is None:
         return None
     model, kwargs = scaled_model(row, scale)
-    return run_config(
-        dataset,
-        model,
-        recipe,
-        root=root,
-        seed=seed,
-        model_kwargs=kwargs,
-        data_kwargs=data_kwargs,
-    )
+    return run_config(source, model, recipe, seed=seed, model_kwargs=kwargs)

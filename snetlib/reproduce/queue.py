@@ -23,7 +23,7 @@ from ..core import DiskFull, SnetError, atomic_path, provenance
 from ..evaluate import evaluate_run
 from ..models.registry import count_parameters
 from ..train.checkpoint import DamagedFile
-from ..train.run import train_run
+from ..train.run import config_source, train_run
 
 # %% ../../nbs/8_results/02_queue.ipynb #02_queue05
 def run_name(
@@ -106,15 +106,13 @@ def commit_of(folder):
 def train_or_continue(folder, config, device, progress):
     "`train_run` of a configuration; a damaged checkpoint is set aside and the run starts anew."
     settings = dict(
-        root=config['root'],
         seed=config['seed'],
         resume=True,
         device=device,
         progress=progress,
         model_kwargs=config['model_kwargs'],
-        data_kwargs=config['data_kwargs'],
     )
-    what = (folder, config['dataset'], config['model'], config['recipe'])
+    what = (folder, config_source(config), config['model'], config['recipe'])
     last = folder / 'last.pth'
     try:
         return train_run(*what, **settings)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from ..core import SnetError
 from ..data.bands import band_masks
-from ..data.loaders import load_cases
+from ..data.source import Source
 from ..models import create_model
 from ..models.registry import count_parameters, gflops
 from .papers import EXPERIMENTS, NO_LIBRARY, paper_table
@@ -91,6 +91,6 @@ def count_columns(theirs, data):
 
 def target_shares(dataset, root):
     "Of every image with a target, the share of it that the target covers."
-    labels = [label for case in load_cases(dataset, root, 'all') for label in case.label]
+    labels = [label for case in Source(dataset, root).cases('all') for label in case.label]
     share = np.array([((label > 0) & (label < 255)).mean() for label in labels])
     return share[share > 0]

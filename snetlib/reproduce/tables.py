@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core import NotAtHand
-from ..data.loaders import find_cases
 from .papers import EXPERIMENTS, NO_LIBRARY, paper_table
 from .queue import finished, run_name
 from .verdict import Verdict, estimate_columns, judge
 from ..scores.overlap import nan_mean
 from ..scores.statistics import Estimate, bootstrap_ci, crossed_ci, signed_rank
+from ..train.run import config_source
 
 # %% ../../nbs/8_results/04_tables.ipynb #04_tables05
 def run_scores(config, cache):
@@ -73,7 +73,7 @@ def patients(
     cases: list,  # ids, in the order of the scores
 ) -> list:
     "Indices of the cases of each patient, as the data set groups them."
-    _, items = find_cases(config['dataset'], config['root'], 'test', **config['data_kwargs'])
+    items = config_source(config).items('test')
     patient_of = {item.id: item.group or item.id for item in items}
     groups = {}
     for k, case in enumerate(cases):

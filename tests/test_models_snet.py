@@ -1,63 +1,29 @@
-"What the pages of SNet cannot show: every keyword counts, full sizes, memory of the process, the ledger."
+"SNet: every keyword counts, every row learns, any size, what is refused."
 
-import csv
 import inspect
 import json
-import subprocess
-import sys
-import types
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import NUMBERS, both, seeded
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import snetlib.train.losses
-import snetlib.train.recipes
 from snetlib.core import SnetError
-from snetlib.models import SNet, SoSegFormer
+from snetlib.models import SNet
 from snetlib.models.layers import (
     ConvNormAct,
     PeakMemory,
-    attention,
-    fast_settings,
-    fuse_for_inference,
-    naive_attention,
 )
 from snetlib.models.registry import (
-    MODELS,
     count_parameters,
     create_model,
     list_models,
-    register_model,
 )
 from snetlib.models.snet import SIZES
 
-ROOT = Path(__file__).resolve().parent.parent
 ROWS = [*list_models(tag='table5'), *list_models(tag='table6')]
-NUMBERS = dict(
-    cnn_widths=(8, 16, 32, 64),
-    vit_widths=(8, 16, 32, 32),
-    vit_depths=(1, 1, 1, 1),
-    vit_heads=(1, 2, 2, 2),
-    gab_width=32,
-    decoder_width=32,
-)  # least SNet
-
-
-def seeded(**kw):
-    torch.manual_seed(0)
-    return SNet(**{'c_in': 1, 'n_out': 3, **NUMBERS, **kw})
-
-
-def both(m, side=64):
-    "Outputs in train() and eval() for one fixed image."
-    x = torch.rand(2, m.c_in, side, side, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        outs = m.train()(x)
-        return [*(outs if isinstance(outs, tuple) else (outs,)), m.eval()(x)]
 
 
 # a value other than the default for every keyword; the last column: does the number of parameters change?
@@ -131,17 +97,6 @@ def test_naive_attention_gives_the_same_gradients_and_stores_maps():
     for n in grads[0]:
         torch.testing.assert_close(grads[0][n], grads[1][n], atol=2e-5, rtol=2e-3)
     assert largest[1] > 2 * largest[0]
-
-
-@pytest.mark.parametrize('name', list_models(tag='snet'))
-def test_every_name_builds_at_its_own_size(name):
-    with torch.device('meta'):
-        m = create_model(name, c_in=1, n_out=4)
-        x = torch.empty(1, 1, 224, 224)
-    assert (
-        m.eval()(x).shape == (1, 4, 224, 224)
-        and [o.shape for o in m.train()(torch.empty(2, 1, 224, 224, device='meta'))] == [(2, 4, 224, 224)] * 2
-    )
 
 
 def test_the_papers_count():
@@ -250,22 +205,6 @@ def test_bad_settings_get_their_cure(kw):
     assert ';' in str(e.value) or 'Choose one of' in str(e.value), 'what is wrong; the cure'
 
 
-def test_fused_networks_give_the_same_numbers_and_leave_the_original_alone():
-    for name in ('snet_tiny', 'sosegformer_tiny'):
-        torch.manual_seed(0)
-        net = create_model(name, c_in=1, n_out=3).train()
-        with torch.no_grad():
-            net(torch.rand(2, 1, 64, 96))
-        net.eval()
-        x, before = torch.rand(2, 1, 64, 96), {k: v.clone() for k, v in net.state_dict().items()}
-        fused = fuse_for_inference(net)
-        with torch.no_grad():
-            torch.testing.assert_close(fused(x), net(x), atol=1e-4, rtol=1e-4)
-        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
-        bricks = [m for m in fused.modules() if isinstance(m, ConvNormAct)]
-        assert bricks and all(isinstance(m.norm, nn.Identity) for m in bricks)
-
-
 def test_eval_runs_every_module():
     net = create_model('snet_tiny', c_in=1, n_out=3).eval()
     convs, seen = [m for m in net.modules() if isinstance(m, nn.Conv2d)], set()
@@ -282,58 +221,6 @@ def test_eval_runs_every_module():
         first = outs[0] if isinstance(outs, tuple) else outs
         assert first.shape == (2, 3, 64, 64)
         assert net.eval()(torch.rand(1, 1, 64, 64)).shape == (1, 3, 64, 64)
-
-
-def test_a_page_does_not_replace_the_package():
-    "A notebook's own network counts only while that notebook runs."
-    code = "@register_model\ndef snet_tiny(c_in=1, n_out=2):\n    'mine'\n    return n_out"
-    page = types.ModuleType('__main__')
-    page.register_model = register_model
-    mine, sys.modules['__main__'] = sys.modules['__main__'], page
-    try:
-        exec(code, vars(page))
-        assert create_model('snet_tiny') == 2
-    finally:
-        sys.modules['__main__'] = mine
-    assert isinstance(create_model('snet_tiny'), SNet)
-
-
-def test_defaults_of_the_experiment_keywords_change_nothing():
-    plain = seeded().state_dict()
-    for kw in (dict(vit_input='as_is'), dict(fuse_grid=None), dict(supervise='pair')):
-        other = seeded(**kw).state_dict()
-        assert list(other) == list(plain) and all(torch.equal(other[k], plain[k]) for k in plain)
-
-
-@pytest.mark.parametrize(
-    'kw', [dict(fusion='high'), dict(fusion='all'), dict(fuse_width=4), dict(fuse_grid=8)]
-)
-def test_other_fusions_train(kw):
-    net = seeded(**kw)
-    out = net.train()(torch.rand(2, 1, 64, 64))
-    sum(o.square().mean() for o in out).backward()
-    assert all(p.grad is not None for p in net.parameters())
-
-
-@pytest.mark.parametrize('how', ['matched', 'flipped', 'other_image', 'zero'])
-def test_what_enters_the_fusion_counts(how):
-    a, same, b = seeded().train(), seeded().train(), seeded(vit_input=how).train()
-    x = torch.rand(4, 1, 64, 64)
-    with torch.no_grad():
-        assert torch.equal(a(x)[0], same(x)[0])
-        assert not torch.allclose(a(x)[0], b(x)[0], atol=1e-5)
-
-
-def test_layout_is_channels_last_and_survives_loading():
-    a, b = seeded(), seeded()
-    b.load_state_dict(a.state_dict())
-    assert all(
-        p.is_contiguous(memory_format=torch.channels_last)
-        for m in (a, b)
-        for p in m.parameters()
-        if p.dim() == 4
-    )
-    assert set(fast_settings('cpu')) == {'memory_format', 'amp', 'compile'}
 
 
 def test_round_trip_and_config(tmp_path):
@@ -367,91 +254,3 @@ def test_no_tensor_is_left_behind():
             m = move(create_model(name, size='tiny', **NUMBERS))
             outs = m.train()(torch.rand(1, 3, 65, 97, device='cuda'))
             assert all(o.device.type == 'cuda' for o in outs)
-
-
-def test_sdpa_takes_the_path_without_a_map_whatever_the_strides():
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Names(TorchDispatchMode):
-        def __init__(self):
-            super().__init__()
-            self.names = []
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            self.names.append(str(func))
-            return func(*args, **(kwargs or {}))
-
-    t = torch.rand(2, 8, 30).transpose(1, 2)
-    with Names() as n:
-        y = attention(t, t, t, 2)
-    assert any('flash' in s for s in n.names) and not any('softmax' in s for s in n.names)
-    torch.testing.assert_close(y, naive_attention(t, t, t, 2))
-    for m in (
-        seeded(),
-        seeded().to(memory_format=torch.contiguous_format),
-    ):  # every attention of the network, in both memory orders
-        with Names() as n, torch.no_grad():
-            m.eval()(torch.rand(1, 1, 64, 64))
-        assert sum('flash' in s for s in n.names) == 4 + 1 + 5 and not any('softmax' in s for s in n.names)
-
-
-def test_feb_at_448_in_the_memory_of_the_whole_process():
-    """What a kernel uses inside itself is not seen by the dispatcher: measure the process.
-
-    One map of 18 816² floats would be 1416 MB.
-    """
-    code = """
-import resource
-import torch
-from snetlib.models.feb import FEB
-
-torch.set_num_threads(1)
-
-
-def step(feb, side):
-    out = feb(torch.rand(1, 64, side, side), torch.rand(1, 128, side // 2, side // 2))
-    sum(o.sum() for o in out).backward()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-feb = FEB((64, 128))
-small = step(feb, 8)
-print(step(feb, 112) - small)
-"""
-    pytest.importorskip('resource')
-    grown = int(
-        subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
-    ) * (1024 if sys.platform == 'linux' else 1)
-    assert grown < 4 * 18816**2 / 5, f'{grown / 1e6:.0f} MB'
-
-
-def known(reference):
-    "Whether a keyword of the ledger exists: Owner:keyword."
-    owner, key = reference.split(':')
-    if owner in ('SNet', 'SoSegFormer'):
-        return key in inspect.signature({'SNet': SNet, 'SoSegFormer': SoSegFormer}[owner]).parameters
-    if owner == 'recipe':
-        return key in snetlib.train.recipes.get_recipe()
-    if owner == 'create_model':
-        return key in list_models()
-    if owner in MODELS:
-        return key in inspect.signature(SNet if owner.startswith('snet') else SoSegFormer).parameters
-    return key in inspect.signature(getattr(snetlib.train.losses, owner)).parameters
-
-
-def test_ledger():
-    with open(ROOT / 'data' / 'ledger.csv', newline='', encoding='utf-8') as f:
-        rows = list(csv.DictReader(f))
-    assert list(rows[0]) == 'network part mark what section keyword reason'.split()
-    for r in rows:
-        assert (
-            r['network'] in ('SNet', 'SoSegFormer') and r['mark'] in 'PIC' and r['what'] and None not in r
-        ), r
-        assert r['mark'] == 'P' or r['reason'], f'a choice without a reason: {r["what"]}'
-        assert not r['keyword'] or known(r['keyword']), f'{r["keyword"]} does not exist'
-        if r['network'] == 'SNet' and r['mark'] in 'IC':
-            assert r['keyword'], f'a choice without a keyword: {r["what"]}'
-    named = {r['keyword'].split(':')[1] for r in rows if r['keyword'].startswith('SNet:')}
-    assert named == set(inspect.signature(SNet).parameters)
-    with pytest.raises((AttributeError, AssertionError)):
-        assert known('SNet:no_such_keyword') or known('NoSuchLoss:x')

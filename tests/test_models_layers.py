@@ -1,0 +1,70 @@
+"Layers: fused, channels last, and attention without a map."
+
+import torch
+from networks import seeded
+from torch import nn
+
+from snetlib.models.layers import (
+    ConvNormAct,
+    attention,
+    fast_settings,
+    fuse_for_inference,
+    naive_attention,
+)
+from snetlib.models.registry import (
+    create_model,
+)
+
+
+def test_fused_networks_give_the_same_numbers_and_leave_the_original_alone():
+    for name in ('snet_tiny', 'sosegformer_tiny'):
+        torch.manual_seed(0)
+        net = create_model(name, c_in=1, n_out=3).train()
+        with torch.no_grad():
+            net(torch.rand(2, 1, 64, 96))
+        net.eval()
+        x, before = torch.rand(2, 1, 64, 96), {k: v.clone() for k, v in net.state_dict().items()}
+        fused = fuse_for_inference(net)
+        with torch.no_grad():
+            torch.testing.assert_close(fused(x), net(x), atol=1e-4, rtol=1e-4)
+        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+        bricks = [m for m in fused.modules() if isinstance(m, ConvNormAct)]
+        assert bricks and all(isinstance(m.norm, nn.Identity) for m in bricks)
+
+
+def test_layout_is_channels_last_and_survives_loading():
+    a, b = seeded(), seeded()
+    b.load_state_dict(a.state_dict())
+    assert all(
+        p.is_contiguous(memory_format=torch.channels_last)
+        for m in (a, b)
+        for p in m.parameters()
+        if p.dim() == 4
+    )
+    assert set(fast_settings('cpu')) == {'memory_format', 'amp', 'compile'}
+
+
+def test_sdpa_takes_the_path_without_a_map_whatever_the_strides():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Names(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.names = []
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.names.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    t = torch.rand(2, 8, 30).transpose(1, 2)
+    with Names() as n:
+        y = attention(t, t, t, 2)
+    assert any('flash' in s for s in n.names) and not any('softmax' in s for s in n.names)
+    torch.testing.assert_close(y, naive_attention(t, t, t, 2))
+    for m in (
+        seeded(),
+        seeded().to(memory_format=torch.contiguous_format),
+    ):  # every attention of the network, in both memory orders
+        with Names() as n, torch.no_grad():
+            m.eval()(torch.rand(1, 1, 64, 64))
+        assert sum('flash' in s for s in n.names) == 4 + 1 + 5 and not any('softmax' in s for s in n.names)
