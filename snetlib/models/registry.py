@@ -10,9 +10,18 @@ __all__ = ['MODELS', 'NOTEBOOK_MODELS', 'register_model', 'registered_models', '
 import copy
 import fnmatch
 import sys
+from pathlib import Path
 
 import torch
 from ..core import BadSetting, choose
+from snetlib.weights import (
+    list_weights,
+    load_fitting,
+    load_tensors,
+    load_weights,
+    trained_folder,
+    weights_card,
+)
 from torch import nn
 
 # %% ../../nbs/4_models/00_registry.ipynb #ee229a22
@@ -60,11 +69,38 @@ def list_models(
 
 def create_model(
     name: str,  # a name from `list_models()`
+    *,
+    weights=None,  # 'mni' (see `list_weights`), a file of weights, or None: random
     **kwargs,  # passed on: c_in, n_out and any keyword of the model
 ) -> nn.Module:
     "Build a registered model. Raises `BadSetting` for an unknown name (listing the choices)."
     models = registered_models()
-    return models[choose(name, models, 'model')](**kwargs)
+    build = models[choose(name, models, 'model')]
+    if weights is None:
+        return build(**kwargs)
+    if f'{name}-{weights}' in list_weights(name):
+        return _trained(build, f'{name}-{weights}', kwargs)
+    if not Path(weights).is_file():
+        known = ', '.join(w.split('-', 1)[1] for w in list_weights(name)) or 'none'
+        raise BadSetting(
+            f'{weights} is no file, and no trained {name} of that name ships with the package '
+            f'(there is: {known}).',
+            key='weights',
+        )
+    model = build(**kwargs)
+    state = load_tensors(weights)
+    load_weights(model, state.get('model', state), weights)
+    return model
+
+
+def _trained(build, name, kwargs):
+    "A network with weights of the package; another number of classes gets a fresh last layer."
+    card = weights_card(name)
+    own = dict(c_in=card['data']['c_in'], n_out=card['data']['n_out'], **card['model_kwargs'])
+    model = build(**(own | kwargs))
+    path = trained_folder(name) / 'model.safetensors'
+    load_fitting(model, load_tensors(path), path)
+    return model
 
 # %% ../../nbs/4_models/00_registry.ipynb #c9cf29c3
 def count_parameters(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'make_loss', 'make_optimiser', 'encoder_and_rest', 'SnetLearner', 'file_slices', 'data_shape',
-           'build_network', 'start_from', 'run_callbacks', 'snet_learner', 'check_seed', 'check_weights',
-           'recipe_in_charge', 'epochs_of', 'fit_recipe', 'load_state']
+           'build_network', 'start_from', 'weights_file', 'run_callbacks', 'snet_learner', 'check_seed',
+           'check_weights', 'recipe_in_charge', 'epochs_of', 'fit_recipe', 'load_state']
 
 # %% ../../nbs/6_train/05_learner.ipynb #939f280b
 import contextlib
@@ -38,10 +38,17 @@ from snetlib.train.callbacks import (
     Schedule,
     pick_precision,
 )
-from .checkpoint import Checkpoint, load_tensors, strip_prefixes, unwrap_model
+from .checkpoint import Checkpoint
 from .distributed import distribute, from_rank0, rank
 from .losses import CrossEntropy, SNetLoss
 from .recipes import get_recipe
+from snetlib.weights import (
+    list_weights,
+    load_fitting,
+    load_tensors,
+    trained_folder,
+    unwrap_model,
+)
 from torch import nn
 
 # %% ../../nbs/6_train/05_learner.ipynb #601a79a4
@@ -229,25 +236,24 @@ def build_network(
 
 def start_from(
     net: nn.Module,  # a fresh network
-    init,  # a run's folder, or a file of weights
+    init,  # a run's folder, a file of weights, or a name from `list_weights()`
 ) -> list:
     "Load the weights that fit; gives the names of the others. Raises `BadSetting` if few fit."
-    path = Path(init)
-    path = path / 'best.pth' if path.is_dir() else path
+    path = weights_file(init)
     state = from_rank0(lambda: load_tensors(path))
-    state = strip_prefixes(state.get('model', state))
-    own = net.state_dict()
-    fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
-    loaded = sum(v.numel() for v in fits.values())
-    if loaded < 0.5 * sum(v.numel() for v in own.values()):
-        raise BadSetting(
-            f'{path} fits {len(fits)} of the {len(own)} tensors of this network; '
-            'start from a run of the same model.',
-            path=path,
-            key='init',
-        )
-    net.load_state_dict(fits, strict=False)
-    return [k for k in own if k not in fits]
+    return load_fitting(net, state.get('model', state), path)
+
+
+def weights_file(
+    init,  # the folder of a run, a file of weights, or a name from `list_weights()`
+) -> Path:
+    "The file that holds the weights."
+    path = Path(init)
+    if not path.exists() and str(init) in list_weights():
+        path = trained_folder(init)
+    if (path / 'model.safetensors').exists():
+        return path / 'model.safetensors'
+    return path / 'best.pth' if path.is_dir() else path
 
 
 def run_callbacks(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SYNAPSE_PAPER', 'ACDC_PAPER', 'MONUSEG', 'CPU_SMALL', 'CPU_DEMO', 'SMOKE', 'SOSEGFORMER_PAPER', 'SOSEGFORMER_CPU',
-           'RECIPES', 'EXTRA_KEYS', 'OPTIONAL_KEYS', 'OPTIMISERS', 'SCHEDULES', 'LOSSES', 'PRECISIONS', 'RULES',
-           'whole', 'number', 'is_size', 'is_weights', 'check_recipe', 'get_recipe']
+           'WEIGHTS_MNI', 'WEIGHTS_DSB2018', 'RECIPES', 'EXTRA_KEYS', 'OPTIONAL_KEYS', 'OPTIMISERS', 'SCHEDULES',
+           'LOSSES', 'PRECISIONS', 'RULES', 'whole', 'number', 'is_size', 'is_weights', 'check_recipe', 'get_recipe']
 
 # %% ../../nbs/6_train/01_recipes.ipynb #d4a12e7d
 import math
@@ -101,6 +101,27 @@ SOSEGFORMER_CPU = SOSEGFORMER_PAPER | dict(
     lr_end=1e-5,  # C: likewise
 )
 
+WEIGHTS_MNI = CPU_DEMO | dict(
+    epochs=100,  # C: an hour on one core; validation stops improving before
+    augment=dict(  # C: one brain stands for many, so its grey values and pose must vary
+        hflip=0.5,
+        crop=128,  # C: tissue is decided by what is near
+        rotate=15,
+        scale=0.15,
+        warp_p=0.3,
+        gamma=0.6,
+        contrast=0.3,
+        brightness=0.1,
+        noise=0.03,
+        intensity_p=0.7,
+    ),
+)
+
+WEIGHTS_DSB2018 = SOSEGFORMER_CPU | dict(
+    epochs=60,  # C: half an hour on one core
+    valid_every=3,  # C: leaves more of the time to training
+)
+
 RECIPES = dict(
     synapse_paper=SYNAPSE_PAPER,
     acdc_paper=ACDC_PAPER,
@@ -110,6 +131,8 @@ RECIPES = dict(
     smoke=SMOKE,
     sosegformer_paper=SOSEGFORMER_PAPER,
     sosegformer_cpu=SOSEGFORMER_CPU,
+    weights_mni=WEIGHTS_MNI,
+    weights_dsb2018=WEIGHTS_DSB2018,
 )
 
 # %% ../../nbs/6_train/01_recipes.ipynb #8b0cbda3

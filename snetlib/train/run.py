@@ -23,10 +23,10 @@ from ..data.loaders import slice_dls
 from ..data.source import Source
 from ..models import create_model
 from ..models.layers import fast_settings
-from .checkpoint import load_tensors, load_weights
 from .distributed import from_rank0, rank, together, world
 from .learner import SnetLearner, check_seed, fit_recipe, snet_learner
 from .recipes import get_recipe
+from ..weights import list_weights, load_tensors, load_weights, trained_folder
 
 # %% ../../nbs/6_train/06_run.ipynb #be35bacc
 def plain(x):
@@ -297,12 +297,14 @@ def as_size(
 class Run:
     "A trained run on disk: its settings, its network, its log and its scores."
 
-    folder: Path  # what `train_run` wrote
+    folder: Path  # what `train_run` wrote, or a name from `list_weights()`
     weights: str = 'best'  # 'best': highest validation Dice; 'last': the last epoch
     device: str | None = None  # None: the GPU if there is one
 
     def __post_init__(self):
         self.folder = Path(self.folder)
+        if not self.folder.exists() and str(self.folder) in list_weights():
+            self.folder = trained_folder(str(self.folder))
         choose(self.weights, ('best', 'last'), 'checkpoint')
 
     @cached_property
@@ -331,9 +333,15 @@ class Run:
     def ignore_index(self) -> int | None:
         return self.config['recipe']['ignore_index']
 
+    @property
+    def file(self) -> Path:
+        "The file of weights."
+        shipped = self.folder / 'model.safetensors'
+        return shipped if shipped.exists() else self.folder / f'{self.weights}.pth'
+
     def state(self) -> dict:
         "Names to tensors. Raises `UnreadableFile`."
-        state = load_tensors(self.folder / f'{self.weights}.pth')
+        state = load_tensors(self.file)
         return state.get('model', state)  # last.pth holds more than the model
 
     def model(self) -> torch.nn.Module:
@@ -346,7 +354,7 @@ class Run:
         c, data = self.config, self.config['data']
         kwargs = without_files(c['model_kwargs'])
         model = create_model(c['model'], c_in=data['c_in'], n_out=data['n_out'], **kwargs)
-        load_weights(model, self.state(), self.folder / f'{self.weights}.pth')
+        load_weights(model, self.state(), self.file)
         device = self.device or ('cuda' if torch.cuda.is_available() else 'cpu')
         return model.eval().to(device, memory_format=fast_settings(device)['memory_format'])
 
