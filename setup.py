@@ -27,7 +27,7 @@ setup(
     long_description=readme.read_text(encoding='utf-8') if readme.exists() else '',
     long_description_content_type='text/markdown',
     packages=find_packages(include=['snetlib*']),
-    package_data={'snetlib': ['reproduce/papers/*.csv', 'data/splits/*.txt', '**/*.json', 'py.typed']},
+    package_data={'snetlib': ['trained/*/*', 'reproduce/papers/*.csv', 'data/splits/*.txt', '**/*.json', 'py.typed']},
     install_requires=cfg['requirements'].split(),
     extras_require=extras,
     entry_points={'console_scripts': cfg['console_scripts'].split()},

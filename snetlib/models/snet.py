@@ -9,6 +9,7 @@ __all__ = ['SIZES', 'Decoder', 'SNet', 'supervised_layer', 'use_channels_last', 
 
 # %% ../../nbs/4_models/07_snet.ipynb #2ed81cab
 import torch
+from huggingface_hub import PyTorchModelHubMixin
 from ..core import BadSetting, choose
 from .branches import CNNBranch, ViTBranch
 from .feb import FEB
@@ -56,7 +57,7 @@ class Decoder(nn.Module):
         return x
 
 # %% ../../nbs/4_models/07_snet.ipynb #b3934ba4
-class SNet(nn.Module):
+class SNet(nn.Module, PyTorchModelHubMixin):
     "Stagger Network. eval(): logits (b, n_out, h, w). train(): (logits, fused_logits)."
 
     def __init__(

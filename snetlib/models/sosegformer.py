@@ -14,12 +14,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from ..core import SnetError, choose, need
+from huggingface_hub import PyTorchModelHubMixin
+from ..core import NotAtHand, SnetError, choose, need
 from .aspp import ASPP
 from .cross_scale import CrossScale
 from .layers import ConvNormAct, check_input, pad_to, resize_to
 from .registry import register_model
 from .stageformer import StageFormer
+from ..weights import LITE0, lite0_weights
 from torch import nn
 
 # %% ../../nbs/4_models/11_sosegformer.ipynb #79e286b0
@@ -85,6 +87,8 @@ def load_pretrained(build, name, pretrained):
     from timm.models import load_state_dict
 
     try:
+        if pretrained is True and name == LITE0:
+            return build(pretrained=True, pretrained_cfg_overlay=dict(state_dict=lite0_weights()))
         if pretrained is True:
             return build(pretrained=True)
         if not Path(pretrained).is_file():
@@ -94,6 +98,8 @@ def load_pretrained(build, name, pretrained):
         if missing:
             raise KeyError(f'{len(missing)} tensors are not in the file, e.g. {min(missing)}')
         return net
+    except NotAtHand:
+        raise
     except Exception as e:  # from the hub's client, the file system, or a shape that does not fit
         why = f'{type(e).__name__}: {str(e).splitlines()[0][:120]}'
         raise SnetError(
@@ -166,7 +172,7 @@ class ScaleHead(nn.Module):
         return sum(resize_to(p, maps[0]) for p in parts) + self.conv.bias[:, None, None]
 
 # %% ../../nbs/4_models/11_sosegformer.ipynb #e005e056
-class SoSegFormer(nn.Module):
+class SoSegFormer(nn.Module, PyTorchModelHubMixin):
     """SoSegFormer. Logits (b, n_out, h, w) for images (b, c_in, h, w), h and w ≥ 32.
 
     Raises `SnetError` for inputs and settings it cannot take. `pool_norm='batch'` needs more than

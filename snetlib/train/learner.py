@@ -43,7 +43,7 @@ from .distributed import distribute, from_rank0, rank
 from .losses import CrossEntropy, SNetLoss
 from .recipes import get_recipe
 from snetlib.weights import (
-    list_weights,
+    full_name,
     load_fitting,
     load_tensors,
     trained_folder,
@@ -249,7 +249,7 @@ def weights_file(
 ) -> Path:
     "The file that holds the weights."
     path = Path(init)
-    if not path.exists() and str(init) in list_weights():
+    if not path.exists() and full_name(str(init)):
         path = trained_folder(init)
     if (path / 'model.safetensors').exists():
         return path / 'model.safetensors'

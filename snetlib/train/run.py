@@ -26,7 +26,7 @@ from ..models.layers import fast_settings
 from .distributed import from_rank0, rank, together, world
 from .learner import SnetLearner, check_seed, fit_recipe, snet_learner
 from .recipes import get_recipe
-from ..weights import list_weights, load_tensors, load_weights, trained_folder
+from ..weights import full_name, load_tensors, load_weights, trained_folder
 
 # %% ../../nbs/6_train/06_run.ipynb #be35bacc
 def plain(x):
@@ -303,7 +303,7 @@ class Run:
 
     def __post_init__(self):
         self.folder = Path(self.folder)
-        if not self.folder.exists() and str(self.folder) in list_weights():
+        if not self.folder.exists() and full_name(str(self.folder)):
             self.folder = trained_folder(str(self.folder))
         choose(self.weights, ('best', 'last'), 'checkpoint')
 
