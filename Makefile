@@ -27,7 +27,7 @@ readme: install          ## nbs/index.ipynb -> README.md
 	$(BIN)/python .ci/readme.py
 hooks: install           ## git hooks that keep notebooks clean and merges readable
 	$(BIN)/nbdev_install_hooks
-install: $(READY)        ## the environment in .venv, once
+install: $(READY)        ## the environment in .venv, once; make install CPU=1: without CUDA
 clean:                   ## remove the environment and everything that can be made again
 	rm -rf .venv build dist *.egg-info demo
 
@@ -35,5 +35,10 @@ $(READY): settings.ini setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("snetlib needs Python 3.10 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	@echo "Installing into .venv: about 3 GB to download and 7 GB on disk, most of it PyTorch; once."
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+ifdef CPU
+	@echo "CPU=1: PyTorch without CUDA, about 1 GB on disk in place of 5, where the package index offers it."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)+cpu" \
+	|| echo "The package index has no PyTorch for the processor alone; the usual one is installed."
+endif
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,baselines]'
 	@touch $(READY)

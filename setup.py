@@ -10,6 +10,7 @@ config = ConfigParser(delimiters=['='])
 config.read(here / 'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 readme = here / 'README.md'
+DATA_FILES = ['trained/*/*', 'reproduce/papers/*.csv', 'data/splits/*.txt', '**/*.json', 'py.typed']
 extras = {
     key.removesuffix('_requirements'): value.split()
     for key, value in cfg.items()
@@ -27,7 +28,7 @@ setup(
     long_description=readme.read_text(encoding='utf-8') if readme.exists() else '',
     long_description_content_type='text/markdown',
     packages=find_packages(include=['snetlib*']),
-    package_data={'snetlib': ['trained/*/*', 'reproduce/papers/*.csv', 'data/splits/*.txt', '**/*.json', 'py.typed']},
+    package_data={'snetlib': DATA_FILES},
     install_requires=cfg['requirements'].split(),
     extras_require=extras,
     entry_points={'console_scripts': cfg['console_scripts'].split()},
@@ -35,7 +36,14 @@ setup(
         'Development Status :: 3 - Alpha',
         'Intended Audience :: Science/Research',
         'Intended Audience :: Education',
+        'License :: OSI Approved :: Apache Software License',
+        'Operating System :: OS Independent',
         'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Typing :: Typed',
         'Topic :: Scientific/Engineering :: Medical Science Apps.',
     ],
     zip_safe=False,
