@@ -4,7 +4,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends make \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home student
-WORKDIR /home/student/snetlib
+WORKDIR /srv/snetlib
 COPY --chown=student . .
 RUN chown student . && su student -c "make install"
 USER student

@@ -103,17 +103,17 @@ SOSEGFORMER_CPU = SOSEGFORMER_PAPER | dict(
 
 WEIGHTS_MNI = CPU_DEMO | dict(
     epochs=100,  # C: an hour on one core; validation stops improving before
-    augment=dict(  # C: one brain stands for many, so its grey values and pose must vary
-        hflip=0.5,
+    augment=dict(  # C: one brain stands for many, so its pose and grey values must vary
+        hflip=0.5,  # C: brains are nearly symmetric
         crop=128,  # C: tissue is decided by what is near
-        rotate=15,
-        scale=0.15,
-        warp_p=0.3,
-        gamma=0.6,
-        contrast=0.3,
-        brightness=0.1,
-        noise=0.03,
-        intensity_p=0.7,
+        rotate=15,  # C: degrees; heads are tilted by so much
+        scale=0.15,  # C: heads differ in size by so much
+        warp_p=0.3,  # C: warping costs time
+        gamma=0.6,  # C: scanners and sequences differ in their curves
+        contrast=0.3,  # C: likewise
+        brightness=0.1,  # C: likewise
+        noise=0.03,  # C: the template is a mean of many brains and has no noise
+        intensity_p=0.7,  # C: three in ten keep the grey values of the template
     ),
 )
 
