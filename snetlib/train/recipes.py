@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SYNAPSE_PAPER', 'ACDC_PAPER', 'MONUSEG', 'CPU_SMALL', 'CPU_DEMO', 'SMOKE', 'SOSEGFORMER_PAPER', 'SOSEGFORMER_CPU',
-           'WEIGHTS_MNI', 'WEIGHTS_DSB2018', 'RECIPES', 'EXTRA_KEYS', 'OPTIONAL_KEYS', 'OPTIMISERS', 'SCHEDULES',
-           'LOSSES', 'PRECISIONS', 'RULES', 'whole', 'number', 'is_size', 'is_weights', 'check_recipe', 'get_recipe']
+           'ONE_BRAIN', 'WEIGHTS_MNI', 'WEIGHTS_DSB2018', 'RECIPES', 'EXTRA_KEYS', 'OPTIONAL_KEYS', 'OPTIMISERS',
+           'SCHEDULES', 'LOSSES', 'PRECISIONS', 'RULES', 'whole', 'number', 'is_size', 'is_weights', 'check_recipe',
+           'get_recipe']
 
 # %% ../../nbs/6_train/01_recipes.ipynb #d4a12e7d
 import math
@@ -101,20 +102,22 @@ SOSEGFORMER_CPU = SOSEGFORMER_PAPER | dict(
     lr_end=1e-5,  # C: likewise
 )
 
+ONE_BRAIN = dict(
+    hflip=0.5,  # C: brains are nearly symmetric
+    crop=128,  # C: tissue is decided by what is near
+    rotate=15,  # C: degrees; heads are tilted by so much
+    scale=0.15,  # C: heads differ in size by so much
+    warp_p=0.3,  # C: warping costs time
+    gamma=0.6,  # C: scanners and sequences differ in their curves
+    contrast=0.3,  # C: likewise
+    brightness=0.1,  # C: likewise
+    noise=0.03,  # C: the template is a mean of many brains and has no noise
+    intensity_p=0.7,  # C: three in ten keep the grey values of the template
+)
+
 WEIGHTS_MNI = CPU_DEMO | dict(
     epochs=100,  # C: an hour on one core; validation stops improving before
-    augment=dict(  # C: one brain stands for many, so its pose and grey values must vary
-        hflip=0.5,  # C: brains are nearly symmetric
-        crop=128,  # C: tissue is decided by what is near
-        rotate=15,  # C: degrees; heads are tilted by so much
-        scale=0.15,  # C: heads differ in size by so much
-        warp_p=0.3,  # C: warping costs time
-        gamma=0.6,  # C: scanners and sequences differ in their curves
-        contrast=0.3,  # C: likewise
-        brightness=0.1,  # C: likewise
-        noise=0.03,  # C: the template is a mean of many brains and has no noise
-        intensity_p=0.7,  # C: three in ten keep the grey values of the template
-    ),
+    augment=ONE_BRAIN,  # C: one brain stands for many, so its pose and grey values must vary
 )
 
 WEIGHTS_DSB2018 = SOSEGFORMER_CPU | dict(
