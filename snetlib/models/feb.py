@@ -19,7 +19,7 @@ def flatten_to(
     width: int,  # divides c
 ) -> torch.Tensor:
     "Tokens (b, h·w·c/width, width): each pixel gives c/width tokens."
-    return to_tokens(x).reshape(len(x), -1, width)
+    return to_tokens(x).reshape(x.shape[0], -1, width)
 
 
 def unflatten_to(
