@@ -318,6 +318,10 @@ def prepare(
     counts = [f'{len(done[key])} {word}' for key, word in numbers.items()]
     parts = [f'{part} {n}' for part, n in done['parts'].items()]
     typer.echo(f'{out}: {", ".join(counts)}; {", ".join(parts)}')
+    for note in done['notes'][:20]:
+        typer.echo(f'note: {note}')
+    if len(done['notes']) > 20:
+        typer.echo(f'note: {len(done["notes"]) - 20} more are in {out}/index.json')
     for name, why in done['failed'].items():
         typer.echo(f'{name}: {why}', err=True)
     if done['failed']:
@@ -356,7 +360,7 @@ def check(
 def predict(
     run: Path = typer.Argument(..., help='folder of a trained run'),
     inputs: list[Path] = typer.Argument(
-        ..., help='images (.nii .nii.gz .png .jpg .tif .bmp .npz .h5) or folders of them'
+        ..., help='images (NIfTI, pictures, NRRD, MHA, MGZ, DICOM, npz, h5) or folders of them'
     ),
     out: Path = typer.Option(..., help='folder for masks, overlays and predictions.csv'),
     weights: str = typer.Option('best', help='best (by validation) or last'),
@@ -372,6 +376,7 @@ def predict(
     overlap: float = typer.Option(0.25, help='share of a tile that the next one covers again'),
     mirror: bool = typer.Option(False, help='mean over mirror images: steadier, four times slower'),
     probabilities: bool = typer.Option(False, help='write NAME_probabilities.npz (float16), too'),
+    dicom_seg: bool = typer.Option(False, help='of a DICOM series write NAME_seg.dcm, too'),
     device: str | None = DEVICE,
     overwrite: bool = typer.Option(False, help='predict again what is there already'),
 ):
@@ -391,7 +396,8 @@ def predict(
         mirror=mirror,
         progress=True,
     )
-    done = predictor.files(inputs, out, axis=axis, overwrite=overwrite, probabilities=probabilities)
+    kept = dict(overwrite=overwrite, probabilities=probabilities, dicom_seg=dicom_seg)
+    done = predictor.files(inputs, out, axis=axis, **kept)
     for p in done:
         typer.echo(_prediction_line(p), err=p.error is not None)
     failed = [p for p in done if p.error is not None]

@@ -284,7 +284,7 @@ def test_masks_that_are_not_clear(tmp_path, masks, fix):
         pairs(*touch(tmp_path, 'images/c0.png', *(f'masks/{m}' for m in masks)))
 
 
-@pytest.mark.parametrize('name', ['masks/c0.gif', 'masks/c0.nrrd', 'images/c1.webp'])
+@pytest.mark.parametrize('name', ['masks/c0.gif', 'masks/c0.mnc', 'images/c1.webp'])
 def test_kinds_that_are_not_read_are_named(tmp_path, name):
     with pytest.raises(UnreadableFile, match=name.split('.')[1]):
         pairs(*touch(tmp_path, 'images/c0.png', name))

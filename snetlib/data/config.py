@@ -220,10 +220,26 @@ def _from_nnunet(c, where):
     values = {str(numbers[name]): k for k, name in enumerate(names)}
     if ignore is not None:
         values[str(ignore)] = 255
-    several = len(channels) > 1
-    how = {'kind': 'percentile', 'lo': 0.5, 'hi': 99.5} | ({'per_channel': True} if several else {})
-    layout = dict(images='imagesTr', masks='labelsTr', layout='nnunet')
+    kinds = [str(channels[k]).lower() for k in sorted(channels, key=int)]
+    how, note = _nnunet_intensity(kinds)
+    layout = dict(images='imagesTr', masks='labelsTr', layout='nnunet', notes=[note])
     return dict(class_names=names, values=values, channels=len(channels), intensity=how) | layout
+
+
+def _nnunet_intensity(kinds):
+    "(rule, sentence about it) for the names of the channels. nnU-Net goes by these names, too."
+    percentiles = {'kind': 'percentile', 'lo': 0.5, 'hi': 99.5}
+    if kinds == ['ct']:
+        rule = {'kind': 'foreground', **{k: percentiles[k] for k in ('lo', 'hi')}}
+        return rule, 'CT: the window is that of the labelled voxels, from 0.5 to 99.5 %.'
+    if set(kinds) <= {'nonorm', 'rescale_to_0_1', 'rgb_to_0_1', 'r', 'g', 'b'}:
+        return {'kind': 'uint8'}, 'The channels are scaled from 0 to 255.'
+    if len(kinds) == 1:
+        return percentiles, 'Each image is scaled by its percentiles 0.5 and 99.5.'
+    note = 'Each channel of an image is scaled by its own percentiles 0.5 and 99.5'
+    if 'ct' in kinds:
+        note += '; the CT channel, too, as a window for one channel alone is not known here'
+    return percentiles | {'per_channel': True}, note + '.'
 
 
 def read_config(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from ..core import BadSetting, NotAtHand, SnetError, UnreadableFile, choose
+from .clinic import files_behind
 from .files import Case, read_case
 from .formats import stem
 from .splitting import PARTS, draw_groups, hold_out, read_split
@@ -41,8 +42,9 @@ class Item:
 
     @property
     def files(self) -> tuple:
-        "Every file that decides the content of this case."
-        return tuple(f for f in (self.image, *self.more, self.label) if f is not None)
+        "Every file that decides the content of this case, each slice of a series included."
+        named = [f for f in (self.image, *self.more, self.label) if f is not None]
+        return tuple(f for path in named for f in files_behind(path))
 
 
 def safe_name(
@@ -155,6 +157,7 @@ class DataSet:
     embedded: bool = False  # True if it needs no folder
     mapping: dict = field(default_factory=dict)  # what else decides the labels, for `description`
     own_lists: bool = False  # the splits were written for exactly this folder
+    notes: tuple = ()  # sentences about the whole set, for people
 
     def description(self) -> dict:
         "What decides the content of a case besides its files; for indexes and caches."

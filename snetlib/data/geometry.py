@@ -9,14 +9,15 @@ __all__ = ['to_slices', 'from_slices', 'voxel_sizes', 'canonical', 'slice_spacin
 import nibabel as nib
 import numpy as np
 from ..core import GeometryMismatch
+from .formats import kind_of
 
 # %% ../../nbs/3_data/02_geometry.ipynb #3db66d32
 def to_slices(
-    volume: np.ndarray,  # (x, y, z), canonical
+    volume: np.ndarray,  # (x, y, z) or (x, y, z, channels), canonical
     axis: int = 2,  # slice along x (0), y (1) or z (2)
 ) -> np.ndarray:
     "Slices first: (z, y, x) for axis 2, (y, z, x) for 1, (x, z, y) for 0."
-    return np.moveaxis(volume.transpose(2, 1, 0), 2 - axis, 0)
+    return np.moveaxis(volume.transpose(2, 1, 0, *range(3, volume.ndim)), 2 - axis, 0)
 
 
 def from_slices(
@@ -86,6 +87,17 @@ def corner_gap(
     return float(np.sqrt((apart[:3] ** 2).sum(0)).max())
 
 
+def _both_flat(image, mask):
+    "Raise `GeometryMismatch` where one is a picture and the other lies in a patient."
+    for flat, other in ((image, mask), (mask, image)):
+        if flat.affine is None and other.affine is not None and kind_of(flat.path) == 'picture':
+            raise GeometryMismatch(
+                f'{flat.path} is a picture and {other.path} a volume, so nobody can say which way '
+                'up they fit; save both as pictures, or both as volumes.',
+                path=mask.path,
+            )
+
+
 def same_place(
     image,  # a `Case` or `Mask` (next page): has .grid (z, H, W), .affine, .axis and .path
     mask,  # the other one
@@ -98,7 +110,8 @@ def same_place(
             path=mask.path,
         )
     if image.affine is None or mask.affine is None:
-        return  # a picture lies nowhere
+        _both_flat(image, mask)
+        return  # a picture or a plain array lies nowhere
     shape = from_slices(np.broadcast_to(np.uint8(0), image.grid), image.axis).shape
     gap = corner_gap(image.affine, mask.affine, shape)
     if gap > voxel_sizes(image.affine).min() / 2:

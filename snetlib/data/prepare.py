@@ -151,6 +151,7 @@ def _case_record(
         group=item.group,
         shape=list(case.image.shape),
         spacing=case.spacing and list(case.spacing),
+        notes=list(case.notes),
         sha256=file_hash(files),
         source=_source_hashes(item),
     )
@@ -302,6 +303,11 @@ class Index:
             f.write('\n}}\n')
         self.written = time.monotonic()
 
+    def notes(self) -> list:
+        "What was said about the cases, each sentence once."
+        said = [note for record in self.cases.values() for note in record.get('notes', ())]
+        return list(dict.fromkeys(said))
+
     def counts(self) -> dict:
         "{part: cases}."
         parts = [c['part'] for c in self.cases.values()]
@@ -437,7 +443,7 @@ def prepare(
     jobs: int = 1,  # processes
     progress: bool = False,  # show a progress bar
 ) -> dict:
-    "Prepare a set: {'written': ids, 'skipped', 'failed': {id: why}, 'unlisted', 'parts': counts}."
+    "{'written': ids, 'skipped', 'failed': {id: why}, 'unlisted', 'parts': counts, 'notes': lines}."
     raw, out = Path(raw), Path(out)
     if out.resolve() == raw.resolve():
         what = f'{raw} is the raw folder itself; choose another folder to prepare into.'
@@ -466,4 +472,5 @@ def prepare(
         failed=failed,
         unlisted=[i.id for i in items if i.id not in part_of],
         parts=index.counts(),
+        notes=[*ds.notes, *index.notes()],
     )

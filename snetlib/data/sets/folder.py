@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from ...core import BadSetting, UnreadableFile, atomic_path
+from ...core import BadSetting, SnetError, UnreadableFile, atomic_path
+from ..clinic import dicom_files, files_behind, read_header
 from ..config import labels_of, read_config
 from ..dataset import DataSet, Item, files_in, inside, read_index
 from ..files import Case, read_case, read_image, settle_labels
@@ -24,9 +25,28 @@ from ..splitting import read_split
 SUFFIXES = ('_mask', '_gt', '_seg', '_label', '_labels', '_segmentation', '_manual1', '_annotation')
 
 
-def _by_name(folder, what):
-    "{name: file} of a folder. Raises `BadSetting` if two files have one name."
+def _series(folder):
+    "{name: folder of DICOM slices} of the subfolders. Raises `BadSetting` for several in one."
     found = {}
+    for sub in sorted(d for d in Path(folder).iterdir() if d.is_dir() and d.name[0] != '.'):
+        if kind_of(sub.name) is not None:
+            continue  # a folder called like a picture is said where it is read
+        deep = [d for d in (sub, *sorted(sub.rglob('*'))) if d.is_dir() and dicom_files(d)]
+        if len(deep) > 1:
+            names = ', '.join(str(d.relative_to(sub)) for d in deep[:4])
+            raise BadSetting(
+                f'{sub} holds several series ({names}); keep the one that the mask belongs to.',
+                path=sub,
+                case=sub.name,
+            )
+        if deep:
+            found[case_name(sub)] = deep[0]
+    return found
+
+
+def _by_name(folder, what):
+    "{name: file or series} of a folder. Raises `BadSetting` if two have one name."
+    found = _series(folder)
     for f in files_in(folder, ENDINGS):
         name = case_name(f)
         if name in found:
@@ -96,14 +116,37 @@ def _some_images(items):
     found = []
     for item in items[:: max(1, len(items) // 8)][:8]:
         try:
-            found.append((read_image(item.image).image, kind_of(item.image) == 'picture'))
-        except UnreadableFile:
+            image = read_image([item.image, *item.more]).image
+            found.append((image, kind_of(item.image) == 'picture'))
+        except SnetError:
             continue
     return found
 
 
+def _foreground_window(items, c):
+    "nnU-Net's window for CT: percentiles of the labelled voxels, here of at most eight cases."
+    lo, hi = c['intensity']['lo'], c['intensity']['hi']
+    labelled = [i for i in items if i.label is not None and i.part != 'test']
+    voxels = []
+    for item in labelled[:: max(1, len(labelled) // 8)][:8]:
+        try:
+            case = read_case(item.image, item.label, labels=labels_of(c))
+        except SnetError:
+            continue
+        voxels.append(case.image[(case.label > 0) & (case.label < 255)])
+    seen = np.concatenate([np.empty(0, np.float32), *voxels])
+    if not seen.size or np.ptp(seen) == 0:
+        return {'kind': 'percentile', 'lo': lo, 'hi': hi}
+    a, b = np.percentile(seen, (lo, hi))
+    if not a < b:
+        a, b = seen.min(), seen.max()
+    return {'kind': 'window', 'lo': round(float(a), 3), 'hi': round(float(b), 3)}
+
+
 def _look_at_images(items, c):
     "The keys 'intensity' and 'channels', where they are not given."
+    if c.get('intensity', {}).get('kind') == 'foreground':
+        c['intensity'] = _foreground_window(items, c)
     if 'intensity' in c and 'channels' in c:
         return
     seen = _some_images(items)
@@ -148,8 +191,18 @@ def read_with(
 ) -> Case:
     "One case with classes as the settings say; `instances` keeps the object numbers."
     image = [item.image, *item.more] if item.more else item.image
-    case = read_case(image, item.label, c.get('axis', 2), item.id, labels_of(c))
+    n = c.get('channels')
+    settings = dict(axis=c.get('axis', 2), id=item.id, labels=labels_of(c), channels=n)
+    case = read_case(image, item.label, **settings)
     x = case.image
+    if c.get('layout') == 'nnunet' and n != (x.shape[-1] if x.ndim == 4 else 1):
+        there = x.shape[-1] if x.ndim == 4 else 1
+        raise UnreadableFile(
+            f'{item.image} has {there} channels where dataset.json names {n}; add the missing '
+            'files, or correct "channel_names".',
+            path=item.image,
+            case=item.id,
+        )
     if x.ndim == 4 and x.shape[-1] == 4 and c.get('channels') != 4:
         x = x[..., :3]
     if c.get('channels') == 3 and x.ndim == 3:
@@ -171,12 +224,18 @@ def _channels(folder, n):
     for name, f in _by_name(folder, 'image').items():
         m = re.match(r'^(.+)_(\d{4})$', name)
         found.setdefault(m[1] if m else name, {})[int(m[2]) if m else 0] = f
-    for case, files in found.items():
-        gone = [k for k in range(n) if k not in files]
-        if gone:
-            what = f'{case} lacks the channel {gone[0]:04d} in {folder}; copy it there.'
-            raise UnreadableFile(what, path=folder, case=case)
-    return {case: [files[k] for k in range(n)] for case, files in found.items()}
+    return {case: _all_channels(case, files, n, folder) for case, files in found.items()}
+
+
+def _all_channels(case, files, n, folder):
+    "The files of a case in order; one without a number holds all its channels (the Decathlon)."
+    if list(files) == [0] and case_name(files[0]) == case:
+        return [files[0]]
+    gone = [k for k in range(n) if k not in files]
+    if gone:
+        what = f'{case} lacks the channel {gone[0]:04d} in {folder}; copy it there.'
+        raise UnreadableFile(what, path=folder, case=case)
+    return [files[k] for k in range(n)]
 
 
 def _find_nnunet(root, c):
@@ -214,9 +273,26 @@ def find_pairs(
         if not masks and not folder.is_dir() and (sub / 'labels').is_dir():
             folder = sub / 'labels'
         for name, image, label in pairs(sub / images, folder, c.get('mask_suffix', '')):
-            label = label and inside(label, root)
-            items.append(Item(name, inside(image, root), label, _patient(c, name), part))
+            _all_inside((image, label), root)
+            items.append(Item(name, image, label, _patient(c, name) or _series_of(image), part))
     return _unique(items)
+
+
+def _all_inside(paths, root):
+    "Raise `UnreadableFile` for a link that leads outside, also inside a series."
+    for path in paths:
+        if path is None:
+            continue
+        inside(path, root)
+        for f in files_behind(path) if kind_of(path) in ('dicom', 'itk') else ():
+            inside(f, root)
+
+
+def _series_of(image):
+    "The series of a single DICOM slice, so that neighbours stay in one part; '' for all else."
+    if kind_of(image) != 'dicom' or not image.is_file():
+        return ''
+    return str(read_header(image).get('SeriesInstanceUID') or '')
 
 
 def _unique(items):
@@ -249,6 +325,11 @@ def folder_set(
                 path=root,
             )
         c = complete(items, c)
+    return _described(root, c, name)
+
+
+def _described(root, c, name):
+    "The `DataSet` of complete settings."
     lists = files_in(root / 'splits', ('.txt',)) if (root / 'splits').is_dir() else []
     return DataSet(
         name,
@@ -264,10 +345,13 @@ def folder_set(
         splits={f.stem: read_split(f) for f in lists},
         mapping={k: v for k, v in c.items() if k in DECIDING},
         own_lists=True,
+        notes=tuple(c.get('notes', ())),
     )
 
 
-DECIDING = 'values colours threshold instances axis group channels images masks mask_suffix'.split()
+DECIDING = (
+    'values colours threshold instances axis group channels images masks mask_suffix layout'
+).split()
 
 # %% ../../../nbs/3_data/12_folder.ipynb #d0036f8b
 def write_phantom(
