@@ -98,6 +98,7 @@ def check_one(
         images=foreground.reshape(len(foreground), -1).mean(1).tolist(),
         objects=_object_shares(case, n),
         hash=_image_hash(case.image, ds.intensity),
+        notes=list(case.notes),
     )
 
 # %% ../../nbs/3_data/21_check.ipynb #952eccc3
@@ -147,6 +148,14 @@ def _twins(facts, part_of) -> tuple:
         elif twin != id:
             notes.append(Finding('duplicate', id, f'{id} and {twin} are the same image.'))
     return problems, notes
+
+
+def _said_by_files(ds, facts) -> list:
+    "Sentences about the set and about its files, e.g. that a header contradicts itself."
+    found = [Finding('setting', '', note) for note in ds.notes]
+    for id in sorted(facts):
+        found += [Finding('header', id, note) for note in dict.fromkeys(facts[id]['notes'])]
+    return found
 
 
 def _empty_masks(facts) -> list:
@@ -267,7 +276,8 @@ def check(
     leaks, copies = _twins(facts, part_of)
     everywhere, nowhere = _class_coverage(ds, facts)
     problems += leaks + everywhere
-    notes = copies + _empty_masks(facts) + nowhere + _not_in_a_part(items, part_of)
+    notes = _said_by_files(ds, facts) + copies + _empty_masks(facts) + nowhere
+    notes += _not_in_a_part(items, part_of)
     notes += _unexpected_counts(ds, items, split, counts)
     problems.sort(key=lambda p: (p.kind, p.case))
     return dict(
