@@ -6,7 +6,10 @@
 __all__ = []
 
 # %% ../../nbs/4_models/99_models.ipynb #bbf3f9ec
-import snetlib.models.baselines  # noqa: F401  (registers its networks)
+import snetlib.models.baselines
+import snetlib.models.gates
+import snetlib.models.polyp
+import snetlib.models.uctransnet  # noqa: F401
 from .registry import create_model, list_models
 from .snet import SNet
 from .sosegformer import SoSegFormer

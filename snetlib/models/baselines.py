@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Baseline', 'from_monai', 'from_smp', 'residual_unet', 'unet_tiny', 'unet', 'unet_plain', 'unet_large',
            'attention_unet', 'unetpp', 'vnet', 'dynunet', 'ConcatHead', 'hrnet_named', 'hrnet', 'hrnet_w18', 'r50_unet',
-           'r50_att_unet', 'r50_deeplabv3plus', 'swin_unetr']
+           'r50_deeplabv3plus', 'swin_unetr']
 
 # %% ../../nbs/4_models/13_baselines.ipynb #0ed117c8
 import torch
@@ -120,7 +120,7 @@ def unet_large(c_in=3, n_out=2, **kwargs):
 # %% ../../nbs/4_models/13_baselines.ipynb #946553c0
 @register_model(tags=('baseline',))
 def attention_unet(c_in=3, n_out=2, **kwargs):
-    "Attention U-Net with additive gates on the skips (MONAI AttentionUnet, 64…1024 channels)."
+    "Attention U-Net in MONAI's form (AttentionUnet, 64…1024 channels); see also `att_unet`."
     numbers = dict(channels=(64, 128, 256, 512, 1024), strides=(2,) * 4)
     return from_monai('AttentionUnet', c_in, n_out, 16, **numbers | kwargs)
 
@@ -204,12 +204,6 @@ def hrnet_w18(c_in=3, n_out=2):
 def r50_unet(c_in=3, n_out=2, **kwargs):
     "U-Net decoder on a ResNet-50 (segmentation-models-pytorch Unet), random weights by default."
     return from_smp('Unet', c_in, n_out, **kwargs)
-
-
-@register_model(tags=('baseline',))
-def r50_att_unet(c_in=3, n_out=2, **kwargs):
-    "U-Net decoder with scSE on a ResNet-50 (segmentation-models-pytorch); no additive gates."
-    return from_smp('Unet', c_in, n_out, **dict(decoder_attention_type='scse') | kwargs)
 
 
 @register_model(tags=('baseline',))
