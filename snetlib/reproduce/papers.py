@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'NO_LIBRARY', 'BASELINES', 'REASONS', 'ORGAN_COLUMNS', 'GROUP_COLUMNS', 'HEART_COLUMNS', 'SNET',
-           'SOSEGFORMER', 'FUSIONS', 'SMALL_OBJECT_ROWS', 'SNET_TABLES', 'SOSEGFORMER_TABLES', 'FIGURES', 'EXPERIMENTS',
-           'Row', 'Experiment', 'baselines', 'synapse', 'paper_file', 'paper_table']
+           'SOSEGFORMER', 'FUSIONS', 'SMALL_OBJECT_ROWS', 'SNET_TABLES', 'SOSEGFORMER_TABLES', 'FIGURES', 'ADAPTERS',
+           'HEADS', 'FUSED_PAIRS', 'VIT_CHANGES', 'E1_ENDS', 'E1_BETWEEN', 'E3_ROWS', 'OURS', 'EXPERIMENTS', 'Row',
+           'Experiment', 'baselines', 'synapse', 'cell_row', 'paper_file', 'paper_table']
 
 # %% ../../nbs/8_results/00_papers.ipynb #00_papers02
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ KINDS = dict(
     size='parameters',
     data='counts of the data sets',
     figure='a figure',
+    cells='cells of an experiment of ours',
 )
 
 # %% ../../nbs/8_results/00_papers.ipynb #00_papers07
@@ -236,7 +238,56 @@ FIGURES = (
         kind='figure',
     ),
 )
-EXPERIMENTS = {e.name: e for e in (*SNET_TABLES, *SOSEGFORMER_TABLES, *FIGURES)}
+
+# %% ../../nbs/8_results/00_papers.ipynb #00_papersE2
+ADAPTERS = {'adapters as they are': {}, 'equal width': dict(fuse_width='equal')}
+HEADS = {
+    'head on the first pair': {},
+    'head on CNN3': dict(supervise='cnn3'),
+    'no head': dict(supervise=None),
+}
+FUSED_PAIRS = {'stagger': 'stagger', 'low': 'unstagger', 'high': 'high', 'all': 'all'}
+VIT_CHANGES = ('matched', 'flipped', 'other_image', 'zero')
+
+
+def cell_row(
+    pairs: str,  # a key of `FUSED_PAIRS`
+    adapters: str,  # a key of `ADAPTERS`
+    head: str,  # a key of `HEADS`
+    **more,  # further keywords of SNet
+) -> Row:
+    "One cell of E1 or E3; what is left as it is is no keyword, so equal cells are one run."
+    fusion = {} if pairs == 'stagger' else dict(fusion=FUSED_PAIRS[pairs])
+    kwargs = fusion | ADAPTERS[adapters] | HEADS[head] | more
+    name = ', '.join([pairs, adapters, head, *more.values()])
+    return Row(name, 'snet_base', tuple(kwargs.items()))
+
+
+E1_ENDS = tuple(
+    cell_row(pairs, adapters, head)
+    for adapters, head in (
+        ('equal width', 'no head'),
+        ('adapters as they are', 'head on the first pair'),
+    )
+    for pairs in FUSED_PAIRS
+)
+E1_BETWEEN = tuple(
+    row
+    for adapters in ADAPTERS
+    for head in HEADS
+    for pairs in FUSED_PAIRS
+    if (row := cell_row(pairs, adapters, head)) not in E1_ENDS
+)
+E3_ROWS = (
+    E1_ENDS[0],
+    *(cell_row('stagger', 'equal width', 'no head', vit_input=how) for how in VIT_CHANGES),
+)
+OURS = (
+    synapse('e1', 'Table 5 taken apart', E1_ENDS + E1_BETWEEN, kind='cells'),
+    synapse('e1_ends', 'Table 5 taken apart, eight of 24 cells', E1_ENDS, kind='cells'),
+    synapse('e3', 'What enters the fusion', E3_ROWS, kind='cells'),
+)
+EXPERIMENTS = {e.name: e for e in (*SNET_TABLES, *SOSEGFORMER_TABLES, *FIGURES, *OURS)}
 
 # %% ../../nbs/8_results/00_papers.ipynb #00_papers18
 def paper_file(
@@ -254,5 +305,5 @@ def paper_table(
     "The paper's numbers as printed. Raises `NotAtHand` for a figure, `BadSetting` for no table."
     e = EXPERIMENTS[choose(name, EXPERIMENTS, 'table')]
     if not e.paper:
-        raise NotAtHand(f'{name} is a figure: the paper prints no numbers for it.', key=name)
+        raise NotAtHand(f'The papers print no numbers for {name}.', key=name)
     return paper_file(e.paper)
