@@ -136,7 +136,7 @@ def work_on(page, verb):
     if verb == 'write':
         from nbdev.clean import clean_nb
 
-        clean_nb(done)
+        clean_nb(done, allowed_cell_metadata_keys=['jupyter', 'slideshow'])
         nbformat.write(done, page)
         return 0
     found = differences(page, done)

@@ -1,0 +1,145 @@
+"""Every exercise of every page.
+
+A stub prints only 'not yet', the folded solution is solved, and each check refuses wrong answers.
+"""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from snetlib.course import judge
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted(p for p in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+NO_STUB = {'check_split', 'check_swap', 'check_grid'}  # find the bug: the stub is a wrong answer
+
+
+def cells(page):
+    return [
+        (c['cell_type'], ''.join(c['source'])) for c in json.loads(page.read_text(encoding='utf-8'))['cells']
+    ]
+
+
+def exercises(page):
+    "(title, code of the check, code of the stub, code of the solution) of a page's exercises."
+    found, title, code = [], None, []
+    for kind, source in cells(page):
+        if kind == 'markdown' and source.startswith('### Exercise'):
+            title, code = source.splitlines()[0][4:], []
+        elif title and kind == 'code':
+            code.append(source)
+        elif title and '<details>' in source:
+            solution = re.search(r'```python\n(.*?)```', source, re.S)[1]
+            found.append((title, code[0], code[-1], solution))
+            title = None
+    return found
+
+
+def lesson(page):
+    "What a reader has at the exercises: imports, functions, classes and constants of the page."
+    names = {}
+    wanted = ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef
+    for kind, source in cells(page):
+        if source.startswith('### Exercise'):
+            break
+        if kind != 'code' or '%%' in source:
+            continue
+        constant = '#| export' in source
+        for node in ast.parse(source).body:
+            if isinstance(node, wanted) or (constant and isinstance(node, ast.Assign)):
+                exec(compile(ast.Module([node], []), page.name, 'exec'), names)
+    return names
+
+
+# older pages have checks of another form, tested with their modules
+CASES = [(p, *e) for p in PAGES if 'from snetlib.course import' in p.read_text() for e in exercises(p)]
+LESSONS = {}
+
+
+def namespace(page):
+    if page not in LESSONS:
+        LESSONS[page] = lesson(page)
+    return LESSONS[page]
+
+
+def self_check_of(stub):
+    "(the stub without its last call, name of the check, expression of the answer)"
+    tree = ast.parse(stub)
+    call = tree.body.pop().value
+    assert call.func.id == 'self_check', 'an exercise ends with its self-check'
+    check, answer = call.args
+    return tree, check.id, ast.unparse(answer)
+
+
+@pytest.mark.parametrize(
+    'page,title,check,stub,solution', CASES, ids=[f'{c[0].stem} {c[1][:24]}' for c in CASES]
+)
+def test_exercise(page, title, check, stub, solution):
+    names = namespace(page)
+    exec(check, names)
+    tree, checked, answer = self_check_of(stub)
+    exec(compile(tree, page.name, 'exec'), names)
+    verdict = judge(names[checked], eval(answer, names))
+    if 'blank' in stub:
+        assert verdict == 'not yet'
+    else:  # find the bug: the stub is a wrong answer
+        assert verdict.startswith('not yet: ') and 'stopped with' not in verdict
+    assert len(getattr(names[checked], 'hints', ())) >= 1, 'at least one hint'
+    exec(solution, names)
+    assert judge(names[checked], eval(answer, names)) == 'solved'
+    wrong = WRONG.get(checked, [])
+    assert len(wrong) >= 3, f'give {checked} of {page.name} three wrong answers'
+    for lines in wrong:
+        fresh = dict(names)
+        value = eval(lines, fresh)
+        verdict = judge(fresh[checked], value)
+        assert verdict.startswith('not yet: '), f'{checked} accepts {lines}'
+
+
+WRONG = {
+    # 4_models/02_feb
+    'check_tokens': ['(8, 6400, 4000)', '(16, 1600, 400)', '(16, 3200, 400)'],
+    'check_attention': [
+        'lambda q, k, v: q',
+        'lambda q, k, v: (q @ k.transpose(1, 2)).softmax(-1) @ v',
+        'lambda q, k, v: (q @ k.transpose(1, 2) / 2).softmax(1) @ v',
+    ],
+    'check_split': [
+        'lambda a, b, width: (b, a)',
+        'lambda a, b, width: (a, 2 * b)',
+        'lambda a, b, width: (a, b.flip(-1))',
+    ],
+    'check_share': ['lambda f, a, b: 1', 'lambda f, a, b: 0', 'lambda f, a, b: f(a, b)[1].abs().mean()'],
+}
+WRONG |= {  # 4_models/03_ffb
+    'check_channels': ['(256, 320, 384, 128)', '(64, 320, 128, 128)', '(64, 256, 384, 128)'],
+    'check_second_half': [
+        'lambda a, c, conv: conv(torch.cat([a, c], 1))',
+        'lambda a, c, conv: torch.nn.functional.gelu(conv(torch.cat([c, a], 1)))',
+        'lambda a, c, conv: torch.nn.functional.gelu(conv(c))',
+    ],
+    'check_groups': ['lambda i, o: 1', 'lambda i, o: min(i, o)', 'lambda i, o: i // 5'],
+    'check_ignore': [
+        'lambda f: None',
+        'lambda f: f.mix.weight.zero_()',
+        'lambda f: f.mix.weight[:, :4].zero_()',
+        'lambda f: f.mix.weight[:, 16:].zero_()',
+    ],
+}
+WRONG |= {  # 4_models/04_gab
+    'check_sums': ['(2, 1)', '(3, 3)', '(2, 2)'],
+    'check_eq8': [
+        'lambda a, b: attention(a, a, a) + attention(b, b, b) + b',
+        'lambda a, b: attention(a, a, b) + attention(b, b, b) + a',
+        'lambda a, b: attention(a, a, a) + attention(b, b, a)',
+    ],
+    'check_swap': [
+        'lambda a, b: attention(a, a, a)',
+        'lambda a, b: attention(b, a, a)',
+        'lambda a, b: attention(a, b, a)',
+    ],
+    'check_itself': ['lambda s: 0.01', 'lambda s: 1.0', 'lambda s: 0.01 + 0.99 * (s > 1)'],
+}
