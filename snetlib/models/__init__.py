@@ -8,7 +8,11 @@ __all__ = []
 # %% ../../nbs/4_models/99_models.ipynb #bbf3f9ec
 import snetlib.models.baselines
 import snetlib.models.gates
+import snetlib.models.hiformer
+import snetlib.models.missformer
 import snetlib.models.polyp
+import snetlib.models.swin_unet
+import snetlib.models.transunet
 import snetlib.models.uctransnet  # noqa: F401
 from .registry import create_model, list_models
 from .snet import SNet
