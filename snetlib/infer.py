@@ -9,7 +9,6 @@ __all__ = []
 from snetlib.predict.predictor import (  # noqa: F401
     Predictor,
     find_images,
-    predict_case,
     predict_volume,
 )
 from .predict.slices import Run, load_run, slice_labels  # noqa: F401
