@@ -27,6 +27,7 @@ from ..data.files import Case, read_image
 from ..data.formats import ENDINGS, kind_of, stem
 from ..data.slices import scale_intensity
 from ..data.writing import write_mask
+from ..models.layers import fuse_for_inference
 from .slices import Mirrored, full_logits, slice_labels
 from .tiles import part_scale, tile_bands, tile_size, tile_starts, to_batch
 from ..viz import save_overlay
@@ -52,9 +53,11 @@ class Predictor:
     class_names: tuple = ()  # [0] the background's; empty: the run's
     mirror: bool = False  # mean over flips, see `Mirrored`
     progress: bool = False  # a bar over slices, or over rows of tiles
+    fuse: bool = True  # run a copy with its norms folded, see `fuse_for_inference`
 
     def __post_init__(self):
         self.trained_intensity = None
+        self._fused, self._fused_from = None, None
         model = self.network
         if not isinstance(self.network, nn.Module):
             model = self._ask_run(self.network)
@@ -65,6 +68,16 @@ class Predictor:
         self.tile = self.tile if self.tile == 'auto' else _sides(self.tile)
         self.model = Mirrored(model) if self.mirror else model
         self._check_settings()
+
+    def running_model(self) -> nn.Module:
+        "What computes: a copy with its norms folded, made anew when the weights have changed."
+        if not self.fuse:
+            return self.model
+        tensors = self.model.state_dict().values()
+        version = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+        if self._fused is None or version != self._fused_from:
+            self._fused, self._fused_from = fuse_for_inference(self.model), version
+        return self._fused
 
     def _ask_run(self, run):
         "Take from a run what was not said; its network."
@@ -143,8 +156,9 @@ class Predictor:
             if keep:
                 what = "resize='published' enlarges labels and has no probabilities; leave it out."
                 raise BadSetting(what, key='resize')
+            model = self.running_model()
             for z, x in self._batches(image, rule):
-                labels[z] = slice_labels(self.model, x, self.size, 'published')
+                labels[z] = slice_labels(model, x, self.size, 'published')
             return labels, None
         for z, rows, scores, normalised in self._scores(image, rule):
             labels[z, rows] = scores.argmax(1).byte().cpu().numpy()
@@ -157,17 +171,17 @@ class Predictor:
 
     def _scores(self, image, rule):
         "Yield (slices, rows, scores (b, n_out, rows, W), whether they are probabilities)."
-        tile = self.tile_for(image.shape[1:3])
+        tile, model = self.tile_for(image.shape[1:3]), self.running_model()
         if tile is None:
             for z, x in self._batches(image, rule):
-                yield z, slice(None), full_logits(self.model, x, self.size), False
+                yield z, slice(None), full_logits(model, x, self.size), False
             return
         bs = max(1, self.bs * 128**2 // (tile[0] * tile[1]))
         settings = dict(tile=tile, overlap=self.overlap, bs=bs, c_in=self.c_in)
         rows_of_tiles = len(tile_starts(image.shape[1], tile[0], self.overlap))
         with self._bar(len(image) * rows_of_tiles, 'row of tiles', self.progress) as bar:
             for z, x in enumerate(image):
-                for top, p in tile_bands(self.model, x, rule, **settings):
+                for top, p in tile_bands(model, x, rule, **settings):
                     yield slice(z, z + 1), slice(top, top + p.shape[1]), p[None], True
                     bar.update()
 
