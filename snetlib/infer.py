@@ -11,4 +11,5 @@ from snetlib.predict.predictor import (  # noqa: F401
     find_images,
     predict_volume,
 )
-from .predict.slices import Run, load_run, slice_labels  # noqa: F401
+from .predict.slices import slice_labels  # noqa: F401
+from .train.run import Run  # noqa: F401
