@@ -245,19 +245,19 @@ HIFORMER_SIZES = dict(
 )
 
 
-@register_model(tags=('transformer', 'equal'))
+@register_model(tags=('baseline', 'transformer', 'equal'))
 def hiformer_s(c_in=3, n_out=2, **numbers):
     "HiFormer-S, wiring='released' | 'first' | 'paper' (Heidari et al. 2023); equal to their code."
     return HiFormer(c_in, n_out, **HIFORMER_SIZES['s'] | numbers)
 
 
-@register_model(tags=('transformer', 'equal'))
+@register_model(tags=('baseline', 'transformer', 'equal'))
 def hiformer_b(c_in=3, n_out=2, **numbers):
     "HiFormer-B, wiring='released' | 'first' | 'paper' (Heidari et al. 2023); equal to their code."
     return HiFormer(c_in, n_out, **HIFORMER_SIZES['b'] | numbers)
 
 
-@register_model(tags=('transformer', 'equal'))
+@register_model(tags=('baseline', 'transformer', 'equal'))
 def hiformer_l(c_in=3, n_out=2, **numbers):
     "HiFormer-L, 29.5 M in SNet's Table 4; 21.5 M of them count as released (wiring=…)."
     return HiFormer(c_in, n_out, **HIFORMER_SIZES['l'] | numbers)

@@ -236,7 +236,7 @@ def init_decoder(module):
             nn.init.zeros_(module.bias)
 
 # %% ../../nbs/4_models/42_missformer.ipynb #ca3ef1e8
-@register_model(tags=('transformer', 'equal'))
+@register_model(tags=('baseline', 'transformer', 'equal'))
 def missformer(c_in=3, n_out=2, **numbers):
     "MISSFormer, 35 M parameters that run (Huang et al. 2021); output equal to the authors' code."
     return MISSFormer(c_in, n_out, **numbers)

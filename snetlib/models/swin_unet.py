@@ -124,13 +124,13 @@ def init_linear(module):
             nn.init.zeros_(module.bias)
 
 # %% ../../nbs/4_models/41_swin_unet.ipynb #43250ba8
-@register_model(tags=('transformer', 'equal'))
+@register_model(tags=('baseline', 'transformer', 'equal'))
 def swin_unet(c_in=3, n_out=2, **numbers):
     "Swin-Unet, 27 M parameters (Cao et al. 2021); the authors' weights give the authors' output."
     return SwinUnet(c_in, n_out, **numbers)
 
 
-@register_model(tags=('transformer', 'equal'))
+@register_model(tags=('baseline', 'transformer', 'equal'))
 def swin_unet_deep(c_in=3, n_out=2, **numbers):
     "Swin-Unet with 2, 2, 6, 2 blocks, 41 M parameters: the count of SNet's Table 4."
     return SwinUnet(c_in, n_out, **dict(depths=(2, 2, 6, 2)) | numbers)

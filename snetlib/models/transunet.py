@@ -112,13 +112,13 @@ def init_mlp(mlp):
         nn.init.normal_(layer.bias, std=1e-6)
 
 # %% ../../nbs/4_models/40_transunet.ipynb #85496707
-@register_model(tags=('transformer', 'equal'))
+@register_model(tags=('baseline', 'transformer', 'equal'))
 def transunet(c_in=3, n_out=2, **numbers):
     "TransUNet, 105 M parameters (Chen et al. 2021); the authors' weights give the authors' output."
     return TransUNet(c_in, n_out, **numbers)
 
 
-@register_model(tags=('transformer', 'equal'))
+@register_model(tags=('baseline', 'transformer', 'equal'))
 def r50_vit(c_in=3, n_out=2, **numbers):
     "TransUNet without skips, 104 M parameters: the 'R50 ViT' of its paper (Chen et al. 2021)."
     return TransUNet(c_in, n_out, **dict(skips=0) | numbers)

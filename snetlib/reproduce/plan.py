@@ -39,7 +39,10 @@ def of_size(
 
 
 ACDC_SMALL = ('acdc', {'split': 'small'})
-TINY_RIVALS = 'att_unet', 'r50_att_unet', 'uctransnet', 'pranet', 'caranet', 'cfanet'
+TINY_RIVALS = (
+    *('att_unet', 'r50_att_unet', 'uctransnet', 'pranet', 'caranet', 'cfanet'),
+    *('r50_vit', 'transunet', 'swin_unet', 'missformer', 'hiformer_l'),
+)
 HALF_WIDTH = dict(channels=(32, 64, 128, 256, 512))  # of Attention U-Net, instead of 64 … 1024
 PAPER = dict(
     about="the paper's data, image size and recipe",

@@ -13,7 +13,7 @@ from ..data.bands import band_masks
 from ..data.source import Source
 from ..models import create_model
 from ..models.registry import count_parameters, gflops
-from .papers import EXPERIMENTS, NO_LIBRARY, paper_table
+from .papers import EXPERIMENTS, NOT_BUILT, paper_table
 from .plan import data_root, scaled_model
 from .verdict import Verdict
 
@@ -36,7 +36,7 @@ def size_table(
 def size_columns(row, scale, theirs):
     "Our numbers of one row of Table 4, in millions and in 10⁹ multiply-adds."
     if row.model is None:
-        return Verdict('no_network', reason=row.reason or NO_LIBRARY).columns()
+        return Verdict('no_network', reason=row.reason or NOT_BUILT).columns()
     name, kwargs = scaled_model(row, scale)
     try:
         net = create_model(name, c_in=3, n_out=9, **kwargs)
