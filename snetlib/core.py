@@ -34,8 +34,12 @@ class SnetError(Exception):
         key: str | None = None,  # the setting, key or name it is about
     ):
         super().__init__(what)
+        self.what = what  # fastai rewrites `args` of what a callback raises
         self.path = Path(path) if path is not None else None
         self.case, self.key = case, key
+
+    def __str__(self):
+        return self.what
 
 
 class UnreadableFile(SnetError):
