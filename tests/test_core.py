@@ -3,6 +3,7 @@
 import pickle
 
 from fastai.callback.core import Callback
+
 from snetlib.core import BadSetting
 
 
