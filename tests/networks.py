@@ -1,4 +1,9 @@
-"The least SNet, seeded."
+"Small networks with known weights, and what every published network must keep."
+
+import copy
+import math
+import pickle
+import zlib
 
 import torch
 
@@ -25,3 +30,48 @@ def both(m, side=64):
     with torch.no_grad():
         outs = m.train()(x)
         return [*(outs if isinstance(outs, tuple) else (outs,)), m.eval()(x)]
+
+
+def fill(net, gain=1.0, seed=''):
+    "Weights that depend on nothing but their names and shapes; nothing is left at 0 or 1."
+    for name, t in net.state_dict().items():
+        if not t.is_floating_point():
+            continue
+        generator = torch.Generator().manual_seed(zlib.crc32((seed + name).encode()))
+        r = torch.randn(t.shape, generator=generator)
+        if name.endswith('running_var'):
+            t.copy_(0.5 + r.abs())
+        elif name.endswith('table'):
+            t.copy_(0.3 * r)
+        elif t.dim() > 1:
+            t.copy_(gain * r / math.sqrt(t[0].numel()))
+        elif name.endswith(('weight', 'gamma')):
+            t.copy_(1 + 0.2 * r)
+        else:
+            t.copy_(0.2 * r)
+    return net
+
+
+def check_types_layouts_and_copies(net):
+    "A filled network in eval() gives the same as a copy, and in other types and layouts."
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        y = net(x)
+        scale = float(y.abs().max())
+        last = copy.deepcopy(net).to(memory_format=torch.channels_last)
+        channels_last = last(x.to(memory_format=torch.channels_last))
+        torch.testing.assert_close(channels_last, y, atol=1e-4 * scale, rtol=0)
+        assert torch.equal(pickle.loads(pickle.dumps(net))(x), y)
+        assert copy.deepcopy(net).double()(x.double()).dtype == torch.float64
+        with torch.autocast('cpu', torch.bfloat16):
+            rough = net(x).float()
+    assert rough.isfinite().all() and (rough - y).abs().mean() < 0.2 * scale
+
+
+def check_round_trip(net, other, folder):
+    "The weights of one network, through a file, make the other one equal to it."
+    torch.save(net.state_dict(), folder / 'w.pt')
+    other.load_state_dict(torch.load(folder / 'w.pt', weights_only=True))
+    x = torch.rand(1, 3, 48, 64)
+    with torch.no_grad():
+        assert torch.equal(net(x), other(x))

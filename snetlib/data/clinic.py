@@ -331,10 +331,9 @@ def series_in(
         titles[uid] = re.sub(r'[^\w-]+', '_', title).strip('_')[:80]
     if len(found) == 1:
         return {Path(folder): files}
-    names = {uid: title for uid, title in titles.items()}
-    if len(set(names.values())) < len(names):
-        names = {uid: f'{title}_{uid[-12:]}' for uid, title in names.items()}
-    return {Path(folder) / f'{names[uid]}{SERIES}': members for uid, members in found.items()}
+    if len(set(titles.values())) < len(titles):
+        titles = {uid: f'{title}_{uid[-12:]}' for uid, title in titles.items()}
+    return {Path(folder) / f'{titles[uid]}{SERIES}': members for uid, members in found.items()}
 
 
 def files_behind(

@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['StdConv2d', 'group_norm', 'ConvShortcut', 'StdUnit', 'HybridStem', 'vit_block', 'Positions', 'swin_stage',
-           'drop_path_rates', 'patch_merging', 'PatchExpand', 'twice', 'CascadedUpsampler', 'backbone_state',
+           'drop_path_rates', 'patch_merging', 'PatchExpand', 'enlarged', 'CascadedUpsampler', 'backbone_state',
            'load_part']
 
 # %% ../../nbs/4_models/20_bricks.ipynb #1053cd76
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from ..core import need
 from .layers import DoubleConv
 from .sosegformer import load_pretrained
+from ..weights import fitting
 from torch import nn
 
 # %% ../../nbs/4_models/20_bricks.ipynb #ec3c7ac0
@@ -108,8 +110,6 @@ def vit_block(
 ) -> nn.Module:
     "timm's pre-norm transformer block: t + attention(LN t), then t + MLP(LN t)."
     need('timm')
-    from functools import partial
-
     from timm.models.vision_transformer import Block
 
     norm = partial(nn.LayerNorm, eps=eps)
@@ -209,12 +209,13 @@ class PatchExpand(nn.Module):
         return self.norm(x.transpose(2, 3).flatten(1, 2).flatten(2, 3))
 
 # %% ../../nbs/4_models/20_bricks.ipynb #c99075e9
-def twice(
+def enlarged(
     x: torch.Tensor,  # map (b, c, h, w)
+    times: int = 2,  # as many rows and columns
     align_corners: bool = True,  # as in the authors' code of most networks here
 ) -> torch.Tensor:
-    "Twice the rows and columns, bilinear."
-    return F.interpolate(x, scale_factor=2, mode='bilinear', align_corners=align_corners)
+    "More rows and columns, bilinear."
+    return F.interpolate(x, scale_factor=times, mode='bilinear', align_corners=align_corners)
 
 
 class CascadedUpsampler(nn.ModuleList):
@@ -232,7 +233,7 @@ class CascadedUpsampler(nn.ModuleList):
     def forward(self, x, skips):
         "`skips`: maps, deepest first; fewer than steps are fine."
         for i, convs in enumerate(self):
-            parts = [twice(x), *skips[i : i + 1]]
+            parts = [enlarged(x), *skips[i : i + 1]]
             x = convs(torch.cat(parts, 1))
         return x
 
@@ -257,7 +258,6 @@ def load_part(
     state: dict,  # names to tensors; names that the network does not have are skipped
 ) -> list:
     "Load the tensors that fit by name and shape; gives their names."
-    own = net.state_dict()
-    fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    fits = fitting(net, state)
     net.load_state_dict(fits, strict=False)
     return list(fits)

@@ -14,10 +14,10 @@ from snetlib.models.bricks import (
     Positions,
     backbone_state,
     drop_path_rates,
+    enlarged,
     load_part,
     patch_merging,
     swin_stage,
-    twice,
     vit_block,
 )
 from .contract import Backbone, Rival, counted, translate
@@ -220,9 +220,9 @@ class HiFormer(Rival):
             tokens = [t[:, 1:] for t in self.fusion(*tokens)]
         a, b = (to_map(n(t), *g) for n, t, g in zip(self.norms, tokens, grids))
         for conv in self.coarse:
-            b = twice(conv(b), align_corners=False)
+            b = enlarged(conv(b), align_corners=False)
         y = F.relu(self.squeeze(self.fine(a) + b))
-        y = F.interpolate(y, scale_factor=4, mode='bilinear', align_corners=False)
+        y = enlarged(y, 4, align_corners=False)
         return [self.head(y)]
 
     def with_places(self, maps, grids):

@@ -54,17 +54,17 @@ def fuse_for_inference(
 ) -> nn.Module:
     """A copy in eval() with each batch norm folded into the convolution before it.
 
-    One pass over `example` shows which norm reads which convolution, a second one proves that the
-    numbers are the same. A network that cannot take the example has its `ConvNormAct` folded only.
+    One pass over `example` shows which norm reads which convolution; passes before and after prove
+    that the numbers stay. A network that cannot take the example has its `ConvNormAct` folded only.
     Modules with hooks or parametrizations are left as they are.
     """
     fused = copy.deepcopy(model).eval()
-    bricks = [(m.conv, m.norm) for m in fused.modules() if isinstance(m, ConvNormAct)]
     try:
         example = _noise_for(fused) if example is None else example
-        fold(fused, conv_norm_pairs(fused, example))
         with torch.no_grad():
-            expected, found = copy.deepcopy(model).eval()(example), fused(example)
+            expected = fused(example)
+            fold(fused, conv_norm_pairs(fused, example))
+            found = fused(example)
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3, equal_nan=True)
     except Exception:  # of a network that wants other images, or computes with its weights
         fused = copy.deepcopy(model).eval()
@@ -129,10 +129,8 @@ def fold(
         if up and conv.groups > 1:
             continue
         instead[conv] = fuse_conv_bn_eval(conv, norm, transpose=up)
-        more = [
-            getattr(norm, part, None) for part in ('drop', 'act')
-        ]  # timm's norm with activation
-        more = [part for part in more if isinstance(part, nn.Module)]
+        parts = (getattr(norm, part, None) for part in ('drop', 'act'))  # of timm's norm
+        more = [part for part in parts if isinstance(part, nn.Module)]
         instead[norm] = nn.Sequential(*more) if more else nn.Identity()
     for parent in list(model.modules()):
         for name, child in parent.named_children():

@@ -17,10 +17,10 @@ from ..core import BadSetting, choose
 from snetlib.weights import (
     list_weights,
     load_fitting,
-    load_tensors,
     load_weights,
-    trained_folder,
+    network_state,
     weights_card,
+    weights_file,
 )
 from torch import nn
 
@@ -88,8 +88,7 @@ def create_model(
             key='weights',
         )
     model = build(**kwargs)
-    state = load_tensors(weights)
-    load_weights(model, state.get('model', state), weights)
+    load_weights(model, network_state(weights), weights)
     return model
 
 
@@ -98,8 +97,8 @@ def _trained(build, name, kwargs):
     card = weights_card(name)
     own = dict(c_in=card['data']['c_in'], n_out=card['data']['n_out'], **card['model_kwargs'])
     model = build(**(own | kwargs))
-    path = trained_folder(name) / 'model.safetensors'
-    load_fitting(model, load_tensors(path), path)
+    path = weights_file(name)
+    load_fitting(model, network_state(path), path)
     return model
 
 # %% ../../nbs/4_models/00_registry.ipynb #c9cf29c3

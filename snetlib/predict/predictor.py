@@ -322,9 +322,14 @@ def case_of(
     path,  # an image, or the files of its channels
 ) -> str:
     "The name of the case; nnU-Net's number of the channel does not belong to it."
+    return _nnunet_case(path) or stem(channels_of(path)[0])
+
+
+def _nnunet_case(path):
+    "The case that nnU-Net's numbers of channels belong to, or None."
     first, *more = channels_of(path)
     numbered = NUMBERED.match(stem(first))
-    return numbered[1] if numbered and (more or first.parent.name in NNUNET) else stem(first)
+    return numbered[1] if numbered and (more or first.parent.name in NNUNET) else None
 
 
 def mask_name(
@@ -332,9 +337,8 @@ def mask_name(
     slices: int = 1,  # how many it has
 ) -> str:
     "The name of its mask: in the kind of the image, and for nnU-Net's folders without _mask."
-    first, *more = channels_of(path)
-    nnunet = NUMBERED.match(stem(first)) and (more or first.parent.name in NNUNET)
-    name = case_of(path) if nnunet else f'{case_of(path)}_mask'
+    first, nnunet = channels_of(path)[0], _nnunet_case(path)
+    name = nnunet or f'{stem(first)}_mask'
     kind = kind_of(first)
     if kind == 'picture' or (kind == 'dicom' and not is_volume(first)):
         return f'{name}.png' if slices == 1 else f'{name}.tif'
@@ -472,10 +476,11 @@ def _images_in(folder):
     if files:
         return files
     folders = [folder, *sorted(d for d in folder.rglob('*') if d.is_dir())]
-    series = [s for d in folders for s in series_in(d)]
-    single = [f for s in series for f in files_behind(s) if not is_volume(f)]
-    pictures = [s for s in series if len(files_behind(s)) == 1 and files_behind(s)[0] in single]
-    return [files_behind(s)[0] if s in pictures else s for s in series]
+    found = []
+    for path, (first, *more) in (one for d in folders for one in series_in(d).items()):
+        picture = not more and not is_volume(first)
+        found.append(first if picture else path)
+    return found
 
 
 def group_channels(
@@ -489,10 +494,9 @@ def group_channels(
         key = (f.parent, numbered[1]) if numbered else (f.parent, f.name)
         found.setdefault(key, []).append(f)
     inputs = []
-    for (folder, _), members in found.items():
-        whole = len(members) == c_in and NUMBERED.match(stem(members[0]))
-        together = whole and (c_in > 1 or folder.name in NNUNET)
-        inputs += [tuple(sorted(members))] if together and c_in > 1 else members
+    for members in found.values():
+        together = len(members) == c_in and c_in > 1 and NUMBERED.match(stem(members[0]))
+        inputs += [tuple(sorted(members))] if together else members
     return inputs
 
 

@@ -313,8 +313,11 @@ def crossed_power(
 ) -> float:
     "Chance that `crossed_p` is below 0.05 if the true difference is `effect`."
     _, error, freedom, _ = _crossed(values)
-    if not error > 0:
-        return float('nan')
+    return _power(effect, error, freedom) if error > 0 else float('nan')
+
+
+def _power(effect, error, freedom):
+    "Chance that a two-sided t-test at 5 % finds an effect with this standard error."
     reach, shift = student.ppf(0.975, freedom), effect / error
     return float(nct.sf(reach, freedom, shift) + nct.sf(reach, freedom, -shift))
 
@@ -327,20 +330,14 @@ def smallest_effect(
     _, error, freedom, _ = _crossed(values)
     if not error > 0:
         return float('nan')
-    lack = _lack(values, power)
+
+    def lack(effect):
+        return _power(effect, error, freedom) - power
+
     most = 2 * error
     while lack(most) < 0:
         most *= 2
     return float(brentq(lack, 0, most, xtol=1e-4 * error))
-
-
-def _lack(values, power):
-    "effect -> power that it has, minus the power that is wanted."
-
-    def lack(effect):
-        return crossed_power(values, effect) - power
-
-    return lack
 
 
 def equal_within(

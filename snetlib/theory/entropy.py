@@ -11,6 +11,7 @@ __all__ = ['CORRECTIONS', 'check_distribution', 'entropy', 'log_base', 'axes_of'
 import numpy as np
 from scipy.special import entr
 from ..core import SnetError, choose
+from ..course import judge
 
 # %% ../../nbs/2_theory/00_entropy.ipynb #9c60484a
 def check_distribution(
@@ -284,15 +285,6 @@ def self_check(
     answer,  # what the reader wrote: a function or a value
 ) -> bool:
     "Run an exercise's check on an answer; prints 'solved', or the hint of the first fault."
-    try:
-        check(answer)
-    except Exception as e:
-        hint = (
-            str(e)
-            if isinstance(e, AssertionError)
-            else f'your code stopped with {type(e).__name__}: {e}'
-        )
-        print(f'not yet: {hint}')
-        return False
-    print('solved')
-    return True
+    verdict = judge(check, answer)
+    print(verdict)
+    return verdict == 'solved'

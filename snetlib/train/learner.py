@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'make_loss', 'make_optimiser', 'encoder_and_rest', 'SnetLearner', 'file_slices', 'data_shape',
-           'build_network', 'start_from', 'weights_file', 'run_callbacks', 'snet_learner', 'check_seed',
-           'check_weights', 'recipe_in_charge', 'epochs_of', 'fit_recipe', 'load_state']
+           'build_network', 'start_from', 'run_callbacks', 'snet_learner', 'check_seed', 'check_weights',
+           'recipe_in_charge', 'epochs_of', 'fit_recipe', 'load_state']
 
 # %% ../../nbs/6_train/05_learner.ipynb #939f280b
 import contextlib
@@ -43,11 +43,11 @@ from .distributed import distribute, from_rank0, rank
 from .losses import CrossEntropy, SNetLoss
 from .recipes import get_recipe
 from snetlib.weights import (
-    full_name,
     load_fitting,
     load_tensors,
-    trained_folder,
+    network_state,
     unwrap_model,
+    weights_file,
 )
 from torch import nn
 
@@ -240,20 +240,7 @@ def start_from(
 ) -> list:
     "Load the weights that fit; gives the names of the others. Raises `BadSetting` if few fit."
     path = weights_file(init)
-    state = from_rank0(lambda: load_tensors(path))
-    return load_fitting(net, state.get('model', state), path)
-
-
-def weights_file(
-    init,  # the folder of a run, a file of weights, or a name from `list_weights()`
-) -> Path:
-    "The file that holds the weights."
-    path = Path(init)
-    if not path.exists() and full_name(str(init)):
-        path = trained_folder(init)
-    if (path / 'model.safetensors').exists():
-        return path / 'model.safetensors'
-    return path / 'best.pth' if path.is_dir() else path
+    return load_fitting(net, from_rank0(lambda: network_state(path)), path)
 
 
 def run_callbacks(

@@ -26,7 +26,7 @@ from ..models.layers import fast_settings
 from .distributed import from_rank0, rank, together, world
 from .learner import SnetLearner, check_seed, fit_recipe, snet_learner
 from .recipes import get_recipe
-from ..weights import full_name, load_tensors, load_weights, trained_folder
+from ..weights import load_weights, named_folder, network_state, weights_file
 
 # %% ../../nbs/6_train/06_run.ipynb #be35bacc
 def plain(x):
@@ -302,9 +302,7 @@ class Run:
     device: str | None = None  # None: the GPU if there is one
 
     def __post_init__(self):
-        self.folder = Path(self.folder)
-        if not self.folder.exists() and full_name(str(self.folder)):
-            self.folder = trained_folder(str(self.folder))
+        self.folder = named_folder(self.folder)
         choose(self.weights, ('best', 'last'), 'checkpoint')
 
     @cached_property
@@ -336,13 +334,11 @@ class Run:
     @property
     def file(self) -> Path:
         "The file of weights."
-        shipped = self.folder / 'model.safetensors'
-        return shipped if shipped.exists() else self.folder / f'{self.weights}.pth'
+        return weights_file(self.folder, self.weights)
 
     def state(self) -> dict:
         "Names to tensors. Raises `UnreadableFile`."
-        state = load_tensors(self.file)
-        return state.get('model', state)  # last.pth holds more than the model
+        return network_state(self.file)
 
     def model(self) -> torch.nn.Module:
         "The network in eval(), on its device; made once. Raises `UnreadableFile`, `BadSetting`."

@@ -40,8 +40,8 @@ Measured on the {part} part of `{dataset}`, which was not used for training.
 - Not for clinical use. Nothing is known about scans of another kind than those named above.
 
 ```python
-from snetlib.models import create_model
-model = create_model('{model}', weights='{weights}')
+from snetlib.train.run import Run
+model = Run('{name}').model()  # the name of what ships, or the path of this folder
 ```
 """
 
@@ -68,7 +68,6 @@ def card_text(
         seed=config['seed'],
         commit=config['origin']['commit'],
         licence=card['licence'],
-        weights=name.split('-', 1)[1],
     )
 
 # %% ../../nbs/6_train/10_sharing.ipynb #cfa11369
