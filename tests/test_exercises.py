@@ -144,3 +144,17 @@ WRONG |= {  # 4_models/04_gab
     ],
     'check_itself': ['lambda s: 0.01', 'lambda s: 1.0', 'lambda s: 0.01 + 0.99 * (s > 1)'],
 }
+WRONG |= {  # 4_models/08_cross_scale
+    'check_arrows': ['(20, 4, 20)', '(10, 5, 20)', '(10, 4, 10)'],
+    'check_steps': [
+        "lambda w, x, r: [(w[i - 1], w[i], 'relu') for i in range(x, r)]",
+        "lambda w, x, r: [(w[i - 1], w[i], 'none') for i in range(x, r)]",
+        "lambda w, x, r: [(w[x - 1], w[r - 1], 'none')]",
+    ],
+    'check_given': [
+        'lambda m, f: m',
+        'lambda m, f: [m[0], m[1] + f[1, 2](m[0]), m[2] + f[2, 3](m[1])]',
+        'lambda m, f: [m[0], m[1] + f[1, 2](m[0]), m[2] + f[1, 3](m[0]) + f[2, 3](m[1] + f[1, 2](m[0]))]',
+    ],
+    'check_smallest': ['lambda k: 2**k', 'lambda k: 5', 'lambda k: 128', 'lambda k: 2 ** (k + 2)'],
+}
