@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from snetlib.core import NotAtHand
+from snetlib.core import NotAtHand, seed_everything
+from snetlib.models import create_model
 from snetlib.reproduce.contrasts import (
     CELL_COLUMNS,
     E1_CONTRASTS,
@@ -17,6 +19,8 @@ from snetlib.reproduce.contrasts import (
     patient_scores,
     read_cells,
 )
+from snetlib.reproduce.papers import pair_row
+from snetlib.reproduce.plan import scaled_model
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -78,3 +82,25 @@ def test_the_verdict_follows_interval_and_margin():
     not_significant = line | dict(p_holm=0.2)
     assert {decide(not_significant, k) for k in (1, 0, -1)} == {'inconclusive'}
     assert np.all([decide(not_significant | dict(equal=True), 0) == 'reproduced'])
+
+
+def test_cells_of_one_cnn_layer_start_from_the_same_weights():
+    "So a gain of E2 is no difference between first weights; the zero control knows no ViT layer."
+    x = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    for cnn in (1, 3):
+        cells = [first_network(pair_row(cnn, vit, 'zero')) for vit in (1, 2, 3, 4)]
+        states = [net.state_dict() for net in cells]
+        for state in states[1:]:
+            assert state.keys() == states[0].keys()
+            assert all(torch.equal(state[key], states[0][key]) for key in state)
+        outputs = [net.eval()(x) for net in cells]
+        assert all(torch.allclose(y, outputs[0], atol=1e-6) for y in outputs[1:])
+        alive = first_network(pair_row(cnn, 1)).eval()(x)
+        assert not torch.allclose(alive, outputs[0], atol=1e-5)
+
+
+def first_network(row):
+    "The network of a row as its run draws it."
+    name, kwargs = scaled_model(row, 'tiny')
+    seed_everything(0)
+    return create_model(name, c_in=1, n_out=4, **kwargs)

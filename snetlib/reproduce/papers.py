@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['KINDS', 'NOT_BUILT', 'BASELINES', 'REASONS', 'ORGAN_COLUMNS', 'GROUP_COLUMNS', 'HEART_COLUMNS', 'SNET', 'SOSEGFORMER',
            'FUSIONS', 'SMALL_OBJECT_ROWS', 'SNET_TABLES', 'SOSEGFORMER_TABLES', 'FIGURES', 'ADAPTERS', 'HEADS',
-           'FUSED_PAIRS', 'VIT_CHANGES', 'E1_ENDS', 'E1_BETWEEN', 'E3_ROWS', 'OURS', 'EXPERIMENTS', 'Row', 'Experiment',
-           'baselines', 'synapse', 'cell_row', 'paper_file', 'paper_table']
+           'FUSED_PAIRS', 'VIT_CHANGES', 'E1_ENDS', 'E1_BETWEEN', 'E3_ROWS', 'E2_PAIRS', 'E2_CONTROL_OF', 'E2_ROWS',
+           'OURS', 'EXPERIMENTS', 'Row', 'Experiment', 'baselines', 'synapse', 'cell_row', 'pair_row', 'paper_file',
+           'paper_table']
 
 # %% ../../nbs/8_results/00_papers.ipynb #00_papers02
 from dataclasses import dataclass, field
@@ -282,9 +283,31 @@ E3_ROWS = (
     E1_ENDS[0],
     *(cell_row('stagger', 'equal width', 'no head', vit_input=how) for how in VIT_CHANGES),
 )
+
+
+def pair_row(
+    cnn: int,  # CNN layer, 1 … 4
+    vit: int,  # ViT layer, 1 … 4
+    vit_input: str = 'as_is',  # what enters the fusion as ViT map
+) -> Row:
+    "One cell of E2: a single fusion, equal widths, no second head."
+    change = {} if vit_input == 'as_is' else dict(vit_input=vit_input)
+    equal = ADAPTERS['equal width'] | HEADS['no head'] | dict(vit_widths='equal')
+    kwargs = dict(pairs=((cnn, vit),)) | equal | change
+    name = ', '.join([f'CNN{cnn} with ViT{vit}', *change.values()])
+    return Row(name, 'snet_base', tuple(kwargs.items()))
+
+
+E2_PAIRS = tuple((cnn, vit) for cnn in range(1, 5) for vit in range(1, 5))
+E2_CONTROL_OF = {1: 1, 2: 2, 3: 1, 4: 2}  # CNN layer -> ViT layer that Table 5 fuses it with
+E2_ROWS = (
+    *(pair_row(*pair) for pair in E2_PAIRS),
+    *(pair_row(c, v, how) for c, v in E2_CONTROL_OF.items() for how in ('zero', 'other_image')),
+)
 OURS = (
     synapse('e1', 'Table 5 taken apart', E1_ENDS + E1_BETWEEN, kind='cells'),
     synapse('e1_ends', 'Table 5 taken apart, eight of 24 cells', E1_ENDS, kind='cells'),
+    synapse('e2', 'All sixteen pairs, one fusion each', E2_ROWS, kind='cells'),
     synapse('e3', 'What enters the fusion', E3_ROWS, kind='cells'),
 )
 EXPERIMENTS = {e.name: e for e in (*SNET_TABLES, *SOSEGFORMER_TABLES, *FIGURES, *OURS)}

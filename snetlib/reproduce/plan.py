@@ -51,10 +51,12 @@ PAPER = dict(
     data={},
     models={},
     fuse_width=64,
+    vit_width=160,
 )
 SMALL = dict(
     about='half the width, 80² pixels, 300 steps of 4 slices, AdamW',
     fuse_width=32,
+    vit_width=80,
     recipe='cpu_small',
     changes=dict(size=80, bs=4, steps=300, opt='adamw', lr=1e-3),  # SGD at 0.05 lost classes
     data={'synapse': ACDC_SMALL, 'acdc': ACDC_SMALL},
@@ -73,12 +75,14 @@ LONGER = SMALL | dict(
 TINY = SMALL | dict(
     about='a quarter of the width, 64² pixels, 240 steps of 4 slices, AdamW',
     fuse_width=16,
+    vit_width=40,
     changes=SMALL['changes'] | dict(size=64, steps=240),
     models=of_size('tiny') | {k: v for k, v in SMALL['models'].items() if k == 'attention_unet'},
 )
 SMOKE = dict(
     about='a phantom and two steps: no number means anything',
     fuse_width=16,
+    vit_width=40,
     recipe='smoke',
     changes=dict(size=32, bs=2, steps=2),
     data=dict.fromkeys((*DATASETS, 'semsperm'), ('phantom', {})),
@@ -104,6 +108,8 @@ def scaled_model(
     given = dict(row.kwargs)
     if given.get('fuse_width') == 'equal':
         given['fuse_width'] = SCALES[scale]['fuse_width']
+    if given.get('vit_widths') == 'equal':
+        given['vit_widths'] = (SCALES[scale]['vit_width'],) * 4
     return model, kwargs | given
 
 
