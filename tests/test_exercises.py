@@ -158,3 +158,19 @@ WRONG |= {  # 4_models/08_cross_scale
     ],
     'check_smallest': ['lambda k: 2**k', 'lambda k: 5', 'lambda k: 128', 'lambda k: 2 ** (k + 2)'],
 }
+WRONG |= {  # 4_models/10_stageformer
+    'check_pairs': ['(16, 384, 16)', '(48, 6144, 16)', '(48, 384, 4)'],
+    'check_unfold': [
+        'lambda x: to_tokens(x)',
+        'lambda x: unfold_patches(x).flip(0)',
+        'lambda x: unfold_patches(x.transpose(2, 3))',
+        'lambda x: unfold_patches(x).unflatten(0, (2, 4)).transpose(0, 1).flatten(0, 1)',
+    ],
+    'check_residual': [
+        'lambda net, x: x',
+        'lambda net, x: net(x) + net.local(x)',
+        'lambda net, x: net.fuse(torch.cat([net.local(x), net.global_features(net.local(x))], 1))',
+        'lambda net, x: x + net.fuse(torch.cat([net.local(x), net.global_features(x)], 1))',
+    ],
+    'check_seen': ['lambda patch: 256', 'lambda patch: 9', 'lambda patch: (16 // patch) ** 2'],
+}
