@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NUMBERS', 'ScoredPair', 'content_hash', 'score_cases', 'evaluate_run', 'weights_hash', 'write_evaluation',
-           'evaluate_files', 'mask_files', 'mask_stem']
+           'evaluate_files', 'said_of', 'mask_files', 'mask_stem']
 
 # %% ../nbs/7_use/08_evaluate.ipynb #eefbaac8
 import hashlib
@@ -15,13 +15,22 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from .core import BadSetting, NotAtHand, SnetError, atomic_path, provenance
+from snetlib.core import (
+    BadSetting,
+    NotAtHand,
+    SnetError,
+    UnreadableFile,
+    atomic_path,
+    provenance,
+)
+from .data.clinic import files_behind
+from .data.config import labels_of, read_config
 from .data.dataset import safe_name
-from .data.files import read_mask, settle_labels
-from .data.formats import case_name
+from .data.files import read_mask, settle_labels, within
+from .data.formats import case_name, kind_of
 from .data.geometry import same_place
 from .data.slices import scale_intensity
-from .predict.predictor import Predictor, find_images
+from .predict.predictor import Predictor, images_in
 from .report.figures import pick_cases
 from .report.page import evaluation_parts, write_report
 from snetlib.report.tables import (
@@ -208,24 +217,44 @@ def evaluate_files(
 ) -> pd.DataFrame:
     "Score stored masks against stored truths; failed.csv lists what cannot be scored."
     preds = preds if isinstance(preds, dict) else {'model': preds}
-    targets = mask_files(truth)
-    labels = settle_labels(list(targets.values()))
-    names = class_names or _numbered(targets, labels)
+    targets, said = mask_files(truth), said_of(truth)
+    labels = _meaning(targets, said)
+    names = class_names or said.get('class_names') or _numbered(targets, labels)
     tables, notes = [], {}
     for model, folder in preds.items():
-        found = mask_files(folder)
-        if not set(found) & set(targets):
+        found = {name: f for name, f in mask_files(folder).items() if name in targets}
+        if not found:
             raise BadSetting(
                 f'No file of {folder} is called like a file of {truth}; name each prediction '
                 'like its truth, e.g. case1.nii.gz or case1_mask.nii.gz.',
                 path=folder,
             )
-        theirs = settle_labels(list(found.values()), like=labels)
+        theirs = _meaning(found, said_of(folder), labels)
         pair = _file_pair(found, targets, theirs, labels, folder, notes)
         place = Path(out) / safe_name(model) if len(preds) > 1 else Path(out)
         tables.append(score_cases(sorted(targets), pair, names, place, model, progress=progress))
     about = ' '.join([f'Masks of {", ".join(preds)} against {len(targets)} true masks.', *notes])
-    return write_evaluation(out, pd.concat(tables, ignore_index=True), about, names)
+    return write_evaluation(out, pd.concat(tables, ignore_index=True), about, tuple(names))
+
+
+def _meaning(files, said, like=None):
+    "What the numbers of masks mean: as said, or settled by what is there."
+    labels = labels_of(said)
+    if labels.classes is not None and labels.classes > 2:
+        return labels
+    return settle_labels(list(files.values()), labels, like=like)
+
+
+def said_of(
+    folder,  # of masks
+) -> dict:
+    "What a dataset.json in it, or beside it in a data set, says about masks. Raises `SnetError`."
+    folder = Path(folder).resolve()
+    if (folder / 'dataset.json').is_file():
+        return read_config(folder)
+    if folder.name not in ('masks', 'labels', 'labelsTr', 'labelsTs'):
+        return {}
+    return read_config(folder.parent)
 
 
 def _file_pair(found, targets, theirs, labels, folder, notes):
@@ -238,6 +267,7 @@ def _file_pair(found, targets, theirs, labels, folder, notes):
                 case=name,
             )
         targ, pred = read_mask(targets[name], labels), read_mask(found[name], theirs)
+        targ, pred = within(targ, pred), within(pred, targ)
         same_place(targ, pred)
         notes.update(dict.fromkeys([*targ.notes, *pred.notes]))
         content = content_hash(targ.label, pred.label, targ.spacing)
@@ -259,8 +289,10 @@ def mask_files(
     folder,  # of masks
 ) -> dict:
     "name of the case -> file. Raises `BadSetting` where two files are of the same case."
-    files = {}
-    for path in find_images([folder]):
+    files, folder = {}, Path(folder)
+    if not folder.is_dir():
+        raise UnreadableFile(f'{folder} is no folder; give the folder with the masks.', path=folder)
+    for path in map(_single_file, images_in(folder)):
         name = mask_stem(path)
         if name in files:
             raise BadSetting(
@@ -270,7 +302,15 @@ def mask_files(
                 case=name,
             )
         files[name] = path
+    if not files:
+        raise UnreadableFile(f'{folder} holds no masks; give the folder with them.', path=folder)
     return files
+
+
+def _single_file(path):
+    "A DICOM segmentation is called like its file, not like its series."
+    behind = files_behind(path) if kind_of(path) == 'dicom' else []
+    return behind[0] if len(behind) == 1 else path
 
 
 def mask_stem(

@@ -109,6 +109,21 @@ def test_a_study_of_two_series(tmp_path):
     assert (gap == 1).all()
 
 
+def test_headers_of_a_study_are_read_once(tmp_path, monkeypatch):
+    for n in range(5):
+        names = [f'{n}_{k}.dcm' for k in range(3)]
+        write_series(VOXELS[..., :3], OBLIQUE, tmp_path, names, SeriesDescription=f's{n}')
+    read, seen = clinic.read_header, []
+    monkeypatch.setattr(clinic, 'read_header', lambda path: seen.append(path) or read(path))
+    behind = [files_behind(path) for path in series_in(tmp_path)]
+    assert [len(files) for files in behind] == [3] * 5
+    assert len(seen) == 15
+    write_series(
+        VOXELS[..., :3], OBLIQUE, tmp_path, ['4_0.dcm', '4_1.dcm', '4_2.dcm'], SeriesDescription='new'
+    )
+    assert [p.name for p in series_in(tmp_path)][-1] == '1_new.series'
+
+
 def test_a_dicom_segmentation_goes_out_and_back(tmp_path):
     pytest.importorskip('highdicom')
     write_series(VOXELS, OBLIQUE, tmp_path / 'scan', shuffled())

@@ -1,11 +1,14 @@
 "Evaluation of stored masks: every coding that `prepare` reads, geometry, names, corrected truths."
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
-from snetlib.core import BadSetting, SnetError
+from snetlib.core import BadSetting, SnetError, WrongLabels
+from snetlib.data.clinic import write_seg, write_series
 from snetlib.data.prepare import prepare
 from snetlib.data.sets.catalogue import DATASETS
 from snetlib.data.slices import scale_intensity
@@ -91,6 +94,83 @@ def test_two_masks_of_one_case_are_refused(tmp_path):
         save(square(), tmp_path / name)
     with pytest.raises(BadSetting, match='c_gt.png and c_seg.png'):
         mask_files(tmp_path)
+
+
+def test_what_predict_writes_beside_its_masks_is_no_mask(tmp_path):
+    save(square(0, 255), tmp_path / 'truth/c.png')
+    save(square(2, 1), tmp_path / 'pred/c_mask.png')
+    save(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8), tmp_path / 'pred/c_overlay.png')
+    chances = np.zeros((2, 1, 64, 64), np.float16)
+    np.savez(tmp_path / 'pred/c_probabilities.npz', probabilities=chances, class_names=['background', 'a'])
+    (tmp_path / 'pred/predictions.csv').write_text('case,status\nc,done\n')
+    assert list(dice(tmp_path).values()) == [0.9]
+    save(square(2, 1), tmp_path / 'pred/c.png')
+    with pytest.raises(BadSetting, match='both masks of c'):
+        dice(tmp_path)
+
+
+def organs(numbers):
+    "A map of three classes stored as these numbers."
+    mask = np.zeros((64, 64), np.uint8)
+    mask[10:30, 10:30], mask[40:50, 40:50] = 1, 2
+    return np.array(numbers)[mask].astype(np.uint8)
+
+
+SAID = {'class_names': ['background', 'liver', 'tumour']}
+
+
+@pytest.mark.parametrize('stored', [(0, 50, 100), (0, 1, 2)])
+def test_predictions_hold_the_numbers_of_the_truth_or_classes(tmp_path, stored):
+    save(organs((0, 50, 100)), tmp_path / 'truth/c.png')
+    said = SAID | {'values': {'0': 0, '50': 1, '100': 2}}
+    (tmp_path / 'truth/dataset.json').write_text(json.dumps(said))
+    save(organs(stored), tmp_path / 'pred/c.png')
+    assert dice(tmp_path) == {('c', 'liver'): 1, ('c', 'tumour'): 1}
+
+
+def test_colours_of_the_truth_and_classes_of_the_prediction(tmp_path):
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
+    save(colours[organs((0, 1, 2))], tmp_path / 'masks/c.png')
+    said = SAID | {'colours': {'#000000': 0, '#ff0000': 1, '#00ff00': 2}}
+    (tmp_path / 'dataset.json').write_text(json.dumps(said))
+    for pred in (organs((0, 1, 2)), colours[organs((0, 1, 2))]):
+        save(pred, tmp_path / 'pred/c.png')
+        scores = evaluate_files(tmp_path / 'pred', tmp_path / 'masks', tmp_path / 'out', progress=False)
+        assert set(scores[scores.protocol == 'corrected'].dice) == {1.0}
+
+
+def test_numbers_that_could_be_stored_or_classes_are_refused(tmp_path):
+    save(organs((0, 2, 1)), tmp_path / 'truth/c.png')
+    said = SAID | {'values': {'0': 0, '2': 1, '1': 2}}
+    (tmp_path / 'truth/dataset.json').write_text(json.dumps(said))
+    save(organs((0, 1, 2)), tmp_path / 'pred/c.png')
+    with pytest.raises(WrongLabels, match='could be classes already'):
+        dice(tmp_path)
+
+
+def test_a_dicom_segmentation_is_a_truth(tmp_path):
+    pytest.importorskip('highdicom')
+    affine = np.diag([-1.0, -1, 2, 1])
+    mask = np.zeros((20, 18, 5), np.uint8)
+    mask[3:12, 2:10, 1:3] = 1
+    for k in range(2):
+        write_series(np.zeros(mask.shape, np.int16), affine, tmp_path / f'scan{k}')
+        (tmp_path / 'truth').mkdir(exist_ok=True)
+        write_seg(mask, tmp_path / f'scan{k}', tmp_path / f'truth/c{k}_seg.dcm', ('background', 'a'))
+        save(np.roll(mask, k, 0), tmp_path / f'pred/c{k}_mask.nii.gz', affine)
+    assert list(dice(tmp_path).values()) == [1, pytest.approx(8 / 9)]
+
+
+def test_nnunet_leaves_its_dataset_json_beside_its_predictions(tmp_path):
+    said = {'channel_names': {'0': 'CT'}, 'labels': {'background': 0, 'liver': 1, 'tumour': 2}}
+    mask = organs((0, 1, 2)).reshape(64, 32, 2)
+    for folder in ('labelsTr', 'pred'):
+        save(mask, tmp_path / folder / 'c.nii.gz')
+    for folder in (tmp_path, tmp_path / 'pred'):
+        (folder / 'dataset.json').write_text(json.dumps(said))
+    scores = evaluate_files(tmp_path / 'pred', tmp_path / 'labelsTr', tmp_path / 'out', progress=False)
+    assert set(scores['class']) == {'liver', 'tumour'}
+    assert set(scores[scores.protocol == 'corrected'].dice) == {1.0}
 
 
 def test_names_that_share_nothing_are_refused(tmp_path):

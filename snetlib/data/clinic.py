@@ -11,6 +11,7 @@ __all__ = ['LPS', 'SEGMENTATION', 'read_itk', 'read_mgz', 'read_header', 'Frame'
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import nibabel as nib
@@ -319,7 +320,21 @@ def series_in(
     folder,  # a folder
 ) -> dict:
     "{path of a series: its files}: the folder itself if it holds one, else FOLDER/NAME.series."
-    files = dicom_files(folder)
+    folder = Path(folder)
+    stamps = tuple((f, _stamp(f)) for f in dicom_files(folder))
+    return {path: list(members) for path, members in _grouped(folder, stamps).items()}
+
+
+def _stamp(path):
+    "What changes when a file does, whatever date a copying tool gives it."
+    s = path.stat()
+    return s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
+
+
+@lru_cache(maxsize=32)
+def _grouped(folder, stamps):
+    "The series of some files: headers are read once, however many series ask for theirs."
+    files = [f for f, _ in stamps]
     if not files:
         return {}
     found, titles = {}, {}
@@ -330,10 +345,10 @@ def series_in(
         title = f'{header.get("SeriesNumber") or 0}_{header.get("SeriesDescription") or ""}'
         titles[uid] = re.sub(r'[^\w-]+', '_', title).strip('_')[:80]
     if len(found) == 1:
-        return {Path(folder): files}
+        return {folder: files}
     if len(set(titles.values())) < len(titles):
         titles = {uid: f'{title}_{uid[-12:]}' for uid, title in titles.items()}
-    return {Path(folder) / f'{titles[uid]}{SERIES}': members for uid, members in found.items()}
+    return {folder / f'{titles[uid]}{SERIES}': members for uid, members in found.items()}
 
 
 def files_behind(

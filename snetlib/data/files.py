@@ -517,6 +517,41 @@ def _by_numbers(seen):
     return Labels(classes=largest + 1)
 
 
+def _coded_like(paths, like, axis):
+    "The truth's coding, or plain classes where a prediction holds those. Raises `WrongLabels`."
+    if not (like.values or like.colours):
+        return like
+    plain = Labels(classes=like.n_classes)
+    for path in paths:
+        numbers = _plain_numbers(path, axis)
+        if numbers is None:
+            return like
+        stored = {float(number): k for number, k in like.values.items()} if like.values else {}
+        as_stored = like.values and all(n in stored for n in numbers)
+        as_classes = all(n < like.n_classes or n == 255 for n in numbers)
+        if as_classes and not as_stored:
+            return plain
+        if not as_classes:
+            return like
+        if any(stored[n] != n for n in numbers):
+            raise WrongLabels(
+                f'{path} holds the numbers {numbers[:6]}, which "values" in dataset.json gives to '
+                'other classes, and which could be classes already; let "values" map each '
+                'number to itself, or score against prepared masks.',
+                path=path,
+            )
+    return like
+
+
+def _plain_numbers(path, axis):
+    "The numbers of a mask, 255 left out; None where it holds colours or cannot be read."
+    try:
+        y = _grey(_load(path, axis, mask=True).drawn.numbers, path)
+    except (UnreadableFile, WrongLabels):
+        return None
+    return [n for n in numbers_in(y).tolist() if n != 255]
+
+
 def settle_labels(
     paths,  # the masks of a folder
     labels: Labels = Labels(),  # what is known; complete where it says anything
@@ -528,7 +563,7 @@ def settle_labels(
     if labels.values or labels.colours or labels.threshold is not None or labels.instances:
         return labels
     if like is not None and (like.n_classes != 2 or like.colours or like.instances):
-        return like
+        return _coded_like(paths, like, axis)
     seen = [s for p in paths if (s := _look(p, axis, inside)) is not None]
     if any(s.jpeg for s in seen):
         return _beside_jpeg(seen)

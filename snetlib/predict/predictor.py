@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LARGE', 'TILE', 'NUMBERED', 'NNUNET', 'Predictor', 'check_volume', 'check_scaled', 'predict_volume', 'Prediction',
            'OtherMask', 'channels_of', 'case_of', 'mask_name', 'save_mask', 'empty_nifti', 'overview', 'measure',
-           'masks_there', 'group_channels', 'find_images']
+           'masks_there', 'images_in', 'group_channels', 'find_images']
 
 # %% ../../nbs/7_use/02_predictor.ipynb #d0c0328b
 import hashlib
@@ -469,7 +469,9 @@ def masks_there(
     return [f for f in (out / mask_name(path), out / mask_name(path, 2)) if f.exists()]
 
 # %% ../../nbs/7_use/02_predictor.ipynb #0501504a
-def _images_in(folder):
+def images_in(
+    folder: Path,  # where to look
+) -> list:
     "Images of a folder; of a folder of DICOM files its series, those of subfolders included."
     names = sorted(f for f in folder.iterdir() if f.name[0] != '.')
     files = [f for f in names if kind_of(f.name) not in (None, 'dicom')]
@@ -506,7 +508,7 @@ def find_images(
     "The image files and series named or contained, sorted in each. Raises `SnetError`."
     files = []
     for path in map(Path, inputs):
-        files += _images_in(path) if path.is_dir() else [path]
+        files += images_in(path) if path.is_dir() else [path]
     if not files:
         what = f'There is no image in {", ".join(map(str, inputs))}'
         raise UnreadableFile(f'{what}; name files or a folder with {", ".join(ENDINGS)}.')
