@@ -174,3 +174,18 @@ WRONG |= {  # 4_models/10_stageformer
     ],
     'check_seen': ['lambda patch: 256', 'lambda patch: 9', 'lambda patch: (16 // patch) ** 2'],
 }
+WRONG |= {  # 4_models/06_fusion
+    'check_adapters': ['(2, 2, 2, 4)', '(0, 0, 2, 2)', '(0, 2, 2, 3)'],
+    'check_rule': [
+        "lambda c, v: PAIRS['stagger']",
+        'lambda c, v: [(a, b) for a in c for b in v if c[a][1] == v[b][1]]',
+        'lambda c, v: [(a, b) for a in c for b in v if c[a][0] == 4 * v[b][0]]',
+        'lambda c, v: [(a, b) for a in c for b in v if c[a] == v[b]]',
+    ],
+    'check_place': [
+        'lambda c, v, pairs, f: c',
+        "lambda c, v, pairs, f: c[:2] + ['C3V1', 'C4V2']",
+        'lambda c, v, pairs, f: c[:2] + [f(c[2], v[2]), f(c[3], v[3])]',
+    ],
+    'check_gap': ['lambda conv, x: 0', 'lambda conv, x: 1', 'lambda conv, x: conv(x).abs().max()'],
+}
