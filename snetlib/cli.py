@@ -491,6 +491,9 @@ def reproduce(
         help='cpu, cuda:1, …; default: every GPU there is, a process each',
     ),
     train: bool = typer.Option(True, help='--no-train: only write what has finished'),
+    add_to: Path | None = typer.Option(
+        None, help='e1, e2, e3: add scores to those of this folder; recorded runs are not run again'
+    ),
     worker: bool = typer.Option(
         False, '--worker', help='only run what is missing; for a process beside others'
     ),
@@ -509,6 +512,12 @@ def reproduce(
     from snetlib.reproduce import reproduce as run
 
     _find_device(device)
+    if add_to:
+        from snetlib.reproduce.contrasts import add_runs
+
+        settings = dict(scale=scale, seeds=seeds, data=data, cache=cache, device=device)
+        typer.echo('\n'.join(str(file) for file in add_runs(name, add_to, **settings)))
+        return
     devices = [device] if device else all_devices()
     if worker or (train and len(devices) > 1):
         steps = ready_data(plan(name, scale, seeds, data), cache)

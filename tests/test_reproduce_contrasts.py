@@ -7,20 +7,24 @@ import pandas as pd
 import pytest
 import torch
 
-from snetlib.core import NotAtHand, seed_everything
+from snetlib.core import BadSetting, NotAtHand, SnetError, seed_everything
 from snetlib.models import create_model
 from snetlib.reproduce.contrasts import (
     CELL_COLUMNS,
     E1_CONTRASTS,
     E3_CONTRASTS,
+    add_rows,
+    add_runs,
     contrasts_table,
     decide,
     headline,
     patient_scores,
     read_cells,
+    record_files,
 )
 from snetlib.reproduce.papers import pair_row
-from snetlib.reproduce.plan import scaled_model
+from snetlib.reproduce.plan import plan, scaled_model
+from snetlib.reproduce.queue import run_key
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -104,3 +108,34 @@ def first_network(row):
     name, kwargs = scaled_model(row, 'tiny')
     seed_everything(0)
     return create_model(name, c_in=1, n_out=4, **kwargs)
+
+
+def test_seeds_are_added_to_what_is_recorded(tmp_path):
+    "What is recorded stays, and a run that is recorded is not run again."
+    out, cache = tmp_path / 'results', tmp_path / 'runs'
+    scores, runs = record_files('e3', out, 'smoke')
+    written = pd.DataFrame(
+        [dict(cell=row.method, seed=seed, key=run_key(c)) for row, seed, c in plan('e3', 'smoke', 1)]
+    )
+    lines = written.assign(experiment='e3', case='c', dice=0.5, hd95=1.0)[CELL_COLUMNS[:4] + ['dice']]
+    out.mkdir()
+    written.iloc[:-1].to_csv(runs, index=False)
+    lines.iloc[:-1].to_csv(scores, index=False)
+    add_runs('e3', out, scale='smoke', seeds=1, cache=cache, progress=False)
+    trained = [folder for folder in cache.glob('phantom-*')]
+    assert len(trained) == 1, 'only the cell that was not recorded'
+    kept = pd.read_csv(scores)
+    assert set(pd.read_csv(runs).cell) == set(written.cell)
+    assert (kept.iloc[:4].dice == 0.5).all(), 'recorded scores are not touched'
+    assert kept.cell.iloc[-1] == written.cell.iloc[-1]
+
+
+def test_other_settings_are_not_mixed_in(tmp_path):
+    old = pd.DataFrame([dict(cell='a', seed=0, key='1')])
+    old.to_csv(tmp_path / 'runs.csv', index=False)
+    other = pd.DataFrame([dict(cell='a', seed=0, key='2')])
+    with pytest.raises(SnetError) as error:
+        add_rows(tmp_path / 'runs.csv', other.astype(old.dtypes), ['cell', 'seed'])
+    assert error.value.key == 'a'
+    with pytest.raises(BadSetting):
+        record_files('table5', tmp_path)
