@@ -189,3 +189,36 @@ WRONG |= {  # 4_models/06_fusion
     ],
     'check_gap': ['lambda conv, x: 0', 'lambda conv, x: 1', 'lambda conv, x: conv(x).abs().max()'],
 }
+WRONG |= {  # 4_models/05_branches
+    'check_keys': ['(49152, 48, 64)', '(3072, 384, 8)', '(3072, 48, 8)'],
+    'check_grid_size': [
+        'lambda n, k, stride: n // stride',
+        'lambda n, k, stride: (n - k) // stride + 1',
+        'lambda n, k, stride: (n + k - 1) // stride',
+    ],
+    'check_vit_block': [
+        'lambda block, t, h, w: t',
+        'lambda block, t, h, w: t + block.attn(block.norm1(t), h, w)',
+        'lambda block, t, h, w: block.attn(block.norm1(t), h, w) + block.ffn(block.norm2(t), h, w)',
+    ],
+    'check_window': [
+        'lambda i: 5',
+        'lambda i: 4 * i + 1',
+        'lambda i: 96',
+        'lambda i: (5, 14, 32, 68)[i - 1]',
+    ],
+}
+WRONG |= {  # 4_models/09_aspp
+    'check_rate': ['(15, 4, 9)', '(11, 1, 9)', '(11, 4, 4)'],
+    'check_holes': [
+        'lambda w, rate: w',
+        'lambda w, rate: F.interpolate(w, size=(2 * rate + 1, 2 * rate + 1))',
+        'lambda w, rate: F.pad(w, (rate - 1,) * 4)',
+    ],
+    'check_size': [
+        'lambda x, w, rate: x',
+        'lambda x, w, rate: F.conv2d(x, w, padding=1)',
+        'lambda x, w, rate: F.pad(F.conv2d(x, w, padding=1, dilation=rate), (rate - 1,) * 4)',
+    ],
+    'check_largest': ['lambda n: 1', 'lambda n: n - 1', 'lambda n: n // 3', 'lambda n: 12'],
+}
