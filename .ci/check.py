@@ -75,14 +75,9 @@ def sync():
 
 
 def pages():
-    "Every page runs, with its `data` cells where real data is at hand, and prints what is committed."
+    "`nbdev_test` of every page, which prints what is committed; those with guards also without real data."
     run(BIN / 'python', '.ci/pages.py', 'compare')
     run(BIN / 'python', '.ci/pages.py', 'bare')
-
-
-def nbdev():
-    "Plain `nbdev_test`, as people type it: several pages in one process."
-    run(BIN / 'nbdev_test', '--n_workers', CORES, OMP_NUM_THREADS='1', MPLBACKEND='Agg')
 
 
 def tests():
@@ -117,7 +112,7 @@ assert all(len(paper_table(name)) for name, e in EXPERIMENTS.items() if e.paper)
 print('from the wheel:', len(list_models()), 'models')
 """
 
-STEPS = dict(style=style, sync=sync, pages=pages, nbdev=nbdev, wheel=wheel, tests=tests)
+STEPS = dict(style=style, sync=sync, pages=pages, wheel=wheel, tests=tests)
 
 
 def main(names):

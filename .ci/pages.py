@@ -1,7 +1,9 @@
-"""Execute pages: `python .ci/pages.py write [PAGE ...]` writes what they print and draw, `compare` checks it.
+"""Execute pages: `python .ci/pages.py write [PAGE ...]` writes what they print and draw.
 
-`bare` runs every cell as a fresh clone without data would, and writes nothing: Run All must reach the end.
-Each page runs in a process of its own, forked from one that has loaded the libraries.
+`compare` is `nbdev_test` as people type it, several pages in one process, which also holds what each cell
+prints against what is committed. `bare` runs every cell as a fresh clone without data would, and writes
+nothing: Run All must reach the end. `write` and `bare` give each page a process of its own, forked from one
+that has loaded the libraries.
 """
 
 import gc
@@ -75,6 +77,7 @@ def is_warning(out):
 
 # ---- what a page prints, compared with what is committed
 
+FIRST_SEED = 0  # of what a page draws without a seed of its own
 NUMBER = re.compile(r'-?\d+(?:[.,]\d+)*(?:e[+-]?\d+)?%?', re.I)
 VARIES = re.compile(
     r'\b[\d.,]+\s*(s|ms|µs|min|seconds?|minutes?|[kMG]i?B|it/s)\b|0x[0-9a-f]+|(/[\w.+-]+){2,}|\btmp\w+'
@@ -85,10 +88,11 @@ def printed(cell):
     "Text that a cell prints or shows, without what varies from run to run."
     parts = []
     for out in cell.get('outputs', []):
-        if out.output_type == 'stream' and out.name == 'stdout':
-            parts.append(out.text)
-        elif 'text/plain' in out.get('data', {}) and not any(k.startswith('image/') for k in out.data):
-            parts.append(out.data['text/plain'])
+        data = out.get('data', {})
+        if out['output_type'] == 'stream' and out['name'] == 'stdout':
+            parts.append(''.join(out['text']))
+        elif 'text/plain' in data and not any(k.startswith('image/') for k in data):
+            parts.append(''.join(data['text/plain']))
     return VARIES.sub('…', '\n'.join(parts))
 
 
@@ -104,15 +108,57 @@ def plain(text):
     return [n for n in NUMBER.findall(text) if n.count('.') < 2]
 
 
-def differences(page, done):
-    "Cells whose committed text is not what they print now. A cell flagged `#| varies` is not compared."
-    found = []
-    for old, new in zip(nbformat.read(page, 4).cells, done.cells):
-        if old.cell_type != 'code' or 'varies' in flags(old) or left_out(old):
-            continue
-        if not same(printed(old), printed(new)):
-            found.append(f'{page.name}: {old.source[:60]!r}\n- {printed(old)[:300]}\n+ {printed(new)[:300]}')
-    return found
+class CommittedTextDiffers(AssertionError):
+    "A cell prints something else than what is committed."
+
+
+def difference(cell, committed):
+    "What is wrong with what a cell printed, or ''."
+    now = printed(cell)
+    if same(committed, now):
+        return ''
+    return f'{cell.source[:60]!r}\n- {committed[:300]}\n+ {now[:300]}'
+
+
+def begin_anew():
+    "What a page finds in a process of its own, and what an earlier one in the same process may have changed."
+    import matplotlib
+    import pandas as pd
+    import torch
+
+    torch.manual_seed(FIRST_SEED)
+    matplotlib.rcdefaults()
+    for name in ('display.width', 'display.max_columns', 'display.max_colwidth', 'display.float_format'):
+        pd.reset_option(name)
+
+
+def comparing(shell):
+    "nbdev's shell, which after the last cell compares what each cell printed with what was there before."
+
+    class ComparingShell(shell):
+        def run_all(self, nb, **kwargs):
+            begin_anew()
+            cells = [c for c in nb.cells if c.cell_type == 'code' and 'varies' not in c.directives_]
+            committed = [printed(c) for c in cells]
+            super().run_all(nb, **kwargs)
+            found = [difference(c, old) for c, old in zip(cells, committed)]
+            if any(found):
+                self.exc = CommittedTextDiffers('\n'.join(f for f in found if f))
+                raise self.exc
+
+    return ComparingShell
+
+
+def compare(names):
+    "Plain `nbdev_test` of all pages, or of those named; it leaves with exit code 1 if one fails or differs."
+    import nbdev.test
+
+    prepare_environment('compare')
+    nbdev.test.CaptureShell = comparing(nbdev.test.CaptureShell)
+    wanted = 'data' if DATA.is_dir() else ''
+    workers = os.cpu_count() or 2
+    for name in names or [None]:
+        nbdev.test.nbdev_test(path=name, flags=wanted, n_workers=workers, do_print=True, timing=True)
 
 
 # ---- one process a page
@@ -125,23 +171,18 @@ def failed_cell(done):
 
 
 def work_on(page, verb):
-    "Execute a page, then write or compare; what is wrong goes to stdout and gives exit code 1."
+    "Execute a page and write it if asked; what is wrong goes to stdout and gives exit code 1."
     done = execute(page, everything=verb == 'bare')
     wrong = failed_cell(done)
     if wrong:
         print(wrong)
         return 1
-    if verb == 'bare':
-        return 0
     if verb == 'write':
         from nbdev.clean import clean_nb
 
         clean_nb(done, allowed_cell_metadata_keys=['jupyter', 'slideshow'])
         nbformat.write(done, page)
-        return 0
-    found = differences(page, done)
-    print('\n'.join(found))
-    return 1 if found else 0
+    return 0
 
 
 def start(page, verb, log):
@@ -163,8 +204,8 @@ def start(page, verb, log):
     os._exit(code)
 
 
-def run_pages(verb, pages):
-    "Work on the pages, as many at once as there are processors; the names of those that failed."
+def prepare_environment(verb):
+    "One thread a process, no windows, nothing slow, and the real data where it is wanted and there."
     os.environ.update(OMP_NUM_THREADS='1', MPLBACKEND='Agg', IN_TEST='1')
     os.environ.pop('SNET_SLOW', None)
     if verb == 'bare':
@@ -173,6 +214,11 @@ def run_pages(verb, pages):
         os.environ['SNET_TEST_DATA'] = str(DATA)
     else:
         print('no real data at', DATA, '- cells flagged `data` are left out')
+
+
+def run_pages(verb, pages):
+    "Work on the pages, as many at once as there are processors; the names of those that failed."
+    prepare_environment(verb)
     sys.path.insert(0, str(ROOT))
     for library in LIBRARIES:
         importlib.import_module(library)
@@ -195,12 +241,17 @@ def run_pages(verb, pages):
     return failed
 
 
-if __name__ == '__main__':
-    verb, *names = sys.argv[1:]
-    if verb not in ('write', 'compare', 'bare'):
-        verb, names = 'write', [verb, *names]
-    pages = all_pages()
-    if verb == 'bare':  # the other pages run the same cells with data and without
+def main(names):
+    verb = names.pop(0) if names[:1] and names[0] in ('write', 'compare', 'bare') else 'write'
+    if verb == 'compare':
+        return compare(names)
+    pages = [Path(n).resolve() for n in names] or all_pages()
+    if verb == 'bare' and not names:  # the other pages run the same cells with data and without
         pages = [p for p in pages if guarded(nbformat.read(p, 4))]
-    failed = run_pages(verb, [Path(n).resolve() for n in names] or pages)
-    sys.exit(f'{len(failed)} pages failed: {", ".join(failed)}' if failed else 0)
+    failed = run_pages(verb, pages)
+    if failed:
+        sys.exit(f'{len(failed)} pages failed: {", ".join(failed)}')
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])

@@ -8,6 +8,7 @@ import zlib
 import torch
 
 from snetlib.models import SNet
+from snetlib.models.layers import bfloat16_is_right
 
 NUMBERS = dict(
     cnn_widths=(8, 16, 32, 64),
@@ -65,7 +66,9 @@ def check_types_layouts_and_copies(net):
         assert copy.deepcopy(net).double()(x.double()).dtype == torch.float64
         with torch.autocast('cpu', torch.bfloat16):
             rough = net(x).float()
-    assert rough.isfinite().all() and (rough - y).abs().mean() < 0.2 * scale
+    assert rough.isfinite().all()
+    if bfloat16_is_right('cpu'):
+        assert (rough - y).abs().mean() < 0.2 * scale
 
 
 def check_round_trip(net, other, folder):

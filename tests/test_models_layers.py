@@ -4,6 +4,7 @@ import torch
 from networks import seeded
 from torch import nn
 
+from snetlib.models import layers
 from snetlib.models.layers import (
     ConvNormAct,
     attention,
@@ -68,3 +69,23 @@ def test_sdpa_takes_the_path_without_a_map_whatever_the_strides():
         with Names() as n, torch.no_grad():
             m.eval()(torch.rand(1, 1, 64, 64))
         assert sum('flash' in s for s in n.names) == 4 + 1 + 5 and not any('softmax' in s for s in n.names)
+
+
+def test_bfloat16_is_not_trusted_where_its_convolutions_are_noise(monkeypatch):
+    monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: True)
+    plain = torch.nn.functional.conv2d
+
+    def noisy(x, w, **kwargs):
+        y = plain(x, w, **kwargs)
+        return torch.randn_like(y) if x.dtype == torch.bfloat16 else y
+
+    state = torch.get_rng_state()
+    monkeypatch.setattr(layers.F, 'conv2d', noisy)
+    assert not layers.bfloat16_is_right.__wrapped__('cpu')
+    monkeypatch.setattr(layers.F, 'conv2d', lambda x, w, **k: plain(x.float(), w.float(), **k).to(x.dtype))
+    torch.set_rng_state(state)
+    assert layers.bfloat16_is_right.__wrapped__('cpu')
+    assert torch.equal(state, torch.get_rng_state())  # the probe draws from a generator of its own
+    for right in (True, False):
+        monkeypatch.setattr(layers, 'bfloat16_is_right', lambda device, right=right: right)
+        assert fast_settings('cpu')['amp'] == (torch.bfloat16 if right else None)

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from snetlib.core import SnetError, seed_everything
 from snetlib.models import sosegformer as page
+from snetlib.models.layers import bfloat16_is_right
 from snetlib.models.registry import count_parameters, create_model, gflops, list_models
 from snetlib.models.sosegformer import SoSegFormer
 from snetlib.models.stageformer import MHSA, StageFormer
@@ -106,10 +107,9 @@ def test_memory_formats_and_dtypes_agree(attention):
             net.to(memory_format=torch.contiguous_format)(x), ref, atol=1e-4 * ref.abs().max()
         )
         with torch.autocast('cpu', torch.bfloat16):
-            low = net(x)
-        assert (
-            low.float() - ref
-        ).abs().mean() < 0.05 * ref.abs().mean()  # bfloat16 has 8 bits: 0.4 % a rounding, some forty layers
+            low = net(x).float()
+        if bfloat16_is_right('cpu'):  # 8 bits: 0.4 % a rounding, some forty layers
+            assert (low - ref).abs().mean() < 0.05 * ref.abs().mean()
         assert torch.allclose(net.double()(x.double()), ref.double(), atol=1e-3 * ref.abs().max())
 
 
