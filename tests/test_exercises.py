@@ -40,7 +40,7 @@ def exercises(page):
 
 def lesson(page):
     "What a reader has at the exercises: imports, functions, classes and constants of the page."
-    names = {}
+    names = {'__name__': '__main__'}  # as in a notebook, also for the registry of models
     wanted = ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef
     for kind, source in cells(page):
         if source.startswith('### Exercise'):
@@ -221,4 +221,25 @@ WRONG |= {  # 4_models/09_aspp
         'lambda x, w, rate: F.pad(F.conv2d(x, w, padding=1, dilation=rate), (rate - 1,) * 4)',
     ],
     'check_largest': ['lambda n: 1', 'lambda n: n - 1', 'lambda n: n // 3', 'lambda n: 12'],
+}
+WRONG |= {  # 4_models/07_snet
+    'check_shapes': ['((64, 24, 40), (6, 10))', '((32, 12, 20), (6, 10))', '((32, 24, 40), (3, 5))'],
+    'check_step': [
+        'lambda conv, x, skip: skip',
+        'lambda conv, x, skip: conv(torch.cat([skip, resize_to(x, skip)], 1))',
+        'lambda conv, x, skip: conv(torch.cat([x, resize_to(skip, x)], 1))',
+        'lambda conv, x, skip: torch.cat([resize_to(x, skip), skip], 1)',
+    ],
+    'check_crop': [
+        'lambda net, x: x',
+        'lambda net, x: net(pad_to(x, 32))',
+        'lambda net, x: net(x)',
+        'lambda net, x: net(resize_to(x, pad_to(x, 32)))',
+    ],
+    'check_cost': [
+        'lambda **kw: 0',
+        "lambda **kw: count_parameters(create_model('snet_tiny', **kw))",
+        "lambda **kw: count_parameters(create_model('snet_tiny')) - "
+        "count_parameters(create_model('snet_tiny', **kw))",
+    ],
 }
