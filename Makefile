@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test lab export pages format bench record readme hooks install clean
+.PHONY: help demo test lab export pages format fuzz bench record readme hooks install clean
 help:                    ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 demo: install            ## train SNet and a U-Net on a real MRI, predict an unseen slab, write demo/report.html
@@ -19,6 +19,8 @@ pages: install           ## execute every page and write what it prints and draw
 	$(BIN)/python .ci/pages.py write && $(BIN)/python .ci/readme.py
 format: install          ## one style for pages, tests and scripts
 	$(BIN)/ruff check --fix nbs tests .ci setup.py && $(BIN)/ruff format nbs tests .ci setup.py
+fuzz: install            ## 5,000 damaged files: the right result or one sentence; N=… and SEED=… change it
+	$(BIN)/python tests/fuzz.py --inputs $(or $(N),5000) --seed $(or $(SEED),0)
 bench: install           ## speed and memory as ratios within one run
 	$(BIN)/python tests/bench/run.py
 record: install         ## the last demonstration's picture and scores -> README

@@ -76,7 +76,7 @@ def choose(
     kind: str,  # what is being chosen, for the message: 'model', 'recipe'
 ) -> str:
     "`name` if it is one of `choices`; otherwise a `BadSetting` that lists them."
-    if name in choices:
+    if name in list(choices):  # a list compares: what a file says may not even be hashable
         return name
     near = difflib.get_close_matches(str(name), list(map(str, choices)), 1)
     hint = f' Did you mean {near[0]!r}?' if near else ''

@@ -187,6 +187,31 @@ def test_broken_pixdim_gives_no_nan_millilitres(tmp_path, broken):
     assert read_image(tmp_path / 'a.nii').spacing == (2, 2, 2)
 
 
+def without_size(path, pixdim):
+    "A volume whose header has no affine, and this number where the distance of slices belongs."
+    nib.save(nib.Nifti1Image(BOX, None), path)
+    stored = bytearray(path.read_bytes())
+    stored[88:92] = np.float32(pixdim).tobytes()  # pixdim[3]
+    path.write_bytes(stored)
+
+
+@pytest.mark.parametrize('pixdim', [np.nan, np.inf])
+def test_a_distance_that_is_no_number_is_refused(tmp_path, pixdim):
+    without_size(tmp_path / 'a.nii', pixdim)
+    with pytest.raises(UnreadableFile, match='affine that maps voxels nowhere'):
+        read_image(tmp_path / 'a.nii')
+
+
+def test_a_voxel_of_unknown_size_is_said_and_has_no_millimetres(tmp_path):
+    without_size(tmp_path / 'a.nii', 0)
+    case = read_image(tmp_path / 'a.nii')
+    assert case.spacing is None and case.image.sum() == BOX.sum()
+    assert 'not known' in case.notes[0]
+    back = write_mask(case.image, tmp_path / 'a.nii', tmp_path / 'm.nii')
+    assert np.isfinite(nib.load(back).affine).all()
+    assert np.array_equal(read_case(tmp_path / 'a.nii', back).label, case.image)
+
+
 def test_one_frame_is_a_volume_and_its_mask_is_written_back(tmp_path):
     volume(tmp_path / 'a.nii.gz', BOX[..., None].astype(np.float32))
     case = read_image(tmp_path / 'a.nii.gz')

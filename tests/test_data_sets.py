@@ -116,6 +116,27 @@ def test_nnunet_folder_with_two_channels(tmp_path):
         get_dataset('folder', tmp_path)
 
 
+@pytest.mark.parametrize(
+    'facts',
+    [
+        dict(channel_names={'a': 'CT'}),
+        dict(channel_names={'1': 'CT'}),
+        dict(labels={'background': 0, 'a': 1, 'b': 1}),
+        dict(labels={'background': 0, 'a': [1, 2]}),
+        dict(labels={'background': 0, 'a': 300}),
+        dict(labels={'a': 1, 'b': 2}),
+        dict(labels={'0': 'background', '1': 'a', '2': 'a'}),
+    ],
+)
+def test_slips_in_the_dataset_json_of_nnunet(tmp_path, facts):
+    good = dict(channel_names={'0': 'CT'}, labels={'background': 0, 'a': 1})
+    (tmp_path / 'dataset.json').write_text(json.dumps(good | facts))
+    with pytest.raises(BadSetting, match='labels'):
+        read_config(tmp_path)
+    (tmp_path / 'dataset.json').write_text(json.dumps(good))
+    assert read_config(tmp_path)['class_names'] == ['background', 'a']
+
+
 def test_acdc_names_the_missing_mask(tmp_path):
     acdc.write_phantom(tmp_path, 2)
     gone = next(tmp_path.rglob('patient003_frame01_gt.nii.gz'))

@@ -70,6 +70,25 @@ def test_a_damaged_config_is_named(run, data):
         assert e.value.path == run / 'config.json'
 
 
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda c: c.pop('model'),
+        lambda c: c['data'].update(c_in={}),
+        lambda c: c['data'].update(class_names='abc'),
+        lambda c: c['recipe'].update(size=[32]),
+        lambda c: c.update(model_kwargs=dict(fusion=[[]])),
+        lambda c: c.update(model_kwargs=dict(no_such_keyword=1)),
+    ],
+)
+def test_a_config_with_wrong_types_is_refused(run, change):
+    config = json.loads((run / 'config.json').read_text())
+    change(config)
+    (run / 'config.json').write_text(json.dumps(config))
+    with pytest.raises(SnetError):
+        Run(run).model()
+
+
 def test_weights_alone_cannot_be_continued_but_used(run, data):
     weights = load_tensors(run / 'last.pth')['model']
     save_tensors(weights, run / 'last.pth')

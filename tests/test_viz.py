@@ -17,6 +17,14 @@ def test_pictures_never_leave_a_figure(x):
     assert plt.get_fignums() == []
 
 
+@pytest.mark.parametrize('c', [2, 4])
+def test_of_two_or_four_channels_the_first_is_drawn(c):
+    x = np.random.default_rng(0).random((c, 9, 11), np.float32)
+    expected = np.repeat(x[0, :, :, None], 3, -1)
+    assert np.array_equal(viz.as_rgb(x), expected)
+    assert np.array_equal(viz.as_rgb(np.moveaxis(x, 0, -1)), expected)
+
+
 def test_montage_refuses_and_scales_together():
     with pytest.raises(SnetError):
         viz.montage([])

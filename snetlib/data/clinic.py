@@ -154,8 +154,13 @@ def frames_of_file(
     path,  # one DICOM file
     header=None,  # from `read_header`, if it is there already
 ) -> list:
-    "Its `Frame`s, one for a classic slice, many for an enhanced file."
+    "Its `Frame`s, one for a classic slice, many for an enhanced file. Raises `UnreadableFile`."
     header = read_header(path) if header is None else header
+    with reading(path):
+        return _frames(Path(path), header)
+
+
+def _frames(path, header):
     found = []
     for k in range(int(header.get('NumberOfFrames') or 1)):
         place = _group(header, k, 'PlanePositionSequence').get('ImagePositionPatient')
@@ -166,7 +171,7 @@ def frames_of_file(
         sides = _numbers(sides, 2)
         found.append(
             Frame(
-                Path(path),
+                path,
                 k,
                 _numbers(place, 3),
                 _numbers(turn, 6),

@@ -202,19 +202,14 @@ def _from_nnunet(c, where):
     "Our settings from those of nnU-Net or the Decathlon."
     channels = c.get('channel_names') or c.get('modality')
     labels = c['labels']
-    if not isinstance(labels, dict) or not isinstance(channels, dict) or not channels:
-        what = f'{where}: "labels" and "channel_names" of an nnU-Net folder must be tables.'
-        raise BadSetting(what, key='labels')
-    if all(re.match(_NUMBER, str(k)) for k in labels):  # the Decathlon: number -> name
-        labels = {name: number for number, name in labels.items()}
-    try:
-        numbers = {str(name): int(n) for name, n in labels.items()}
-    except (TypeError, ValueError) as e:
+    tables = isinstance(labels, dict) and isinstance(channels, dict)
+    if not tables or set(channels) != {str(k) for k in range(len(channels))} or not channels:
         raise BadSetting(
-            f'{where}: "labels" names regions (lists of numbers), which are not read; give each '
-            'label one number.',
+            f'{where}: "labels" and "channel_names" of an nnU-Net folder must be tables, for '
+            'example {"background": 0, "tumour": 1} and {"0": "CT"}.',
             key='labels',
-        ) from e
+        )
+    numbers = _class_numbers(labels, where)
     ignore = numbers.pop('ignore', None)
     names = sorted(numbers, key=numbers.get)
     values = {str(numbers[name]): k for k, name in enumerate(names)}
@@ -224,6 +219,23 @@ def _from_nnunet(c, where):
     how, note = _nnunet_intensity(kinds)
     layout = dict(images='imagesTr', masks='labelsTr', layout='nnunet', notes=[note])
     return dict(class_names=names, values=values, channels=len(channels), intensity=how) | layout
+
+
+def _class_numbers(labels, where):
+    "{name: stored number} of nnU-Net's or the Decathlon's labels. Raises `BadSetting`."
+    if all(re.fullmatch(r'\d{1,3}', k) for k in labels):  # the Decathlon: number -> name
+        numbers = {str(name): int(number) for number, name in labels.items()}
+    else:
+        numbers = labels
+    found = list(numbers.values())
+    fits = all(type(n) is int and 0 <= n <= 255 for n in found) and 0 in found
+    if not fits or len(set(found)) < len(labels) or len(set(numbers) - {'ignore'}) < 2:
+        raise BadSetting(
+            f'{where}: "labels" must give every name a number of its own from 0 to 255, with 0 '
+            'for the background; regions (lists of numbers) are not read.',
+            key='labels',
+        )
+    return dict(numbers)
 
 
 def _nnunet_intensity(kinds):

@@ -282,16 +282,34 @@ def read_index(
     path = Path(root) / 'index.json'
     try:
         index = json.loads(path.read_text(encoding='utf-8-sig'))
-        whole = isinstance(index['dataset'], str) and isinstance(index['class_names'], list)
-        whole = whole and isinstance(index['intensity'], dict)
-        for case in index['cases'].values():
-            whole = whole and isinstance(case['file'], str) and case.get('part') in (*PARTS, None)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        whole = _fits(index, _HEAD) and _all_text(index['class_names'])
+        whole = whole and isinstance(index['intensity'].get('kind'), str)
+        whole = whole and all(_sound_record(case) for case in index['cases'].values())
+    except (OSError, ValueError, RecursionError):
         whole = False
     if not whole:
         what = f'{path} is no readable index of a prepared set; prepare the set again.'
         raise UnreadableFile(what, path=path)
     return index
+
+
+_HEAD = dict(dataset=str, class_names=list, intensity=dict, cases=dict)
+
+
+def _fits(x, types):
+    "Whether a table from a file has these keys with values of these types."
+    return isinstance(x, dict) and all(isinstance(x.get(key), t) for key, t in types.items())
+
+
+def _all_text(x):
+    return isinstance(x, list) and bool(x) and all(isinstance(name, str) for name in x)
+
+
+def _sound_record(case):
+    "Whether what the index says about a case has the right types."
+    if not _fits(case, dict(file=str)) or case.get('part') not in (*PARTS, None):
+        return False
+    return isinstance(case.get('group') or '', str) and _all_text(case.get('files', ['']))
 
 
 def index_items(

@@ -85,8 +85,8 @@ def _load_volume(path, axis, gaps, channels=None):
     img, notes = read_any_volume(path, gaps, channels)
     volume, affine, more = canonical(img)
     notes = tuple(f'{path}: {note}.' for note in (*notes, *more))
-    slices = to_slices(volume, axis)
-    return _Loaded(Drawn(slices), slice_spacing(affine, axis), affine, {}, notes)
+    spacing = slice_spacing(affine, axis) if img.extra.get('sized', True) else None
+    return _Loaded(Drawn(to_slices(volume, axis)), spacing, affine, {}, notes)
 
 
 def _load_arrays(path, key):

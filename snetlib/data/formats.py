@@ -244,7 +244,8 @@ def read_nifti(
     "A checked image in float32, its affine and header as stored. Raises `UnreadableFile`."
     with reading(path):
         body, kind = _nifti_bytes(path)
-        img = _one_volume(kind.from_bytes(body), path, channels)
+        with _silent(nib.imageglobals.logger):
+            img = _one_volume(kind.from_bytes(body), path, channels)
         what = None
         if img.get_data_dtype().kind not in 'iufb':
             what = f'holds {img.get_data_dtype()} voxels; convert it to plain numbers first'
@@ -253,7 +254,24 @@ def read_nifti(
         if what:
             raise UnreadableFile(f'{path} {what}.', path=path)
         data = fill_gaps(np.asarray(img.dataobj, dtype=np.float32), path, gaps)
-        return kind(data, img.affine, img.header)
+        return kind(data, img.affine, img.header, {'sized': _has_size(body, kind)})
+
+
+@contextlib.contextmanager
+def _silent(logger):
+    "nibabel tells the terminal what it corrects in a header."
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
+
+
+def _has_size(body, kind):
+    "Whether the header says how large a voxel is; nibabel puts 1 where pixdim is 0."
+    stored = kind.header_class(body[: kind.header_class.template_dtype.itemsize], check=False)
+    sides = np.abs(np.asarray(stored['pixdim'][1:4], float))
+    return int(stored['sform_code']) > 0 or bool(sides.min() > 0)
 
 
 def fill_gaps(

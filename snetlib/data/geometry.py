@@ -43,6 +43,8 @@ def _header_note(img, scale, unit):
     notes = []
     if scale != 1:
         notes.append(f'its unit is {unit}; lengths were converted to millimetres')
+    if not img.extra.get('sized', True):
+        notes.append('pixdim holds 0, so the size of a voxel is not known')
     said, meant = np.array(img.header.get_zooms()[:3], float), voxel_sizes(img.affine)
     if not np.allclose(said, meant, rtol=0.01):
         sides = [' × '.join(f'{s:.4g}' for s in sides) for sides in (said, meant)]

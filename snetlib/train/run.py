@@ -62,13 +62,65 @@ def config_source(
     return Source(config['dataset'], config['root'], **config['data_kwargs'])
 
 
+def _is_config(
+    config,  # what a config.json holds
+) -> bool:
+    "Whether every key that a run needs is there, with a value of its type."
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(_CONFIG).is_valid(config)
+
+
+_SIDE = {'type': 'integer', 'minimum': 1, 'maximum': 1 << 16}
+_COUNT = {'type': 'integer', 'minimum': 1, 'maximum': 1 << 12}
+_CONFIG = {
+    'type': 'object',
+    'required': 'dataset root data_kwargs model model_kwargs recipe seed data'.split(),
+    'properties': {
+        'dataset': {'type': 'string'},
+        'root': {'type': ['string', 'null']},
+        'data_kwargs': {'type': 'object'},
+        'model': {'type': 'string'},
+        'model_kwargs': {'type': 'object'},
+        'seed': {'type': 'integer', 'minimum': 0},
+        'recipe': {
+            'type': 'object',
+            'required': ['size', 'ignore_index'],
+            'properties': {
+                'size': {
+                    'anyOf': [
+                        {'type': 'null'},
+                        _SIDE,
+                        {'type': 'array', 'items': _SIDE, 'minItems': 2, 'maxItems': 2},
+                    ]
+                },
+                'ignore_index': {'type': ['integer', 'null']},
+            },
+        },
+        'data': {
+            'type': 'object',
+            'required': ['class_names', 'c_in', 'n_out', 'intensity'],
+            'properties': {
+                'class_names': {'type': 'array', 'items': {'type': 'string'}},
+                'c_in': _COUNT,
+                'n_out': _COUNT,
+                'intensity': {'type': 'object', 'required': ['kind']},
+            },
+        },
+    },
+}
+
+
 def read_config(
     folder,  # of a run
 ) -> dict:
     "config.json. Raises `UnreadableFile` if it is missing or damaged."
     path = Path(folder) / 'config.json'
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
+        config = json.loads(path.read_text(encoding='utf-8'))
+        if not _is_config(config):
+            raise ValueError('a key is missing, or holds something else than it should')
+        return config
     except (FileNotFoundError, NotADirectoryError) as e:
         raise UnreadableFile(
             f'{folder} is no run (it has no config.json); name the folder of a trained run.',
@@ -76,7 +128,7 @@ def read_config(
         ) from e
     except OSError as e:
         raise UnreadableFile(f'{path} could not be read ({e.strerror}).', path=path) from e
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise UnreadableFile(
             f'{path} is damaged; restore it from a copy or train again.', path=path
         ) from e
@@ -348,8 +400,12 @@ class Run:
 
     def build(self):
         c, data = self.config, self.config['data']
-        kwargs = without_files(c['model_kwargs'])
-        model = create_model(c['model'], c_in=data['c_in'], n_out=data['n_out'], **kwargs)
+        kwargs = dict(c_in=data['c_in'], n_out=data['n_out']) | without_files(c['model_kwargs'])
+        try:
+            model = create_model(c['model'], **kwargs)
+        except (TypeError, ValueError, ArithmeticError, LookupError) as e:
+            what = f'{self.folder}/config.json describes no network: {e}; restore it from a copy.'
+            raise UnreadableFile(' '.join(what.split()), path=self.folder) from e
         load_weights(model, self.state(), self.file)
         device = self.device or ('cuda' if torch.cuda.is_available() else 'cpu')
         return model.eval().to(device, memory_format=fast_settings(device)['memory_format'])
