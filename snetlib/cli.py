@@ -491,6 +491,18 @@ def reproduce(
         help='cpu, cuda:1, …; default: every GPU there is, a process each',
     ),
     train: bool = typer.Option(True, help='--no-train: only write what has finished'),
+    hours: float | None = typer.Option(
+        None, min=0.001, help='stop training after so many; the same command continues'
+    ),
+    settings: list[str] | None = typer.Option(
+        None, '--set', help='change a line of the recipe: --set lr=0.01'
+    ),
+    model_set: list[str] | None = typer.Option(
+        None, help='a keyword of our networks: --model-set ffb_kernel=3'
+    ),
+    data_set: list[str] | None = typer.Option(
+        None, help='a keyword of the data set: --data-set split=agileformer'
+    ),
     add_to: Path | None = typer.Option(
         None, help='e1, e2, e3: add scores to those of this folder; recorded runs are not run again'
     ),
@@ -512,22 +524,29 @@ def reproduce(
     from snetlib.reproduce import reproduce as run
 
     _find_device(device)
+    changes = dict(
+        recipe=parse_settings(settings),
+        model=parse_settings(model_set, '--model-set'),
+        data=parse_settings(data_set, '--data-set'),
+    )
+    if add_to and any(changes.values()):
+        raise BadSetting('Recorded scores belong to the planned settings; leave the changes out.')
     if add_to:
         from snetlib.reproduce.contrasts import add_runs
 
-        settings = dict(scale=scale, seeds=seeds, data=data, cache=cache, device=device)
-        typer.echo('\n'.join(str(file) for file in add_runs(name, add_to, **settings)))
+        how = dict(scale=scale, seeds=seeds, data=data, cache=cache, device=device, hours=hours)
+        typer.echo('\n'.join(str(file) for file in add_runs(name, add_to, **how)))
         return
     devices = [device] if device else all_devices()
     if worker or (train and len(devices) > 1):
-        steps = ready_data(plan(name, scale, seeds, data), cache)
+        steps = ready_data(plan(name, scale, seeds, data, changes), cache)
         if worker:
-            for lost, why in run_queue(steps, cache, device).items():
+            for lost, why in run_queue(steps, cache, device, hours=hours).items():
                 typer.echo(f'{lost}: {why}', err=True)
             return
-        run_workers(steps, cache, devices)
-    settings = dict(scale=scale, seeds=seeds, data=data, cache=cache, out=out)
-    table = run(name, device=device, train=train, **settings)
+        run_workers(steps, cache, devices, hours)
+    how = dict(scale=scale, seeds=seeds, data=data, cache=cache, out=out, changes=changes)
+    table = run(name, device=device, train=train, hours=hours, **how)
     written = out or cache / 'tables'
     if table is None:
         typer.echo(f'{written}/{name}.png')
@@ -559,7 +578,7 @@ OPTIONS = {  # options that an error's `key` can name
     'train': ('data', 'model', 'recipe', 'seed', 'device'),
     'predict': ('weights', 'axis', 'bs', 'resize', 'intensity', 'tile', 'overlap', 'device'),
     'evaluate': ('data', 'part', 'pred', 'truth', 'classes', 'resize'),
-    'reproduce': ('scale', 'seeds', 'data', 'cache', 'device'),
+    'reproduce': ('scale', 'seeds', 'data', 'cache', 'device', 'hours'),
 }
 
 

@@ -20,7 +20,8 @@ from snetlib.core import BadSetting, NotAtHand
 from snetlib.data.source import Source
 from snetlib.models import create_model
 from snetlib.reproduce import queue
-from snetlib.reproduce.plan import SAME_NETWORK, scaled_model
+from snetlib.reproduce.plan import SAME_NETWORK, plan, scaled_model
+from snetlib.reproduce.queue import TimeIsUp, estimated_hours, number_of_steps, time_limit
 from snetlib.train.recipes import get_recipe
 from snetlib.train.run import run_config
 
@@ -268,3 +269,40 @@ def test_workers_share_the_queue_and_say_what_failed(tmp_path, capfd):
     assert R.run_workers([broken, steps[1]], tmp_path, ['cpu', 'cpu']) == [0, 0]
     assert R.finished(steps[1].config, tmp_path)
     assert 'no_such_network' in capfd.readouterr().err
+
+
+def test_every_choice_can_be_made_otherwise():
+    "Lines of the recipe, keywords of our networks, keywords of the data set."
+    changes = dict(recipe=dict(lr=0.01), model=dict(ffb_kernel=3), data=dict(seed=5))
+    steps = plan('table1', 'smoke', 1, changes=changes)
+    plain = plan('table1', 'smoke', 1)
+    for step, before in zip(steps, plain):
+        if step.config is None:
+            continue
+        assert step.config['recipe'] == before.config['recipe'] | dict(lr=0.01)
+        ours = step.config['model'].startswith('snet')
+        assert step.config['model_kwargs'].get('ffb_kernel') == (3 if ours else None)
+        assert step.config['data_kwargs']['seed'] == 5
+    for wrong in (dict(nothing={}), dict(recipe=dict(no_such_line=1))):
+        with pytest.raises(BadSetting):
+            plan('table5', 'smoke', 1, changes=wrong)
+
+
+def test_time_limit_tells_its_own_stop_from_another():
+    with pytest.raises(TimeIsUp) as error, time_limit(1e-5):
+        while True:
+            pass
+    assert error.value.key == 'hours'
+    with pytest.raises(KeyboardInterrupt), time_limit(1):
+        raise KeyboardInterrupt
+    with time_limit(None):
+        pass
+
+
+def test_estimate_counts_what_is_left(tmp_path):
+    left, hours = estimated_hours(plan('table5', 'smoke', 2), tmp_path, 'cpu')
+    assert left == 2
+    assert 0 < hours < 1
+    config = plan('table5', 'smoke', 1)[0].config
+    epochs = config | dict(dataset='acdc', recipe=config['recipe'] | dict(steps=None, epochs=2, bs=4))
+    assert number_of_steps(epochs) == 2 * 1312 / 4

@@ -152,11 +152,12 @@ def add_runs(
     cache='runs/reproduce',  # folder of all runs
     device=None,  # see `run_one`
     progress: bool = True,  # bars
+    hours: float | None = None,  # stop after so many; what has finished is recorded next time
 ) -> tuple:
     "Run what is not recorded yet and add it; returns both files."
     steps = ready_data(plan(name, scale, seeds, data), cache, progress)
     todo = left_to_run(steps, record_files(name, out, scale)[1])
-    run_queue(todo, cache, device, progress)
+    run_queue(todo, cache, device, progress, hours)
     return record_cells(out, cache, data, scale, seeds, name)
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CASE_COLUMNS', 'ready_data', 'prepared', 'caption', 'about_runs', 'write_table', 'without_root', 'case_scores',
-           'reproduce', 'write_figure']
+           'reproduce', 'say_changes', 'say_hours', 'write_figure']
 
 # %% ../../nbs/8_results/08_everything.ipynb #08_everything02
 import hashlib
@@ -22,7 +22,7 @@ from .bands import bands_table
 from .figures import figure
 from .papers import EXPERIMENTS, paper_table
 from .plan import SCALES, Step, plan
-from .queue import claimed, finished, run_name, run_queue
+from .queue import claimed, estimated_hours, finished, run_name, run_queue
 from .sizes import data_table, size_table
 from .tables import cases_table, cells_table, read_scores
 from .verdict import as_text
@@ -165,7 +165,9 @@ def reproduce(
     out=None,  # folder of the table; None: cache/tables
     device=None,  # 'cpu', 'cuda:1'; None: the GPU if there is one
     train: bool = True,  # False: only write what has finished
-    progress: bool = True,  # bars
+    progress: bool = True,  # bars, and the estimated hours before the start
+    hours: float | None = None,  # stop training after so many; the next call continues
+    changes: dict | None = None,  # of recipe, model and data, see `plan`
 ) -> pd.DataFrame | None:
     "Train what is missing, score it, write; the table, or None for a figure. Raises `SnetError`."
     e = EXPERIMENTS[choose(name, EXPERIMENTS, 'table or figure')]
@@ -177,15 +179,31 @@ def reproduce(
     if e.kind == 'data':
         return write_table(out, file, data_table(paper_table(name), data), f'{e.title}.')
     seeds = 1 if e.kind == 'figure' else seeds
-    steps = ready_data(plan(name, scale, seeds, data), cache, progress)
-    failed = run_queue(steps, cache, device, progress) if train else {}
+    steps = ready_data(plan(name, scale, seeds, data, changes), cache, progress)
+    if train and progress:
+        say_hours(steps, cache, device)
+    failed = run_queue(steps, cache, device, progress, hours) if train else {}
     if e.kind == 'figure':
         write_figure(out / f'{name}.png', figure(name, steps, cache))
         return None
     make = dict(cases=cases_table, bands=bands_table, cells=cells_table)
     table = make[e.kind](name, steps, cache, scale, failed)
     runs = [run for _, _, c in steps if c and (run := finished(c, cache))]
-    return write_table(out, file, table, caption(name, scale, runs), steps, cache)
+    about = caption(name, scale, runs) + say_changes(changes)
+    return write_table(out, file, table, about, steps, cache)
+
+
+def say_changes(changes):
+    "A sentence of the caption about what was changed; '' for nothing."
+    parts = [f'{k}={v}' for part in (changes or {}).values() for k, v in part.items()]
+    return f' Changed: {", ".join(parts)}.' if parts else ''
+
+
+def say_hours(steps, cache, device):
+    "One line on stderr: how many runs are left, and about how long they will train."
+    left, hours = estimated_hours(steps, cache, device)
+    if left:
+        print(f'{left} runs are left: about {hours:.1f} hours of training.', file=sys.stderr)
 
 
 def write_figure(path, fig):

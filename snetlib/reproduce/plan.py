@@ -5,15 +5,17 @@
 # %% auto #0
 __all__ = ['SNET_ROWS', 'SAME_NETWORK', 'ACDC_SMALL', 'TINY_RIVALS', 'HALF_WIDTH', 'PAPER', 'SMALL', 'LONGER', 'TINY', 'SMOKE',
            'SCALES', 'BESIDE', 'of_size', 'scaled_model', 'scaled_recipe', 'stand_in', 'data_root', 'Step', 'plan',
-           'datasets_at_hand', 'row_config']
+           'datasets_at_hand', 'check_changes', 'row_config']
 
 # %% ../../nbs/8_results/01_plan.ipynb #01_plan02
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from ..core import BadSetting, NotAtHand, choose
 from ..data.sets.catalogue import DATASETS
 from ..data.source import Source
+from ..models.registry import list_models
 from .papers import EXPERIMENTS, Experiment, Row, baselines
 from ..train.recipes import get_recipe
 from ..train.run import run_config
@@ -178,16 +180,19 @@ def plan(
     scale: str = 'small',  # 'paper' | 'longer' | 'small' | 'tiny' | 'smoke'
     seeds: int = 3,  # runs of each row
     data=None,  # folder of the data set, or with one folder a data set
+    changes: dict | None = None,  # {'recipe': {…}, 'model': {…}, 'data': {…}}
 ) -> list[Step]:
     "The runs behind a table, in their order. Raises `BadSetting` for a name, `NotAtHand` for data."
     e = EXPERIMENTS[choose(name, EXPERIMENTS, 'table or figure')]
     recipe = scaled_recipe(e, choose(scale, SCALES, 'scale'))
+    changes = check_changes(changes)
+    recipe = get_recipe(recipe, **changes['recipe'])
     rows = e.rows
     if scale == 'small':
         rows += BESIDE.get(name, ())
-    found = datasets_at_hand(e, scale, data)
+    found = [replace(s, **changes['data']) for s in datasets_at_hand(e, scale, data)]
     return [
-        Step(row, seed, row_config(row, scale, recipe, seed, source))
+        Step(row, seed, row_config(row, scale, recipe, seed, source, changes['model']))
         for seed in range(seeds)
         for source in found
         for row in rows
@@ -216,9 +221,19 @@ def datasets_at_hand(
     return found
 
 
-def row_config(row, scale, recipe, seed, source):
+def check_changes(changes):
+    "The three parts, empty where nothing changes. Raises `BadSetting` for another part."
+    parts = dict(recipe={}, model={}, data={})
+    for key in changes or {}:
+        choose(key, parts, 'part of the changes')
+    return parts | (changes or {})
+
+
+def row_config(row, scale, recipe, seed, source, changes=None):
     "`run_config` of one row at one scale; None for a row without a network."
     if row.model is None:
         return None
     model, kwargs = scaled_model(row, scale)
+    if model in (*list_models(tag='snet'), *list_models(tag='sosegformer')):
+        kwargs = kwargs | (changes or {})
     return run_config(source, model, recipe, seed=seed, model_kwargs=kwargs)
