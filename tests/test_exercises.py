@@ -243,3 +243,26 @@ WRONG |= {  # 4_models/07_snet
         "count_parameters(create_model('snet_tiny', **kw))",
     ],
 }
+WRONG |= {  # 4_models/11_sosegformer
+    'check_sizes': [
+        '((100, 200), (3, 6), (50, 100))',
+        '((128, 224), (4, 7), (128, 224))',
+        '((128, 224), (8, 14), (64, 112))',
+    ],
+    'check_up': [
+        'lambda up, skip, former, y, R: former(skip(R))',
+        'lambda up, skip, former, y, R: former(skip(torch.cat([R, up(y)], 1)))',
+        'lambda up, skip, former, y, R: skip(former(torch.cat([up(y), R], 1)))',
+    ],
+    'check_head': [
+        'lambda maps, w, b: F.conv2d(maps[0], w[:, :2], b)',
+        'lambda maps, w, b: naive_head(maps, lambda m: F.conv2d(m, w))',
+        'lambda maps, w, b: naive_head(maps, lambda m: F.conv2d(m, w, 3 * b))',
+    ],
+    'check_saved': [
+        'lambda row: 0.1',
+        "lambda row: count_parameters(create_model(row, size='tiny')) / 2e6",
+        "lambda row: count_parameters(create_model('sosegformer_tiny')) - "
+        "count_parameters(create_model(row, size='tiny'))",
+    ],
+}
