@@ -77,7 +77,6 @@ def is_warning(out):
 
 # ---- what a page prints, compared with what is committed
 
-FIRST_SEED = 0  # of what a page draws without a seed of its own
 NUMBER = re.compile(r'-?\d+(?:[.,]\d+)*(?:e[+-]?\d+)?%?', re.I)
 VARIES = re.compile(
     r'\b[\d.,]+\s*(s|ms|µs|min|seconds?|minutes?|[kMG]i?B|it/s)\b|0x[0-9a-f]+|(/[\w.+-]+){2,}|\btmp\w+'
@@ -120,24 +119,34 @@ def difference(cell, committed):
     return f'{cell.source[:60]!r}\n- {committed[:300]}\n+ {now[:300]}'
 
 
-def begin_anew():
-    "What a page finds in a process of its own, and what an earlier one in the same process may have changed."
-    import matplotlib
-    import pandas as pd
-    import torch
+class State:
+    "What a page finds in a process of its own, and an earlier page in the same process may have changed."
 
-    torch.manual_seed(FIRST_SEED)
-    matplotlib.rcdefaults()
-    for name in ('display.width', 'display.max_columns', 'display.max_colwidth', 'display.float_format'):
-        pd.reset_option(name)
+    def __init__(self):
+        import matplotlib
+        import pandas as pd
+
+        self.names = [f'display.{n}' for n in ('width', 'max_columns', 'max_colwidth', 'float_format')]
+        self.tables = [pd.get_option(name) for name in self.names]
+        self.figures = matplotlib.rcParams.copy()
+
+    def restore(self):
+        import matplotlib
+        import pandas as pd
+        import torch
+
+        torch.manual_seed(0)
+        matplotlib.rcParams.update(self.figures)
+        for name, value in zip(self.names, self.tables):
+            pd.set_option(name, value)
 
 
-def comparing(shell):
+def comparing(shell, state):
     "nbdev's shell, which after the last cell compares what each cell printed with what was there before."
 
     class ComparingShell(shell):
         def run_all(self, nb, **kwargs):
-            begin_anew()
+            state.restore()
             cells = [c for c in nb.cells if c.cell_type == 'code' and 'varies' not in c.directives_]
             committed = [printed(c) for c in cells]
             super().run_all(nb, **kwargs)
@@ -154,7 +163,7 @@ def compare(names):
     import nbdev.test
 
     prepare_environment('compare')
-    nbdev.test.CaptureShell = comparing(nbdev.test.CaptureShell)
+    nbdev.test.CaptureShell = comparing(nbdev.test.CaptureShell, State())
     wanted = 'data' if DATA.is_dir() else ''
     workers = os.cpu_count() or 2
     for name in names or [None]:
@@ -205,7 +214,7 @@ def start(page, verb, log):
 
 
 def prepare_environment(verb):
-    "One thread a process, no windows, nothing slow, and the real data where it is wanted and there."
+    "One thread, no windows, nothing slow, the real data where it is wanted and there, libraries loaded."
     os.environ.update(OMP_NUM_THREADS='1', MPLBACKEND='Agg', IN_TEST='1')
     os.environ.pop('SNET_SLOW', None)
     if verb == 'bare':
@@ -214,14 +223,14 @@ def prepare_environment(verb):
         os.environ['SNET_TEST_DATA'] = str(DATA)
     else:
         print('no real data at', DATA, '- cells flagged `data` are left out')
+    sys.path.insert(0, str(ROOT))
+    for library in LIBRARIES:
+        importlib.import_module(library)
 
 
 def run_pages(verb, pages):
     "Work on the pages, as many at once as there are processors; the names of those that failed."
     prepare_environment(verb)
-    sys.path.insert(0, str(ROOT))
-    for library in LIBRARIES:
-        importlib.import_module(library)
     gc.collect()
     gc.freeze()
     waiting, running, failed = list(pages), {}, []

@@ -474,7 +474,7 @@ def _lost_cases(out):
 @command
 def reproduce(
     name: str = typer.Argument(
-        ..., help='table1 … table6, tableI … tableIII, figure1, 2, 7, 3, e1, e1_ends, e2, e3'
+        ..., help='table1 … table6, tableI … tableIII, figure1, 2, 7, 3, e1, e1_ends, e2, e3, parts'
     ),
     scale: str = typer.Option('small', help='paper, longer, small, tiny or smoke'),
     seeds: int = typer.Option(3, min=1, help='runs of each row'),

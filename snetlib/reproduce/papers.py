@@ -6,8 +6,8 @@
 __all__ = ['KINDS', 'NOT_BUILT', 'BASELINES', 'REASONS', 'ORGAN_COLUMNS', 'GROUP_COLUMNS', 'HEART_COLUMNS', 'SNET', 'SOSEGFORMER',
            'FUSIONS', 'SMALL_OBJECT_ROWS', 'SNET_TABLES', 'SOSEGFORMER_TABLES', 'FIGURES', 'ADAPTERS', 'HEADS',
            'FUSED_PAIRS', 'VIT_CHANGES', 'E1_ENDS', 'E1_BETWEEN', 'E3_ROWS', 'E2_PAIRS', 'E2_CONTROL_OF', 'E2_ROWS',
-           'OURS', 'EXPERIMENTS', 'Row', 'Experiment', 'baselines', 'synapse', 'cell_row', 'pair_row', 'paper_file',
-           'paper_table']
+           'PARTS', 'OURS', 'EXPERIMENTS', 'Row', 'Experiment', 'baselines', 'synapse', 'cell_row', 'pair_row',
+           'paper_file', 'paper_table']
 
 # %% ../../nbs/8_results/00_papers.ipynb #00_papers02
 from dataclasses import dataclass, field
@@ -304,11 +304,31 @@ E2_ROWS = (
     *(pair_row(*pair) for pair in E2_PAIRS),
     *(pair_row(c, v, how) for c, v in E2_CONTROL_OF.items() for how in ('zero', 'other_image')),
 )
+PARTS = tuple(
+    Row(method, model)
+    for method, model in (
+        ('SoSegFormer', 'sosegformer_base'),
+        ('no cross-scale instruction', 'sosegformer_no_cross_scale'),
+        ('arrows between neighbours', 'sosegformer_neighbour_arrows'),
+        ('arrows from the first stage', 'sosegformer_first_arrows'),
+        ('no StageFormer', 'sosegformer_no_stageformer'),
+        ('no ASPP', 'sosegformer_no_aspp'),
+        ('separable attention', 'sosegformer_separable'),
+    )
+)
 OURS = (
     synapse('e1', 'Table 5 taken apart', E1_ENDS + E1_BETWEEN, kind='cells'),
     synapse('e1_ends', 'Table 5 taken apart, eight of 24 cells', E1_ENDS, kind='cells'),
     synapse('e2', 'All sixteen pairs, one fusion each', E2_ROWS, kind='cells'),
     synapse('e3', 'What enters the fusion', E3_ROWS, kind='cells'),
+    Experiment(
+        'parts',
+        'SoSegFormer, one part left out or changed',
+        'polypgen',
+        'sosegformer_paper',
+        PARTS,
+        kind='cells',
+    ),
 )
 EXPERIMENTS = {e.name: e for e in (*SNET_TABLES, *SOSEGFORMER_TABLES, *FIGURES, *OURS)}
 

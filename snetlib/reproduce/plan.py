@@ -29,6 +29,7 @@ SNET_ROWS = (
     'table6_feb_ffb',
     'table6_feb_ffb_gab',
 )
+SOSEGFORMER_ROWS = tuple(row.model for row in PARTS if row.model != 'sosegformer_base')
 SAME_NETWORK = {'table5_stagger': 'snet_base', 'table6_feb_ffb_gab': 'snet_base'}
 
 
@@ -37,6 +38,7 @@ def of_size(
 ) -> dict:
     "The networks of one size that stand for the paper's: name -> (name, keywords)."
     rows = {name: (name, {'size': size}) for name in SNET_ROWS}
+    rows |= {name: (name, {'size': 'tiny'}) for name in SOSEGFORMER_ROWS}
     return rows | {'snet_base': (f'snet_{size}', {}), 'sosegformer_base': ('sosegformer_tiny', {})}
 
 
