@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test lab export pages format fuzz bench record readme hooks install clean
+.PHONY: help demo test lab export pages format fuzz bench gpu record readme hooks install clean
 help:                    ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 demo: install            ## train SNet and a U-Net on a real MRI, predict an unseen slab, write demo/report.html
@@ -23,6 +23,8 @@ fuzz: install            ## 5,000 damaged files: the right result or one sentenc
 	$(BIN)/python tests/fuzz.py --inputs $(or $(N),5000) --seed $(or $(SEED),0)
 bench: install           ## speed and memory as ratios within one run
 	$(BIN)/python tests/bench/run.py
+gpu: install             ## ten minutes on an NVIDIA GPU: speed, memory, precision, a run that continues
+	$(BIN)/python tests/bench/gpu.py
 record: install         ## the last demonstration's picture and scores -> README
 	mkdir -p nbs/images data/results && cp demo/picture.png nbs/images/demo.png && cp demo/scores.csv data/results/demo.csv
 readme: install          ## nbs/index.ipynb -> README.md

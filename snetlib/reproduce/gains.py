@@ -79,15 +79,16 @@ def record_measures(
     scale: str = 'tiny',  # a key of `SCALES`
     seeds: int = 5,  # at most; a seed counts with all its pairs
 ) -> Path:
-    "Measure the networks of finished seeds of E2, before and after training; returns the file."
+    "Measure finished seeds of E2 before and after training; seeds that are there stay. The file."
     steps = [step for step in plan('e2', scale, seeds, data) if step.row in E2_ROWS[:16]]
+    path = Path(out) / f'e2_{scale}_measures.csv'
+    tables = [pd.read_csv(path)] if path.is_file() else []
+    known = set(tables[0]['seed']) if tables else set()
     x = middle_slices(steps[0].config)
-    tables = []
-    for seed in range(seeds):
+    for seed in sorted(set(range(seeds)) - known):
         configs = [config for _, s, config in steps if s == seed]
         if all(finished(config, cache) for config in configs):
             tables += [first_measures(configs[0], x), last_measures(configs, cache, x)]
-    path = Path(out) / f'e2_{scale}_measures.csv'
     with atomic_path(path) as tmp:
         pd.concat(tables).to_csv(tmp, index=False, float_format='%.5g')
     return path
