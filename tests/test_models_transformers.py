@@ -1,4 +1,4 @@
-"TransUNet, Swin-Unet, MISSFormer, HiFormer: the contract, the authors' parts, recorded numbers."
+"TransUNet, Swin-Unet, MISSFormer, HiFormer, CTC-Net: the contract, the authors' parts, recorded numbers."
 
 import copy
 import json
@@ -10,6 +10,7 @@ from networks import check_round_trip, check_types_layouts_and_copies, fill
 from torch import nn
 
 from snetlib.core import NotAtHand, SnetError
+from snetlib.models.ctcnet import CrossDomain, attend_with_guest
 from snetlib.models.registry import MODELS, count_parameters, create_model, list_models, parameter_table
 
 pytest.importorskip('timm')
@@ -26,6 +27,7 @@ HIFORMER = dict(
     drop_path=0.0,
     up_width=32,
 )
+CTCNET = SWIN | dict(encoder='resnet34', encoder_options=dict(layers=(1, 1, 1, 1), channels=(8, 8, 16, 16)))
 SMALL = dict(  # every network in its least form
     transunet=STEM | dict(drop=0.0),
     r50_vit=STEM | dict(drop=0.0),
@@ -35,7 +37,12 @@ SMALL = dict(  # every network in its least form
     hiformer_s=HIFORMER,
     hiformer_b=HIFORMER | dict(wiring='first'),
     hiformer_l=HIFORMER | dict(wiring='paper'),
+    ctcnet=CTCNET,
+    ctcnet_t34=CTCNET | dict(cross='paper'),
 )
+
+
+LIGHT = dict(ctcnet=CTCNET)  # recorded at little width: the whole has 118 million weights to fill
 
 
 def small(name, **kw):
@@ -59,7 +66,8 @@ def test_every_network_of_this_family_is_tested():
 @pytest.mark.parametrize('name', GOLDEN)
 def test_numbers_recorded_while_it_equalled_the_authors_code(name):
     want = torch.tensor(GOLDEN[name])
-    torch.testing.assert_close(fingerprint(name), want, atol=2e-4 * float(want.abs().max()), rtol=0)
+    y = fingerprint(name, **LIGHT.get(name, {}))
+    torch.testing.assert_close(y, want, atol=2e-4 * float(want.abs().max()), rtol=0)
 
 
 @pytest.mark.parametrize('name', SMALL)
@@ -108,6 +116,7 @@ TOTALS = dict(  # nine classes
     swin_unet=27_168_900,
     swin_unet_deep=41_380_836,
     missformer=42_462_537 - 7_009_792,  # without the authors' dead parts
+    ctcnet=123_669_680 - 5_592_687,
 )
 
 
@@ -177,10 +186,32 @@ def test_as_released_the_small_and_the_large_hiformer_are_one_network():
     assert {k: v.shape for k, v in s.items()} == {k: v.shape for k, v in large.items()}
 
 
+def test_the_released_cross_of_ctcnet_is_a_plain_block_on_other_tokens():
+    torch.manual_seed(0)
+    cross = CrossDomain(8, 2, 14).eval()
+    cnn, t = torch.rand(2, 2, 14, 21, 8)
+    late = torch.cat([t.flatten(1, 2)[:, 1:], cnn.mean((1, 2))[:, None]], 1).unflatten(1, (14, 21))
+    assert torch.equal(cross(cnn, t)[0], cross.block(late))
+    assert torch.equal(cross(cnn, t)[1], cross.block(cnn))
+
+
+def test_a_guest_that_nobody_heeds_leaves_a_swin_block_as_it_is():
+    "Where all values are alike, one more of them changes nothing; sizes that need padding."
+    torch.manual_seed(0)
+    cross = CrossDomain(8, 2, 14, 'paper').eval()
+    x, guest = torch.rand(2, 10, 17, 8), torch.rand(2, 8)
+    heard = attend_with_guest(cross.block, x, guest)
+    with torch.no_grad():
+        cross.block.attn.qkv.weight[16:].zero_()  # every value is the bias
+        alone = cross.block(x)
+    torch.testing.assert_close(attend_with_guest(cross.block, x, guest), alone)
+    assert not torch.allclose(heard, alone)
+
+
 def test_pre_trained_weights_are_refused_in_one_sentence():
     with pytest.raises(NotAtHand, match='without a pre-trained encoder'):
         small('missformer', pretrained=True)
-    for name in ('transunet', 'swin_unet', 'hiformer_s'):
+    for name in ('transunet', 'swin_unet', 'hiformer_s', 'ctcnet'):
         with pytest.raises(SnetError, match='nowhere.pth'):
             small(name, pretrained='nowhere.pth')
 

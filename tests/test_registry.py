@@ -29,6 +29,9 @@ OWN = [n for n, build in registered_models().items() if build.__module__.startsw
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 TRANSUNET = dict(units=(1, 1, 1), stem_width=8, width=16, depth=1, heads=2, widths=(16, 8, 8, 8))
 SWIN_UNET = dict(width=8, depths=(2, 2, 2, 2), heads=(1, 2, 2, 4))
+CTCNET = SWIN_UNET | dict(
+    encoder='resnet34', encoder_options=dict(layers=(1, 1, 1, 1), channels=(8, 8, 16, 16))
+)
 SMALLER = {  # keywords that make a network cheap and leave its kind as it is
     'attention_unet': dict(channels=(4, 8, 16, 32, 64)),
     'dynunet': dict(filters=(4, 8, 16, 32, 64, 64)),
@@ -43,6 +46,8 @@ SMALLER = {  # keywords that make a network cheap and leave its kind as it is
     'r50_vit': TRANSUNET,
     'swin_unet': SWIN_UNET,
     'swin_unet_deep': SWIN_UNET,
+    'ctcnet': CTCNET,
+    'ctcnet_t34': CTCNET,
     'missformer': dict(widths=(8, 16, 24, 32), depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), bridges=1),
 }
 EXCEPTIONS = {  # (network, check): why it is not asked

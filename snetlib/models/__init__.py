@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/4_models/99_models.ipynb #bbf3f9ec
 import snetlib.models.baselines
+import snetlib.models.ctcnet
 import snetlib.models.gates
 import snetlib.models.hiformer
 import snetlib.models.missformer

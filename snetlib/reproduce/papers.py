@@ -71,7 +71,7 @@ BASELINES = {  # the paper's spelling -> our registered network
     'CASTformers': None,
     'MISSformer': 'missformer',
     'Missformer': 'missformer',
-    'CTC-Net': None,
+    'CTC-Net': 'ctcnet',
     'HiFormer': 'hiformer_l',
     'CT-Net': None,
     'UCTransNet-pre': 'uctransnet',
