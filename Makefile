@@ -4,9 +4,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test lab export pages format fuzz bench gpu record readme hooks install clean
+.PHONY: help demo test lab export pages format fuzz bench bench-models gpu record readme hooks install clean
 help:                    ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 demo: install            ## train SNet and a U-Net on a real MRI, predict an unseen slab, write demo/report.html
 	$(BIN)/snet demo --out demo
 test: install            ## what CI runs: style, export in sync, every page, every test, the wheel
@@ -23,6 +23,8 @@ fuzz: install            ## 5,000 damaged files: the right result or one sentenc
 	$(BIN)/python tests/fuzz.py --inputs $(or $(N),5000) --seed $(or $(SEED),0)
 bench: install           ## speed and memory as ratios within one run
 	$(BIN)/python tests/bench/run.py
+bench-models: install    ## what every network of the papers costs -> data/results/costs.csv
+	$(BIN)/python tests/bench/bench_costs.py --rounds 3 --write data/results/costs.csv
 gpu: install             ## ten minutes on an NVIDIA GPU: speed, memory, precision, a run that continues
 	$(BIN)/python tests/bench/gpu.py
 record: install         ## the last demonstration's picture and scores -> README
