@@ -1,15 +1,29 @@
 "Gains of sixteen pairs: what is measured is what meets in the fusion, and shuffled layers keep their level."
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import spearmanr
 
 from snetlib.core import seed_everything
 from snetlib.models import create_model
-from snetlib.reproduce.gains import E2_PAIRS, fused_maps, layer_permutation
+from snetlib.reproduce.contrasts import read_cells
+from snetlib.reproduce.gains import (
+    E2_PAIRS,
+    fused_maps,
+    gains,
+    hypotheses,
+    layer_permutation,
+    read_measures,
+    whole_seeds,
+)
 from snetlib.reproduce.papers import pair_row
 from snetlib.reproduce.plan import scaled_model
+
+RESULTS = Path(__file__).resolve().parent.parent / 'data/results'
 
 
 def untrained(cnn, vit):
@@ -56,3 +70,42 @@ def test_the_level_holds():
         below += layer_permutation(a, b)[1] < 0.05
     assert below / 300 < 0.09
     assert len(E2_PAIRS) == 16
+
+
+@pytest.fixture(scope='module')
+def recorded():
+    return read_cells(RESULTS / 'e2_tiny_cells.csv'), read_measures(RESULTS / 'e2_tiny_measures.csv')
+
+
+def test_recorded_scores_are_complete(recorded):
+    cells, _ = recorded
+    assert set(cells.groupby(['cell', 'seed']).size()) == {20 * 3}, 'twenty cases with three classes'
+    assert cells.dice.between(0, 1).all()
+    facts = pd.read_csv(RESULTS / 'e2_tiny_runs.csv', dtype={'commit': str})
+    assert set(zip(facts.cell, facts.seed)) == set(zip(cells.cell, cells.seed))
+    assert facts.key.is_unique
+    of_layer = facts.assign(cnn=facts.cell.str[3]).groupby('cnn').parameters.nunique()
+    assert (of_layer == 1).all(), 'cells of one CNN layer have equal parameters'
+
+
+def test_a_gain_by_hand(recorded):
+    cells, _ = recorded
+    found = gains(cells)
+    whole = sorted(whole_seeds(cells).seed.unique())
+    mean = cells.groupby(['cell', 'seed']).dice.mean()
+    pair, control = (mean[name] for name in ('CNN3 with ViT2', 'CNN3 with ViT1, zero'))
+    by_hand = 100 * (pair - control)[whole]
+    assert np.allclose(found.mean(1)[:, 2, 1], by_hand)
+
+
+def test_hypotheses_follow_from_the_recorded_files(recorded):
+    cells, measures = recorded
+    found, gain = hypotheses(cells, measures), gains(cells).mean((0, 1))
+    first = measures[measures.weights == 'first']
+    assert set(whole_seeds(cells).seed) <= set(first.seed), 'every seed has been measured'
+    for name, title in (('kl', 'KL'), ('mi_seen', 'MI − floor')):
+        means = first.groupby(['cnn', 'vit'])[name].mean()
+        line = found.loc[title]
+        assert line.rho == pytest.approx(spearmanr(means, gain.ravel()).statistic)
+        assert (line.verdict == 'reproduced') == (line.p_holm < 0.05)
+        assert found.p_holm.notna().sum() == 2, 'two confirmatory hypotheses'
