@@ -12,7 +12,7 @@ from snetlib.data.sets.folder import write_phantom
 from snetlib.train import Run, train_run
 from snetlib.train.checkpoint import DamagedFile, load_tensors, same_weights, save_tensors
 from snetlib.train.distributed import ProcessLost, check_device, connection_lost
-from snetlib.train.run import FolderInUse
+from snetlib.train.run import FolderInUse, as_source
 
 LINES = dict(size=32, steps=2, precision='float32', progress=False)
 
@@ -182,3 +182,9 @@ def test_a_call_of_an_older_script(data, tmp_path):
     settings = LINES | dict(root=data, cache=False, data_kwargs=dict(seed=3))
     train_run(tmp_path / 'older', 'folder', 'snet_tiny', 'smoke', **settings)
     assert Run(tmp_path / 'older').source == Source('folder', data, seed=3)
+
+
+def test_an_older_script_may_call_the_data_set_by_keyword():
+    settings = dict(dataset='folder', root='somewhere', data_kwargs=dict(seed=3), bs=2)
+    assert as_source('mni', settings) == Source('folder', 'somewhere', seed=3)
+    assert settings == dict(bs=2), 'what is left are lines of the recipe'

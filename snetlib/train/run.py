@@ -282,9 +282,10 @@ def run_learner(
 
 def as_source(
     source,  # a `Source`, or the name of a data set
-    older: dict,  # keywords of a call; root, data_kwargs and cache are taken out
+    older: dict,  # keywords of a call; dataset, root, data_kwargs, cache are taken out
 ) -> Source:
     "The source of a call; older scripts give a name, a folder and settings one by one."
+    source = older.pop('dataset', source)
     if isinstance(source, Source):
         return source
     settings = {k: older.pop(k) for k in ('root', 'cache') if k in older}
