@@ -220,6 +220,42 @@ def test_one_frame_is_a_volume_and_its_mask_is_written_back(tmp_path):
     assert np.array_equal(nib.load(back).get_fdata(), BOX)
 
 
+def test_an_array_and_a_volume_stored_the_other_way_round_are_refused(tmp_path):
+    np.savez(tmp_path / 'c.npz', image=BOX.T.astype(np.float32))
+    volume(tmp_path / 'turned.nii', BOX)
+    with pytest.raises(GeometryMismatch, match='which way up'):
+        read_case(tmp_path / 'c.npz', tmp_path / 'turned.nii')
+    volume(tmp_path / 'straight.nii', BOX, np.eye(4))
+    assert np.array_equal(read_case(tmp_path / 'c.npz', tmp_path / 'straight.nii').label, BOX.T)
+
+
+def test_an_array_without_a_mask_does_not_change_what_masks_mean(tmp_path):
+    for k in range(3):
+        (tmp_path / 'images').mkdir(exist_ok=True)
+        np.savez(tmp_path / f'images/c{k}.npz', image=np.zeros((64, 64), np.float32))
+        picture(tmp_path / f'masks/c{k}.png', (SQUARE * 255).astype(np.uint8))
+    (tmp_path / 'masks/c0.png').unlink()
+    ds = folder_set(tmp_path)
+    last = ds.load(ds.items(tmp_path)[2])
+    assert np.array_equal(last.label[0], SQUARE)
+
+
+def test_colours_in_a_volume_of_plain_numbers_are_named(tmp_path):
+    volume(tmp_path / 'c.nii', BOX * 7)
+    with pytest.raises(WrongLabels, match='#070707'):
+        read_mask(tmp_path / 'c.nii', Labels(colours={'#000000': 0, '#ff0000': 1}))
+
+
+def test_a_bmp_that_pillow_misreads_is_refused(tmp_path):
+    two = Image.fromarray(SQUARE.astype(np.uint8), 'P')
+    two.putpalette([0, 0, 0, 255, 255, 255])
+    two.save(tmp_path / 'm.bmp')
+    with pytest.raises(UnreadableFile, match='save it as PNG'):
+        read_mask(tmp_path / 'm.bmp')
+    Image.fromarray(SQUARE).save(tmp_path / 'bits.bmp')
+    assert coverage(tmp_path, [tmp_path / 'bits.bmp']) == [SHARE]
+
+
 # ---------------------------------------------------------------- files
 
 

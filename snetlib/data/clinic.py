@@ -22,6 +22,7 @@ from snetlib.data.formats import (
     check_room,
     fill_gaps,
     is_dicom,
+    is_place,
     kind_of,
     read_nifti,
     reading,
@@ -34,7 +35,7 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # LPS to RAS and back
 def _image(voxels, affine, path, gaps):
     "A nibabel image in float32, its gaps filled. Raises `UnreadableFile`."
     affine = np.asarray(affine, float)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    if not is_place(affine):
         what = f'{path} has axes or sides that map voxels nowhere; export it again.'
         raise UnreadableFile(what, path=path)
     img = nib.Nifti1Image(fill_gaps(np.asarray(voxels, np.float32), path, gaps), affine)

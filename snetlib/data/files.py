@@ -25,6 +25,7 @@ from snetlib.data.formats import (
 from snetlib.data.geometry import (
     canonical,
     from_slices,
+    is_turned,
     same_place,
     slice_spacing,
     to_slices,
@@ -45,6 +46,7 @@ class Case:
     path: Path | None = None  # the file it was read from
     axis: int = 2  # the axis the slices were taken along
     notes: tuple = ()  # sentences to show, e.g. that a header contradicts itself
+    turned: bool = False  # whether axes were flipped or swapped while reading
 
     @property
     def grid(self) -> tuple:
@@ -63,6 +65,7 @@ class Mask:
     path: Path | None = None  # the file
     axis: int = 2  # the axis the slices were taken along
     notes: tuple = ()  # sentences to show
+    turned: bool = False  # whether axes were flipped or swapped while reading
 
     @property
     def grid(self) -> tuple:
@@ -79,6 +82,7 @@ class _Loaded:
     affine: np.ndarray | None = None
     arrays: dict = field(default_factory=dict)  # all arrays of an npz or h5
     notes: tuple = ()
+    turned: bool = False
 
 
 def _load_volume(path, axis, gaps, channels=None):
@@ -86,7 +90,8 @@ def _load_volume(path, axis, gaps, channels=None):
     volume, affine, more = canonical(img)
     notes = tuple(f'{path}: {note}.' for note in (*notes, *more))
     spacing = slice_spacing(affine, axis) if img.extra.get('sized', True) else None
-    return _Loaded(Drawn(to_slices(volume, axis)), spacing, affine, {}, notes)
+    turned = is_turned(img.affine)
+    return _Loaded(Drawn(to_slices(volume, axis)), spacing, affine, {}, notes, turned)
 
 
 def _load_arrays(path, key):
@@ -146,6 +151,7 @@ def _image(loaded, path, axis, id):
         path=Path(path),
         axis=axis,
         notes=loaded.notes,
+        turned=loaded.turned,
     )
 
 
@@ -262,7 +268,7 @@ def map_colours(
     nearest = distance.argmin(0)
     off = distance.min(0) > 0
     if off.any() and not str(path).lower().endswith(('.jpg', '.jpeg')):
-        r, g, b = y[off][0]
+        r, g, b = y[off][0].astype(int)
         raise WrongLabels(
             f'{path} holds the colour #{r:02x}{g:02x}{b:02x}, which has no class; add it to '
             f'"colours" in dataset.json ({off.sum()} such pixels).',
@@ -343,7 +349,8 @@ def _classes(drawn, labels, path):
 
 def _mask(loaded, labels, path, axis):
     label, instances = _classes(loaded.drawn, labels, path)
-    return Mask(label, loaded.spacing, loaded.affine, instances, Path(path), axis, loaded.notes)
+    place = loaded.spacing, loaded.affine, instances, Path(path), axis
+    return Mask(label, *place, loaded.notes, loaded.turned)
 
 
 def read_mask(
@@ -557,14 +564,15 @@ def settle_labels(
     labels: Labels = Labels(),  # what is known; complete where it says anything
     axis: int = 2,  # the slicing axis
     like: Labels | None = None,  # of the truth, where these are predictions for it
-    inside: bool = False,  # the files are images (npz, h5) that may hold a mask
+    inside: tuple = (),  # images (npz, h5) that may hold a mask, too
 ) -> Labels:
     "What the numbers of these masks mean. Raises `WrongLabels` where that would be guessing."
     if labels.values or labels.colours or labels.threshold is not None or labels.instances:
         return labels
     if like is not None and (like.n_classes != 2 or like.colours or like.instances):
         return _coded_like(paths, like, axis)
-    seen = [s for p in paths if (s := _look(p, axis, inside)) is not None]
+    looked = [_look(p, axis, False) for p in paths] + [_look(p, axis, True) for p in inside]
+    seen = [s for s in looked if s is not None]
     if any(s.jpeg for s in seen):
         return _beside_jpeg(seen)
     _same_palette(seen)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PICTURES', 'NIFTI', 'ARRAYS', 'ITK', 'MGZ', 'SERIES', 'DICOM', 'ENDINGS', 'KINDS', 'UNREAD', 'DEFLATE', 'kind_of',
-           'is_dicom', 'unread_kind', 'stem', 'case_name', 'reading', 'check_room', 'read_nifti', 'fill_gaps',
-           'read_picture', 'Drawn', 'read_drawn', 'read_arrays']
+           'is_dicom', 'unread_kind', 'stem', 'case_name', 'reading', 'check_room', 'is_place', 'read_nifti',
+           'fill_gaps', 'read_picture', 'Drawn', 'read_drawn', 'read_arrays']
 
 # %% ../../nbs/3_data/01_formats.ipynb #f48a8569
 import contextlib
@@ -236,6 +236,15 @@ def _one_volume(img, path, channels):
     return img
 
 
+def is_place(
+    affine: np.ndarray,  # 4×4
+) -> bool:
+    "Whether it gives every voxel a place of its own, and every axis a direction."
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        return False
+    return not np.isnan(nib.io_orientation(affine)).any()
+
+
 def read_nifti(
     path,  # .nii or .nii.gz, compressed or not, whatever the name says
     gaps: float | None = None,  # what NaN and infinite voxels become; None: the smallest number
@@ -249,7 +258,7 @@ def read_nifti(
         what = None
         if img.get_data_dtype().kind not in 'iufb':
             what = f'holds {img.get_data_dtype()} voxels; convert it to plain numbers first'
-        elif not np.isfinite(img.affine).all() or abs(np.linalg.det(img.affine[:3, :3])) < 1e-12:
+        elif not is_place(img.affine):
             what = 'has an affine that maps voxels nowhere; repair its header, e.g. with nibabel'
         if what:
             raise UnreadableFile(f'{path} {what}.', path=path)
@@ -310,6 +319,9 @@ def _open_picture(path):
             break
     else:
         what = f'{path} is no PNG, JPEG, TIFF or BMP, whatever its name says; convert it.'
+        raise UnreadableFile(what, path=path)
+    if im.format == 'BMP' and im.mode == '1' and head[28] == 8:  # Pillow takes bytes for bits
+        what = f'{path} is a BMP of bytes with two colours, which is not read; save it as PNG.'
         raise UnreadableFile(what, path=path)
     width, height = im.size
     pages = getattr(im, 'n_frames', 1) if im.format == 'TIFF' else 1

@@ -170,10 +170,9 @@ def complete(
     said = labels.values or labels.colours or labels.threshold is not None or labels.instances
     if not said and (names is None or len(names) <= 2):
         axis = c.get('axis', 2)
-        inside_images = [i.image for i in items if i.label is None and kind_of(i.image) == 'arrays']
-        labels = settle_labels([i.label for i in items if i.label is not None], axis=axis)
-        if inside_images:
-            labels = settle_labels(inside_images, axis=axis, inside=True)
+        inside = [i.image for i in items if i.label is None and kind_of(i.image) == 'arrays']
+        masks = [i.label for i in items if i.label is not None]
+        labels = settle_labels(masks, axis=axis, inside=inside)
         if labels.values:
             c['values'] = labels.values
         if labels.threshold is not None:
