@@ -15,6 +15,7 @@ from snetlib.reproduce.gains import (
     E2_PAIRS,
     fused_maps,
     gains,
+    gains_sentence,
     hypotheses,
     layer_permutation,
     read_measures,
@@ -109,3 +110,7 @@ def test_hypotheses_follow_from_the_recorded_files(recorded):
         assert line.rho == pytest.approx(spearmanr(means, gain.ravel()).statistic)
         assert (line.verdict == 'reproduced') == (line.p_holm < 0.05)
         assert found.p_holm.notna().sum() == 2, 'two confirmatory hypotheses'
+
+
+def test_readme_says_what_the_gains_say():
+    assert gains_sentence() in (RESULTS.parent.parent / 'README.md').read_text(encoding='utf-8')

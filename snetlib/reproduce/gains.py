@@ -6,7 +6,7 @@
 __all__ = ['MEASURES', 'NAMES', 'CONFIRMATORY', 'middle_slices', 'fused_maps', 'pair_measures', 'record_measures',
            'first_measures', 'last_measures', 'read_measures', 'as_map', 'whole_seeds', 'gain_contrast', 'gains',
            'layer_permutation', 'hypotheses', 'judge_rank', 'seed_agreement', 'gains_figure', 'draw_map',
-           'draw_scatter']
+           'draw_scatter', 'gains_sentence']
 
 # %% ../../nbs/8_results/12_gains.ipynb #gain03
 from itertools import combinations, permutations, product
@@ -20,12 +20,12 @@ from scipy.stats import rankdata, spearmanr
 from ..core import NotAtHand, atomic_path
 from ..explain.study import before_training
 from ..models.layers import resize_to
-from .contrasts import FEWEST_SEEDS, difference
+from .contrasts import FEWEST_SEEDS, MARGIN, difference, read_cells
 from .papers import E2_CONTROL_OF, E2_PAIRS, E2_ROWS, pair_row
 from .plan import plan
 from .queue import finished, run_name
 from .recorded import in_checkout
-from ..scores.statistics import holm
+from ..scores.statistics import crossed_ci, equal_within, holm
 from ..theory.pairs import compare_layers
 from ..train.run import Run, config_source
 from ..viz import new_figure
@@ -255,3 +255,17 @@ def draw_scatter(ax, values, gain):
     ax.axhline(0, color='grey', lw=0.6)
     ax.set_title(f'ρ = {spearmanr(values.ravel(), gain.ravel()).statistic:+.2f}', fontsize=8)
     ax.tick_params(labelsize=6)
+
+# %% ../../nbs/8_results/12_gains.ipynb #gain24b
+def gains_sentence() -> str:
+    "The mean gain of the sixteen pairs with its interval. Raises `NotAtHand`."
+    found = gains(read_cells(in_checkout('e2_tiny_cells.csv') or 'e2_tiny_cells.csv'))
+    over_pairs = found.mean((2, 3))
+    e, same = crossed_ci(over_pairs), equal_within(over_pairs, MARGIN)
+    word = 'equal to 0 within one point' if same else 'not shown to be 0 within one point'
+    parts = (
+        f'Each of the sixteen pairs alone, beside zeros in place of the ViT map: {len(found)} seeds,',
+        f'mean gain {e.mean:+.2f} points [{e.lo:.2f}, {e.hi:.2f}], {word};',
+        f'rank correlation of two seeds about the order of the pairs {seed_agreement(found):+.2f}.',
+    )
+    return ' '.join(parts)
