@@ -1,4 +1,4 @@
-"TransUNet, Swin-Unet, MISSFormer, HiFormer, CTC-Net: the contract, the authors' parts, recorded numbers."
+"TransUNet, Swin-Unet, MISSFormer, HiFormer, CTC-Net, interpretations: the contract, parts, recorded numbers."
 
 import copy
 import json
@@ -11,6 +11,7 @@ from torch import nn
 
 from snetlib.core import NotAtHand, SnetError
 from snetlib.models.ctcnet import CrossDomain, attend_with_guest
+from snetlib.models.interpretations import bilinear_weights
 from snetlib.models.registry import MODELS, count_parameters, create_model, list_models, parameter_table
 
 pytest.importorskip('timm')
@@ -27,6 +28,7 @@ HIFORMER = dict(
     drop_path=0.0,
     up_width=32,
 )
+CATFORMER = dict(units=(1, 1, 1), stem_width=8, width=16, depth=1, heads=2, side=4, decoder_width=8, steps=2)
 CTCNET = SWIN | dict(encoder='resnet34', encoder_options=dict(layers=(1, 1, 1, 1), channels=(8, 8, 16, 16)))
 SMALL = dict(  # every network in its least form
     transunet=STEM | dict(drop=0.0),
@@ -39,6 +41,9 @@ SMALL = dict(  # every network in its least form
     hiformer_l=HIFORMER | dict(wiring='paper'),
     ctcnet=CTCNET,
     ctcnet_t34=CTCNET | dict(cross='paper'),
+    transclaw_unet=dict(widths=(4, 8, 8, 16), width=16, depth=1, heads=2),
+    attransunet=STEM | dict(drop=0.0, few=5),
+    catformer=CATFORMER,
 )
 
 
@@ -206,6 +211,20 @@ def test_a_guest_that_nobody_heeds_leaves_a_swin_block_as_it_is():
         alone = cross.block(x)
     torch.testing.assert_close(attend_with_guest(cross.block, x, guest), alone)
     assert not torch.allclose(heard, alone)
+
+
+@pytest.mark.parametrize('name', ['transclaw_unet', 'attransunet', 'catformer'])
+def test_an_interpretation_says_so(name):
+    assert small(name).fidelity == 'abstract'
+    assert MODELS[name].__doc__.startswith('Interpretation')
+
+
+def test_tokens_that_move_read_the_map_at_their_places():
+    picture, places = torch.rand(2, 3, 5, 7), 1.2 * torch.rand(2, 11, 2) - 0.1
+    grid = 2 * places.flip(-1)[:, None] - 1
+    want = nn.functional.grid_sample(picture, grid, padding_mode='border', align_corners=False)
+    got = bilinear_weights(places, 5, 7) @ picture.flatten(2).transpose(1, 2)
+    torch.testing.assert_close(got.transpose(1, 2), want[:, :, 0])
 
 
 def test_pre_trained_weights_are_refused_in_one_sentence():

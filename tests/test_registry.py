@@ -48,6 +48,9 @@ SMALLER = {  # keywords that make a network cheap and leave its kind as it is
     'swin_unet_deep': SWIN_UNET,
     'ctcnet': CTCNET,
     'ctcnet_t34': CTCNET,
+    'attransunet': TRANSUNET,
+    'transclaw_unet': dict(widths=(4, 8, 8, 16), width=16, depth=1, heads=2),
+    'catformer': dict(units=(1, 1, 1), stem_width=8, width=16, depth=1, heads=2, side=4),
     'missformer': dict(widths=(8, 16, 24, 32), depths=(1, 1, 1, 1), heads=(1, 1, 2, 2), bridges=1),
 }
 EXCEPTIONS = {  # (network, check): why it is not asked

@@ -10,6 +10,7 @@ import snetlib.models.baselines
 import snetlib.models.ctcnet
 import snetlib.models.gates
 import snetlib.models.hiformer
+import snetlib.models.interpretations
 import snetlib.models.missformer
 import snetlib.models.polyp
 import snetlib.models.swin_unet

@@ -91,12 +91,20 @@ class TransUNet(Rival):
             self.start_from(backbone_state(TIMM_HYBRID, pretrained, self.c_net))
 
     def logits(self, x):
-        *skips, x = self.stem(x)
+        *maps, x = self.stem(x)
         h, w = x.shape[-2:]
         t = self.drop(to_tokens(self.embed(x)) + self.positions(h, w))
-        t = self.norm(self.blocks(t))
-        y = self.decoder(self.neck(to_map(t, h, w)), skips[::-1][: self.skips])
+        t = self.norm(self.talk(t))
+        y = self.decoder(self.neck(to_map(t, h, w)), self.beside(maps))
         return [self.head(y)]
+
+    def talk(self, t):
+        "The transformer: every token hears all others."
+        return self.blocks(t)
+
+    def beside(self, maps):
+        "The skips, deepest first."
+        return maps[::-1][: self.skips]
 
     def start_from(self, state):
         "Stem, positions and blocks from timm's hybrid; its class token's position is left out."

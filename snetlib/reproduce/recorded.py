@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from ..data.sets.catalogue import DATASETS
 from ..report.tables import format_estimate, to_markdown
-from .papers import EXPERIMENTS, NOT_BUILT
+from .papers import EXPERIMENTS
 from .plan import BESIDE, SCALES
 from .verdict import as_text, estimate_of
 from ..viz import new_figure
@@ -139,7 +139,7 @@ def why_not_recorded(experiment, row, tables):
         if len(line) and not line['verdict'].isin(['not_run', 'no_network']).all():
             return ''
     if row.model is None and experiment.kind != 'data':
-        return row.reason or NOT_BUILT
+        return row.reason
     name = row.method.lower() if experiment.kind == 'data' else experiment.dataset.split()[0]
     known = DATASETS.get(name)
     return f'the data are needed: {known.where}' if known else 'the data are needed'

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core import NotAtHand
-from .papers import EXPERIMENTS, NOT_BUILT, paper_table
+from .papers import EXPERIMENTS, paper_table
 from .queue import finished, run_name
 from .verdict import Verdict, estimate_columns, judge
 from ..scores.overlap import nan_mean
@@ -225,7 +225,7 @@ def configs_by_row(steps):
 def not_run(row, configs, failed=None):
     "Why none of these runs has a number."
     if row.model is None:
-        return Verdict('no_network', reason=row.reason or NOT_BUILT)
+        return Verdict('no_network', reason=row.reason)
     reasons = [failed[run_name(c)] for c in configs if failed and run_name(c) in failed]
     return Verdict('not_run', reason=reasons[0] if reasons else 'it has not finished')
 
