@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from snetlib.core import SnetError
+from snetlib.core import BadSetting, SnetError
 from snetlib.data.files import Case
 from snetlib.data.slices import MixedSlices, Slices, scale_intensity
 
@@ -34,3 +34,20 @@ def test_an_image_and_a_mask_of_another_size():
     a = np.arange(20).reshape(4, 5)
     with pytest.raises(SnetError, match='do not fit'):
         MixedSlices([a], [a[:3]], ['p'], NAMES)
+
+
+@pytest.mark.parametrize(
+    'how',
+    [
+        dict(kind='percentile', lo=99, hi=1),
+        dict(kind='percentile', lo=0.5, hi=199),
+        dict(kind='window', lo=5, hi=-5),
+        dict(kind='window', lo=float('nan'), hi=1),
+        dict(kind='window', lo='0', hi=1),
+        dict(kind='window'),
+    ],
+)
+def test_limits_that_make_every_image_black_are_refused(how):
+    with pytest.raises(BadSetting) as e:
+        scale_intensity(np.arange(6.0), how)
+    assert e.value.key == 'intensity'

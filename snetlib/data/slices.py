@@ -11,10 +11,26 @@ from collections import Counter
 import numpy as np
 import torch
 from scipy import ndimage
-from ..core import SnetError, choose
+from ..core import BadSetting, SnetError, choose
 from .files import Case
 
 # %% ../../nbs/3_data/06_slices.ipynb #fe653f98
+def _check_range(kind, how):
+    "Raise `BadSetting` for limits that would make every image black."
+    if kind not in ('window', 'percentile'):
+        return
+    numbers = [how.get(k) for k in ('lo', 'hi')]
+    fits = all(isinstance(n, (int, float, np.number)) and np.isfinite(n) for n in numbers)
+    least, most = (0, 100) if kind == 'percentile' else (-np.inf, np.inf)
+    # a window that stands for percentiles of a constant image has no width
+    if not fits or not least <= numbers[0] <= numbers[1] <= most:
+        raise BadSetting(
+            f'The intensity scale {how} needs two numbers, the smaller one first; for example '
+            '{"kind": "percentile", "lo": 0.5, "hi": 99.5}.',
+            key='intensity',
+        )
+
+
 def scale_intensity(
     x: np.ndarray,  # one volume, any shape
     # {'kind': 'window', 'lo': -125, 'hi': 275}, {'kind': 'percentile', 'lo': 0.5, 'hi': 99.5},
@@ -23,6 +39,7 @@ def scale_intensity(
 ) -> np.ndarray:  # float32; what is not finite is the smallest value, a constant volume 0
     "Intensities in [0, 1]. Raises `SnetError` where the numbers do not fit the kind."
     kind = choose(how['kind'], ('window', 'percentile', 'uint8', 'none'), 'intensity scale')
+    _check_range(kind, how)
     x = np.asarray(x, np.float32)
     ok = np.isfinite(x)
     if not ok.all():
