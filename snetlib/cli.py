@@ -504,7 +504,8 @@ def reproduce(
         None, help='a keyword of the data set: --data-set split=agileformer'
     ),
     add_to: Path | None = typer.Option(
-        None, help='e1, e2, e3: add scores to those of this folder; recorded runs are not run again'
+        None,
+        help='e1, e2, e3, e6: add scores to those of this folder; recorded runs are not run again',
     ),
     worker: bool = typer.Option(
         False, '--worker', help='only run what is missing; for a process beside others'

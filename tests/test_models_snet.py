@@ -10,8 +10,9 @@ from networks import NUMBERS, both, seeded
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from snetlib.core import SnetError
+from snetlib.core import BadSetting, SnetError
 from snetlib.models import SNet
+from snetlib.models.gab import GAB
 from snetlib.models.layers import (
     ConvNormAct,
     PeakMemory,
@@ -254,3 +255,28 @@ def test_no_tensor_is_left_behind():
             m = move(create_model(name, size='tiny', **NUMBERS))
             outs = m.train()(torch.rand(1, 3, 65, 97, device='cuda'))
             assert all(o.device.type == 'cuda' for o in outs)
+
+
+def test_blocks_that_are_off_keep_their_parameters():
+    "'matched': the idea of a block is gone, its parameters stay within 1 %."
+    whole = create_model('snet_tiny')
+    for block in ('feb', 'ffb', 'gab'):
+        off = create_model('snet_tiny', **{block: 'matched'})
+        part = dict(feb='feb', ffb='stagger', gab='gab')[block]
+        counts = [count_parameters(getattr(net, part)) for net in (whole, off)]
+        assert counts[1] == pytest.approx(counts[0], rel=0.02), block
+        assert abs(count_parameters(off) / count_parameters(whole) - 1) < 0.001
+    with pytest.raises(BadSetting):
+        create_model('snet_tiny', gab='no such form')
+
+
+def test_a_gab_that_is_off_sees_one_place_only():
+    torch.manual_seed(0)
+    x3, x4 = torch.randn(1, 16, 6, 6), torch.randn(1, 32, 6, 6)
+    changed = x3.clone()
+    changed[..., 2, 3] += 1
+    for off in (False, True):
+        gab = GAB(16, 32, 32, off=off)
+        moved = (gab(x3, x4) - gab(changed, x4)).abs().amax(1)[0] > 1e-7
+        assert moved[2, 3]
+        assert (moved.sum() == 1) == off

@@ -18,9 +18,14 @@ class ConcatFusion(nn.Module):
     def __init__(
         self,
         d: int,  # channels of F_T; F_C has 4d
+        k: int | None = None,  # as many parameters as an FFB with this kernel; None: the fewest
     ):
         super().__init__()
         self.mix = nn.Conv2d(5 * d, 2 * d, 1)
+        if k is not None:
+            hidden = round((d * (10 + 12 * k * k) * d + 51 * d) / (7 * d + 2))
+            first = ConvNormAct(5 * d, hidden, k=1, act='gelu')
+            self.mix = nn.Sequential(first, nn.Conv2d(hidden, 2 * d, 1))
 
     def forward(self, F_C, F_T):
         return self.mix(torch.cat([F_C, F_T], 1))

@@ -48,7 +48,7 @@ class PairFusion(nn.Module):
         self,
         c_cnn: int,  # channels of the CNN map, a multiple of 4
         c_vit: int,  # channels of the ViT map
-        ffb: bool = True,  # False: concatenate and 1×1
+        ffb: bool | str = True,  # False: concatenate and 1×1; 'matched': with as many parameters
         k: int = 1,  # kernel of FFB's second convolution
         width: int | None = None,  # ViT channels of every fusion (CNN: 4 times); None: c_cnn / 4
         scale: float = 1.0,  # side of the fusion's grid / side of the CNN map
@@ -61,7 +61,8 @@ class PairFusion(nn.Module):
         always = width is not None
         self.adapt_cnn = nn.Conv2d(c_cnn, 4 * d, 1) if always else nn.Identity()
         self.adapt = nn.Conv2d(c_vit, d, 1) if always or c_vit != d else nn.Identity()
-        self.fuse = FFB(d, k) if ffb else ConcatFusion(d)
+        as_many = k if ffb == 'matched' else None
+        self.fuse = FFB(d, k) if ffb is True else ConcatFusion(d, as_many)
         self.c_out, self.scale = 2 * d, scale
 
     def forward(self, F_C, F_T):
@@ -124,7 +125,7 @@ class StaggerModule(nn.Module):
         pairs: tuple,  # ((cnn, vit), …), counted from 1
         cnn_widths: tuple,  # channels of the CNN layers, strides 1, 2, 4, 8
         vit_widths: tuple,  # channels of the ViT layers
-        ffb: bool = True,  # False: concatenate and 1×1
+        ffb: bool | str = True,  # False: concatenate and 1×1; 'matched': with as many parameters
         k: int = 1,  # kernel of FFB's second convolution
         fuse_width: int | None = None,  # both maps to this width (CNN: 4 times), always
         fuse_grid: int | None = None,  # stride of the grid that maps are fused on; None: the CNN's

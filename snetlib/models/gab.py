@@ -9,7 +9,7 @@ __all__ = ['swap_attention', 'GAB', 'to_grid']
 import torch
 import torch.nn.functional as F
 from ..core import SnetError, choose
-from .feb import ATTENTIONS
+from .feb import ATTENTIONS, alone
 from .layers import attention, to_map, to_tokens
 from torch import nn
 
@@ -36,12 +36,15 @@ class GAB(nn.Module):
         attend: bool = True,  # False: only align and add
         grid: int = 3,  # the grid both are brought to: 3 | 4
         attention: str = 'sdpa',  # 'sdpa' | 'naive'
+        off: bool = False,  # the same parameters, but no place sees another
     ):
         super().__init__()
         if grid not in (3, 4):
             what = f'GAB works on the grid of ViT layer 3 or 4, not {grid}'
             raise SnetError(f'{what}; choose gab_grid=3 or 4.')
         self.grid, self.attend = grid, ATTENTIONS[choose(attention, ATTENTIONS, 'attention')]
+        if off:
+            self.attend = alone
         self.align3, self.align4 = nn.Conv2d(c3, width, 1), nn.Conv2d(c4, width, 1)
         self.q, self.k, self.v = (
             nn.Linear(width, width, bias=False) if attend else None for _ in range(3)

@@ -67,9 +67,9 @@ class SNet(nn.Module, PyTorchModelHubMixin):
         *,
         fusion: str = 'stagger',  # 'stagger' | 'unstagger' | 'high' | 'all': names a set of pairs
         pairs: tuple | None = None,  # ((CNN layer, ViT layer), …) from 1; overrides `fusion`
-        feb: bool = True,  # Feature Enhancement Block on the fused ViT layers
-        ffb: bool = True,  # Feature Fusion Block; off: concat + 1×1
-        gab: bool = True,  # Global Attention Block; off: sum of the aligned layers
+        feb: bool | str = True,  # Feature Enhancement Block on the fused ViT layers
+        ffb: bool | str = True,  # Feature Fusion Block; off: concat + 1×1
+        gab: bool | str = True,  # Global Attention Block; off: sum of the aligned layers
         deep_supervision: bool = True,  # second head on the fused features, in training only
         supervise: int
         | str
@@ -100,6 +100,8 @@ class SNet(nn.Module, PyTorchModelHubMixin):
             what = f'SNet needs a channel and a class, not c_in={c_in}, n_out={n_out}'
             raise BadSetting(f'{what}; count background as a class.', key='n_out')
         choose(pad, ('replicate', 'reflect', 'constant'), 'padding')
+        for block in (feb, ffb, gab):  # 'matched': off, with as many parameters
+            choose(block, (True, False, 'matched'), 'form of a block')
         pairs = check_pairs(PAIRS[choose(fusion, PAIRS, 'fusion')] if pairs is None else pairs)
         self.c_in, self.n_out, self.pad = c_in, n_out, pad
         # Parallel Module
@@ -108,12 +110,14 @@ class SNet(nn.Module, PyTorchModelHubMixin):
         self.vit = ViTBranch(c_in, vit_widths, vit_depths, *reduction)
         self.lower = tuple(sorted({v - 1 for _, v in pairs}))  # ViT layers that are fused, from 0
         fused_widths = [vit_widths[v] for v in self.lower]
-        self.feb = FEB(fused_widths, feb_heads, feb_residual, attention) if feb else None
+        how = feb_heads, feb_residual, attention, feb == 'matched'
+        self.feb = FEB(fused_widths, *how) if feb else None
         # Stagger Module
         form = ffb, ffb_kernel, fuse_width, fuse_grid, vit_input
         self.stagger = StaggerModule(pairs, cnn_widths, vit_widths, *form)
         # Information Recovery Module
-        self.gab = GAB(vit_widths[2], vit_widths[3], gab_width, gab, gab_grid, attention)
+        how = gab_width, bool(gab), gab_grid, attention, gab == 'matched'
+        self.gab = GAB(vit_widths[2], vit_widths[3], *how)
         self.decoder = Decoder(gab_width, self.stagger.widths[::-1], decoder_width, up)
         self.head = nn.Conv2d(self.decoder.c_out, n_out, 1)
         self.supervised = supervised_layer(supervise if deep_supervision else None, pairs)

@@ -53,7 +53,9 @@ def gather_cells(
     return pd.concat(tables or [pd.DataFrame(columns=CELL_COLUMNS)])[CELL_COLUMNS]
 
 
-RECORDED_WITH = dict(e1=('e1', 'e3'), e3=('e1', 'e3'), e2=('e2',))  # experiments of one file
+RECORDED_WITH = dict(
+    e1=('e1', 'e3'), e3=('e1', 'e3'), e2=('e2',), e6=('e6',)
+)  # experiments of one file
 
 
 def record_files(

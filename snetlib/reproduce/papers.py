@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['KINDS', 'BASELINES', 'NOT_BUILT', 'ORGAN_COLUMNS', 'GROUP_COLUMNS', 'HEART_COLUMNS', 'SNET', 'SOSEGFORMER', 'FUSIONS',
            'SMALL_OBJECT_ROWS', 'SNET_TABLES', 'SOSEGFORMER_TABLES', 'FIGURES', 'ADAPTERS', 'HEADS', 'FUSED_PAIRS',
-           'VIT_CHANGES', 'E1_ENDS', 'E1_BETWEEN', 'E3_ROWS', 'E2_PAIRS', 'E2_CONTROL_OF', 'E2_ROWS', 'PARTS', 'OURS',
-           'EXPERIMENTS', 'Row', 'Experiment', 'baselines', 'synapse', 'cell_row', 'pair_row', 'paper_file',
-           'paper_table']
+           'VIT_CHANGES', 'E1_ENDS', 'E1_BETWEEN', 'E3_ROWS', 'E2_PAIRS', 'E2_CONTROL_OF', 'E2_ROWS', 'PARTS',
+           'E6_ROWS', 'OURS', 'EXPERIMENTS', 'Row', 'Experiment', 'baselines', 'synapse', 'cell_row', 'pair_row',
+           'blocks_row', 'paper_file', 'paper_table']
 
 # %% ../../nbs/8_results/00_papers.ipynb #00_papers02
 from dataclasses import dataclass, field
@@ -316,10 +316,26 @@ PARTS = tuple(
         ('separable attention', 'sosegformer_separable'),
     )
 )
+
+
+def blocks_row(**on) -> Row:
+    "One cell of E6: each of feb, ffb, gab as it is, or off with as many parameters."
+    off = {block: 'matched' for block, there in on.items() if not there}
+    name = ', '.join(f'{block.upper()} {"on" if there else "off"}' for block, there in on.items())
+    return Row(name, 'snet_base', tuple(off.items()))
+
+
+E6_ROWS = tuple(
+    blocks_row(feb=feb, ffb=ffb, gab=gab)
+    for feb in (True, False)
+    for ffb in (True, False)
+    for gab in (True, False)
+)
 OURS = (
     synapse('e1', 'Table 5 taken apart', E1_ENDS + E1_BETWEEN, kind='cells'),
     synapse('e1_ends', 'Table 5 taken apart, eight of 24 cells', E1_ENDS, kind='cells'),
     synapse('e2', 'All sixteen pairs, one fusion each', E2_ROWS, kind='cells'),
+    synapse('e6', 'Table 6 as a 2 × 2 × 2 factorial', E6_ROWS, kind='cells'),
     synapse('e3', 'What enters the fusion', E3_ROWS, kind='cells'),
     Experiment(
         'parts',
