@@ -16,9 +16,9 @@ from snetlib.reproduce.papers import paper_file
 
 @pytest.fixture(scope='module')
 def table():
+    # other counts take seconds each
     few = [line for line in claims.SNET_STATEMENTS if 'ViT has' not in line[1]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(claims, 'TABLE4', {'SNet': 'snet_base'})  # other counts take seconds each
         patch.setattr(claims, 'SNET_STATEMENTS', few)
         return claims_page()
 
