@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KEPT', 'app', 'DEVICE', 'SEED', 'JOBS', 'RESIZE', 'RAW_SETS', 'OPTIONS', 'known_names', 'collect_names',
            'write_names', 'Stopped', 'command', 'parse_settings', 'parse_intensity', 'models', 'train', 'prepare',
-           'check', 'predict', 'evaluate', 'reproduce', 'demo', 'advice', 'sentence', 'main', 'explain']
+           'check', 'predict', 'export', 'evaluate', 'reproduce', 'demo', 'advice', 'sentence', 'main', 'explain']
 
 # %% ../nbs/9_command/00_cli.ipynb #921ebd0e
 import contextlib
@@ -358,7 +358,7 @@ def check(
 # %% ../nbs/9_command/00_cli.ipynb #d69a204d
 @command
 def predict(
-    run: Path = typer.Argument(..., help='folder of a trained run'),
+    run: Path = typer.Argument(..., help='folder of a trained run, or of what `snet export` wrote'),
     inputs: list[Path] = typer.Argument(
         ..., help='images (NIfTI, pictures, NRRD, MHA, MGZ, DICOM, npz, h5) or folders of them'
     ),
@@ -384,10 +384,12 @@ def predict(
     choose(weights, ('best', 'last'), 'checkpoint')
     rule = parse_intensity(intensity)
     from snetlib.predict import Predictor
+    from snetlib.predict.export import Exported, export_folder
     from snetlib.train.run import Run
 
+    trained = Exported(run) if export_folder(run) else Run(run, weights, _find_device(device))
     predictor = Predictor(
-        Run(run, weights, _find_device(device)),
+        trained,
         'auto' if tile is None else tile,
         overlap,
         bs,
@@ -415,6 +417,25 @@ def _prediction_line(p):
     hidden = ('case', 'status', 'mask', 'made_from')
     facts = [f'{name} {value}' for name, value in p.row().items() if name not in hidden]
     return f'{p.case}: ' + ', '.join([p.status, *facts])
+
+
+@command
+def export(
+    run: Path = typer.Argument(..., help='folder of a trained run'),
+    to: str = typer.Option('onnx', help='onnx or openvino'),
+    out: Path | None = typer.Option(None, help='folder; default: RUN/onnx or RUN/openvino'),
+    weights: str = typer.Option('best', help='best (by validation) or last'),
+):
+    "Write a network for ONNX Runtime or OpenVINO, after comparing it with the original."
+    choose(to, ('onnx', 'openvino'), 'format')
+    choose(weights, ('best', 'last'), 'checkpoint')
+    from snetlib.predict.export import Exported, export_run
+    from snetlib.train.run import Run
+
+    typer.echo('Following the network for every size takes minutes.', err=True)
+    folder = export_run(Run(run, weights, 'cpu'), out, to)
+    apart = Exported(folder).about['apart']
+    typer.echo(f'{folder}: the logits differ from the original by {apart:.0e} at most')
 
 # %% ../nbs/9_command/00_cli.ipynb #a9cae726
 @command
@@ -579,6 +600,7 @@ OPTIONS = {  # options that an error's `key` can name
     'train': ('data', 'model', 'recipe', 'seed', 'device'),
     'predict': ('weights', 'axis', 'bs', 'resize', 'intensity', 'tile', 'overlap', 'device'),
     'evaluate': ('data', 'part', 'pred', 'truth', 'classes', 'resize'),
+    'export': ('to', 'weights', 'out'),
     'reproduce': ('scale', 'seeds', 'data', 'cache', 'device', 'hours'),
 }
 
