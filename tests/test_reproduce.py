@@ -293,6 +293,14 @@ def test_time_limit_tells_its_own_stop_from_another():
         while True:
             pass
     assert error.value.key == 'hours'
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a job started with nohup and &
+    try:
+        with pytest.raises(TimeIsUp), time_limit(1e-6):
+            while True:
+                pass
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, handler)
     with pytest.raises(KeyboardInterrupt), time_limit(1):
         raise KeyboardInterrupt
     with time_limit(None):

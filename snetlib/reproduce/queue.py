@@ -13,6 +13,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -165,6 +166,15 @@ def time_limit(
         yield
         return
     ends = time.monotonic() + 3600 * hours
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(number, frame):
+        if time.monotonic() >= ends:
+            raise KeyboardInterrupt
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGINT, stop)  # a job in the background may ignore Ctrl-C
     timer = threading.Timer(3600 * hours, _thread.interrupt_main)
     timer.daemon = True
     timer.start()
@@ -177,6 +187,7 @@ def time_limit(
         raise TimeIsUp(f'{what}; start the same again and it continues.', key='hours') from None
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, before)
 
 
 def run_queue(
