@@ -1,6 +1,7 @@
 "An exported network gives the masks of the original; what is damaged or missing is said."
 
 import importlib.util
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +11,11 @@ from processes import refused, snet
 from torch import nn
 
 from snetlib.core import BadSetting, NotAtHand, SnetError, UnreadableFile
+from snetlib.data.files import read_case
+from snetlib.data.source import Source
 from snetlib.predict import Predictor
 from snetlib.predict.export import Exported, check_packages, export_folder, export_run
+from snetlib.train.run import Run
 
 MISSING = [p for p in ('onnx', 'onnxscript', 'onnxruntime') if importlib.util.find_spec(p) is None]
 needs_onnx = pytest.mark.skipif(bool(MISSING), reason='the extra "export" is not installed')
@@ -54,6 +58,23 @@ def test_openvino_gives_the_same_masks(tmp_path):
     image = np.random.default_rng(0).random((2, 97, 130))
     labels = Predictor(pointwise()).array(image)
     assert np.mean(Predictor(Exported(folder)).array(image) == labels) >= 0.999
+
+
+@needs_onnx
+@pytest.mark.skipif(not os.environ.get('SNET_SLOW'), reason='a minute for each; set SNET_SLOW=1')
+@pytest.mark.parametrize('name', ['snet_tiny-mni', 'sosegformer_tiny-dsb2018'])
+@pytest.mark.parametrize("side", [96, 130])
+def test_the_networks_that_ship_give_the_same_masks(name, side, tmp_path, real_data):
+    run = Run(name)
+    if name.startswith('snet'):
+        image = next(iter(Source('mni').cases('test'))).image[10:12, 40 : 40 + side, 30 : 30 + side]
+    else:
+        first = min((real_data('dsb2018_mini') / 'images').iterdir())
+        image = read_case(first).image[:, :side, :side]
+    labels = Predictor(run).array(image)
+    assert labels.any()
+    found = Predictor(Exported(export_run(run, tmp_path))).array(image)
+    assert np.mean(found == labels) >= 0.999
 
 
 @needs_onnx
