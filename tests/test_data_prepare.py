@@ -392,8 +392,8 @@ def test_a_living_process_keeps_its_file(tmp_path):
 
 
 def beat(folder, k):
-    "Note that this process lives, for half a minute."
-    for _ in range(300):
+    "Note that this process lives, for five minutes: longer than a busy machine needs to start the other one."
+    for _ in range(3000):
         (folder / str(os.getpid())).touch()
         time.sleep(0.1)
     return k
@@ -406,7 +406,7 @@ def work_for_long(folder):
 @pytest.mark.skipif(sys.platform == 'win32', reason='Windows gives no orphan a new parent')
 def test_workers_end_with_a_killed_parent(tmp_path):
     with started(partial(work_for_long, tmp_path)) as parent:
-        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+        wait_until(lambda: len(list(tmp_path.iterdir())) >= 2)
         parent.send_signal(signal.SIGKILL)
         parent.wait()
 

@@ -447,13 +447,16 @@ def test_viewer_with_a_run_and_with_files_that_do_not_fit(tmp_path):
     torch.save(net.state_dict(), tmp_path / 'best.pth')
     window = {'kind': 'window', 'lo': -125, 'hi': 275}
     about = dict(class_names=['background', 'x'], intensity=window, c_in=1, n_out=2)
-    config = dict(model='snet_tiny', model_kwargs={}, data=about, recipe=dict(size=32))
+    config = dict(model='snet_tiny', model_kwargs={}, data=about, recipe=dict(size=32, ignore_index=None))
+    config |= dict(dataset='folder', root=str(tmp_path), data_kwargs={}, seed=0)
     (tmp_path / 'config.json').write_text(json.dumps(config))
     run = Run(tmp_path)
     v = W.VolumeViewer(image, mask, model=run)
     v.set(show_model=True)
+    v.throttle.flush()  # on a busy machine the picture comes later
     assert v.values['pred'].shape == (40, 40) and len(v.predictions) == 1
     v.set(opacity=0.1)
+    v.throttle.flush()
     assert len(v.predictions) == 1, 'a slice is predicted once'
     with pytest.raises(SnetError):
         W.VolumeViewer(image, other)
