@@ -6,7 +6,7 @@ READY := .venv/.ready
 
 .PHONY: help demo test lab export pages format fuzz bench bench-models gpu record readme hooks install clean
 help:                    ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 demo: install            ## train SNet and a U-Net on a real MRI, predict an unseen slab, write demo/report.html
 	$(BIN)/snet demo --out demo
 test: install            ## what CI runs: style, export in sync, every page, every test, the wheel
