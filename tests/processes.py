@@ -45,6 +45,7 @@ def forked(fn, out, err):
     os.dup2(out.fileno(), 1)
     os.dup2(err.fileno(), 2)
     sys.stdout, sys.stderr = out, err
+    forget_pool()
     try:
         fn()
         code = 0
@@ -56,6 +57,13 @@ def forked(fn, out, err):
     out.flush()
     err.flush()
     os._exit(code)
+
+
+def forget_pool():
+    "A pool of joblib that an earlier test started answers to its own process only; here it would hang."
+    from joblib.externals.loky import reusable_executor
+
+    reusable_executor._executor = None
 
 
 def ended(pid):
