@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from ..core import BadSetting, NotAtHand, SnetError, UnreadableFile, atomic_path, choose, need
 from ..models.layers import fuse_for_inference, pad_to
-from ..train.run import as_size
+from ..train.run import Described
 from torch import nn
 from torch.export import Dim
 
@@ -198,7 +198,7 @@ def _put(tmp, out, to, about):
 
 # %% ../../nbs/7_use/13_export.ipynb #exportpg9
 @dataclass
-class Exported:
+class Exported(Described):
     "An exported network on disk. `Predictor` takes it in place of a `Run`."
 
     folder: Path  # what `export_run` wrote, or one of its files
@@ -225,18 +225,6 @@ class Exported:
     def config(self) -> dict:
         "config.json of the run."
         return self.about['config']
-
-    @property
-    def class_names(self) -> tuple:
-        return tuple(self.config['data']['class_names'])
-
-    @property
-    def intensity(self) -> dict:
-        return self.config['data']['intensity']
-
-    @property
-    def size(self) -> tuple | None:
-        return as_size(self.config['recipe']['size'])
 
     def model(self) -> nn.Module:
         "The network. Raises `NotAtHand` without its runtime, `UnreadableFile`."

@@ -22,7 +22,7 @@ from .everything import case_scores, ready_data
 from .papers import cell_row
 from .plan import plan
 from .queue import finished, run_key, run_queue
-from .recorded import in_checkout
+from .recorded import recorded_file
 from snetlib.scores.statistics import (
     Estimate,
     crossed_ci,
@@ -167,10 +167,9 @@ def read_cells(
     path=None,  # a file that `record_cells` wrote; None: data/results/e1_e3_tiny_cells.csv
 ) -> pd.DataFrame:
     "The compact table with a column 'patient'. Raises `NotAtHand`."
-    path = path or in_checkout('e1_e3_tiny_cells.csv')
-    if path is None or not Path(path).is_file():
-        raise NotAtHand('The scores of these cells are not at hand.', path=path)
-    table = pd.read_csv(path, dtype={'case': str})
+    missing = 'The scores of these cells are not at hand.'
+    file = recorded_file('e1_e3_tiny_cells.csv', missing, path)
+    table = pd.read_csv(file, dtype={'case': str})
     return table.assign(patient=table['case'].str.split('_').str[0])
 
 # %% ../../nbs/8_results/11_contrasts.ipynb #con08

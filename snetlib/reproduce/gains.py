@@ -17,14 +17,14 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from scipy.stats import rankdata, spearmanr
-from ..core import NotAtHand, atomic_path
+from ..core import atomic_path
 from ..explain.study import before_training
 from ..models.layers import resize_to
 from .contrasts import FEWEST_SEEDS, MARGIN, difference, read_cells
 from .papers import E2_CONTROL_OF, E2_PAIRS, E2_ROWS, pair_row
 from .plan import plan
 from .queue import finished, run_name
-from .recorded import in_checkout
+from .recorded import recorded_file
 from ..scores.statistics import crossed_ci, equal_within, holm
 from ..theory.pairs import compare_layers
 from ..train.run import Run, config_source
@@ -116,10 +116,8 @@ def read_measures(
     path=None,  # a file that `record_measures` wrote; None: data/results/e2_tiny_measures.csv
 ) -> pd.DataFrame:
     "A line for each seed, pair and weights ('first', 'trained'). Raises `NotAtHand`."
-    path = path or in_checkout('e2_tiny_measures.csv')
-    if path is None or not Path(path).is_file():
-        raise NotAtHand('The measures of these pairs are not at hand.', path=path)
-    return pd.read_csv(path)
+    missing = 'The measures of these pairs are not at hand.'
+    return pd.read_csv(recorded_file('e2_tiny_measures.csv', missing, path))
 
 
 def as_map(
@@ -259,7 +257,8 @@ def draw_scatter(ax, values, gain):
 # %% ../../nbs/8_results/12_gains.ipynb #gain24b
 def gains_sentence() -> str:
     "The mean gain of the sixteen pairs with its interval. Raises `NotAtHand`."
-    found = gains(read_cells(in_checkout('e2_tiny_cells.csv') or 'e2_tiny_cells.csv'))
+    missing = 'The scores of these cells are not at hand.'
+    found = gains(read_cells(recorded_file('e2_tiny_cells.csv', missing)))
     over_pairs = found.mean((2, 3))
     rank = seed_agreement(found)
     e, same = crossed_ci(over_pairs), equal_within(over_pairs, MARGIN)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FILE_KEYS', 'plain', 'run_config', 'config_source', 'read_config', 'FolderInUse', 'differences', 'check_run',
            'content_hash', 'check_content', 'cache_folder', 'run_parts', 'describe_data', 'run_learner', 'as_source',
-           'train_run', 'write_config', 'as_size', 'Run', 'read_table', 'without_files']
+           'train_run', 'write_config', 'as_size', 'Described', 'Run', 'read_table', 'without_files']
 
 # %% ../../nbs/6_train/06_run.ipynb #trainrun2
 import hashlib
@@ -346,8 +346,28 @@ def as_size(
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
+class Described:
+    "What `config`, the config.json of a run, says about a network."
+
+    @property
+    def class_names(self) -> tuple:
+        return tuple(self.config['data']['class_names'])
+
+    @property
+    def intensity(self) -> dict:
+        return self.config['data']['intensity']
+
+    @property
+    def size(self) -> tuple | None:
+        return as_size(self.config['recipe']['size'])
+
+    @property
+    def ignore_index(self) -> int | None:
+        return self.config['recipe']['ignore_index']
+
+
 @dataclass
-class Run:
+class Run(Described):
     "A trained run on disk: its settings, its network, its log and its scores."
 
     folder: Path  # what `train_run` wrote, or a name from `list_weights()`
@@ -367,22 +387,6 @@ class Run:
     def source(self) -> Source:
         "The data that the run was trained on."
         return config_source(self.config)
-
-    @property
-    def class_names(self) -> tuple:
-        return tuple(self.config['data']['class_names'])
-
-    @property
-    def intensity(self) -> dict:
-        return self.config['data']['intensity']
-
-    @property
-    def size(self) -> tuple | None:
-        return as_size(self.config['recipe']['size'])
-
-    @property
-    def ignore_index(self) -> int | None:
-        return self.config['recipe']['ignore_index']
 
     @property
     def file(self) -> Path:
