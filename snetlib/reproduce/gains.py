@@ -221,16 +221,18 @@ def gains_figure(
     measures: pd.DataFrame,  # from `read_measures`
     weights: str = 'first',  # 'first' | 'trained'
 ) -> Figure:
-    "Top: gains and five measures as maps. Below: each measure against the gains."
+    "Gains and five measures as maps, and below each measure its scatter against the gains."
     gain = gains(table).mean((0, 1))
-    fig, axes = new_figure(2, 1 + len(MEASURES), (1.75, 1.75), dpi=72)
+    fig, axes = new_figure(4, 3, (2.8, 2.7), dpi=72)
+    places = [(row, column) for row in (0, 2) for column in range(3)]
     draw_map(axes[0][0], gain, 'gain, points')
     axes[1][0].axis('off')
-    for k, name in enumerate(MEASURES, 1):
+    for (row, column), name in zip(places[1:], MEASURES, strict=True):
         values = as_map(measures, name, weights)
-        draw_map(axes[0][k], values, NAMES[name])
-        draw_scatter(axes[1][k], values, gain)
-    axes[1][1].set_ylabel('gain', fontsize=7)
+        draw_map(axes[row][column], values, NAMES[name])
+        draw_scatter(axes[row + 1][column], values, gain)
+    for row, column in ((1, 1), (3, 0)):
+        axes[row][column].set_ylabel('gain', fontsize=10)
     return fig
 
 
@@ -240,10 +242,10 @@ def draw_map(ax, values, title):
     middle = (values.min() + values.max()) / 2
     for (i, j), value in np.ndenumerate(values):
         colour = 'black' if value > middle else 'white'
-        ax.text(j, i, f'{value:.2g}', ha='center', va='center', fontsize=6, color=colour)
-    ax.set_xticks(range(4), [f'ViT{v}' for v in range(1, 5)], fontsize=6)
-    ax.set_yticks(range(4), [f'CNN{c}' for c in range(1, 5)], fontsize=6)
-    ax.set_title(title, fontsize=8)
+        ax.text(j, i, f'{value:.2g}', ha='center', va='center', fontsize=10, color=colour)
+    ax.set_xticks(range(4), [f'ViT{v}' for v in range(1, 5)], fontsize=10)
+    ax.set_yticks(range(4), [f'CNN{c}' for c in range(1, 5)], fontsize=10)
+    ax.set_title(title, fontsize=11)
 
 
 def draw_scatter(ax, values, gain):
@@ -251,8 +253,8 @@ def draw_scatter(ax, values, gain):
     for c in range(4):
         ax.plot(values[c], gain[c], 'o', ms=4, label=f'CNN{c + 1}')
     ax.axhline(0, color='grey', lw=0.6)
-    ax.set_title(f'ρ = {spearmanr(values.ravel(), gain.ravel()).statistic:+.2f}', fontsize=8)
-    ax.tick_params(labelsize=6)
+    ax.set_title(f'ρ = {spearmanr(values.ravel(), gain.ravel()).statistic:+.2f}', fontsize=11)
+    ax.tick_params(labelsize=10)
 
 # %% ../../nbs/8_results/12_gains.ipynb #gain24b
 def gains_sentence() -> str:
