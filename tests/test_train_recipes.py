@@ -29,10 +29,16 @@ WRONG = dict(
     patience=[0, -1, 1.5, 'a'],
     class_weights=[3, [], [1], [-1, 1], [0, 0], 'ab'],
     init=[''],
+    every=[0, 1.5, 'a'],
+    drop=[0, 2, 'a'],
+    schedule_epochs=[0, 1.5],
+    clip_value=[0, -1, 'a'],
+    multi_scale=[0.75, [], [0], ['a']],
+    weighting=['paper', 'released'],
     augment=[{'hflip': 'x'}, 3, {'hflip': 7}, 'snett', {'flip': 1}],
     opt=['sdg', None],
-    schedule=['cosine'],
-    loss=['dice'],
+    schedule=['cosine', 'drops', 'cosine_restarts'],
+    loss=['dice', 'structures'],
     pixel=['tanh'],
     precision=['float8'],
 )
@@ -57,10 +63,29 @@ def test_both_halves_cannot_be_off():
 def test_named_recipes_are_fine_and_keep_their_lines(name):
     recipe = get_recipe(name)
     assert get_recipe(recipe) == recipe
-    assert not {'patience', 'class_weights', 'init'} & set(recipe), 'off lines are not mentioned'
+    off = {'patience', 'class_weights', 'init', 'multi_scale', 'weighting', 'drop'} - set(RECIPES[name])
+    assert not off & set(recipe), 'off lines are not mentioned'
 
 
 def test_good_values_pass():
     lines = dict(size=(64, 96), steps=3, seconds=0.5, patience=2, class_weights=[1, 0.5], init='runs/a')
     recipe = get_recipe('smoke', **lines)
     assert {k: recipe[k] for k in lines} == lines
+
+
+def test_numbers_that_change_nothing_are_refused():
+    wrong = [dict(every=3), dict(drop=0.5), dict(weighting='released')]
+    wrong += [
+        dict(loss='structure', class_weights=[1, 2]),
+        dict(schedule='cosine_restarts', every=2, drop=0.5),
+    ]
+    for lines in wrong:
+        with pytest.raises(BadSetting, match='changes nothing'):
+            get_recipe('smoke', **lines)
+
+
+def test_rivals_have_the_settings_of_their_authors():
+    assert get_recipe('ctcnet')['momentum'] == 0.99
+    assert get_recipe('pranet')['multi_scale'] == (0.75, 1, 1.25)
+    assert 'clip_value' not in get_recipe('cfanet')
+    assert get_recipe('uctransnet')['opt'] == 'adam'

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SYNAPSE_PAPER', 'ACDC_PAPER', 'MONUSEG', 'CPU_SMALL', 'CPU_DEMO', 'SMOKE', 'SOSEGFORMER_PAPER', 'SOSEGFORMER_CPU',
            'ONE_BRAIN', 'WEIGHTS_MNI', 'WEIGHTS_DSB2018', 'RECIPES', 'EXTRA_KEYS', 'OPTIONAL_KEYS', 'OPTIMISERS',
-           'SCHEDULES', 'LOSSES', 'PRECISIONS', 'RULES', 'whole', 'number', 'is_size', 'is_weights', 'check_recipe',
-           'get_recipe']
+           'LOSSES', 'PRECISIONS', 'RULES', 'NEEDS', 'whole', 'number', 'is_size', 'is_weights', 'is_scales',
+           'check_schedule', 'check_loss', 'check_recipe', 'get_recipe']
 
 # %% ../../nbs/6_train/04_recipes.ipynb #d4a12e7d
 import math
@@ -14,6 +14,8 @@ from numbers import Integral, Real
 
 from ..core import BadSetting, SnetError, choose
 from ..data.transforms import check_augmentation
+from .rival_recipes import RIVAL_RECIPES
+from .schedules import SCHEDULES
 
 # %% ../../nbs/6_train/04_recipes.ipynb #fe03a752
 SYNAPSE_PAPER = dict(
@@ -136,6 +138,7 @@ RECIPES = dict(
     sosegformer_cpu=SOSEGFORMER_CPU,
     weights_mni=WEIGHTS_MNI,
     weights_dsb2018=WEIGHTS_DSB2018,
+    **RIVAL_RECIPES,
 )
 
 # %% ../../nbs/6_train/04_recipes.ipynb #8b0cbda3
@@ -152,10 +155,15 @@ OPTIONAL_KEYS = dict(
     patience=None,  # end after so many validations without a better Dice
     class_weights=None,  # what a pixel of each class counts in the pixel half of the loss
     init=None,  # start from the weights of another run (its folder) or a file
+    every=None,  # epochs between the drops or restarts of a schedule
+    drop=None,  # what a drop multiplies the learning rate by
+    schedule_epochs=None,  # epochs that the whole run stands for; None: `epochs`
+    clip_value=None,  # largest element of the gradient
+    multi_scale=None,  # train on each batch at these sizes, as shares of its own
+    weighting=None,  # structure loss: 'released' or 'published'; None: 'released'
 )
-OPTIMISERS = ('sgd', 'adamw')
-SCHEDULES = ('poly', 'constant')
-LOSSES = ('snet', 'ce')
+OPTIMISERS = ('sgd', 'adamw', 'adam')
+LOSSES = ('snet', 'ce', 'structure', 'structure_edge')
 PRECISIONS = ('auto', 'float32', 'bfloat16', 'float16')
 
 # %% ../../nbs/6_train/04_recipes.ipynb #21d9e239
@@ -182,6 +190,12 @@ def is_weights(v):
     return v is None or (several and all(number(w, 0) for w in v) and any(v))
 
 
+def is_scales(v):
+    "None, or one or more positive numbers?"
+    several = isinstance(v, (tuple, list)) and len(v) > 0
+    return v is None or (several and all(number(s, 0.1, 10) for s in v))
+
+
 RULES = dict(  # key: (is the value fine?, what it must be)
     epochs=(lambda v: whole(v, 1), 'a whole number from 1'),
     bs=(lambda v: whole(v, 1), 'a whole number from 1'),
@@ -205,7 +219,59 @@ RULES = dict(  # key: (is the value fine?, what it must be)
     patience=(lambda v: v is None or whole(v, 1), 'a whole number from 1, or None'),
     class_weights=(is_weights, 'a list with a number from 0 for each class, or None'),
     init=(lambda v: v is None or bool(str(v)), 'a folder of a run, a file, or None'),
+    every=(lambda v: v is None or whole(v, 1), 'a whole number from 1, or None'),
+    drop=(
+        lambda v: v is None or (number(v, 0, 1) and v > 0),
+        'a number above 0 and up to 1, or None',
+    ),
+    schedule_epochs=(lambda v: v is None or whole(v, 1), 'a whole number from 1, or None'),
+    clip_value=(lambda v: v is None or (number(v, 0) and v > 0), 'a number above 0, or None'),
+    multi_scale=(is_scales, 'a list of numbers from 0.1 to 10, e.g. (0.75, 1, 1.25), or None'),
 )
+
+
+NEEDS = dict(  # schedule: the lines without which it cannot be computed
+    cosine_restarts=('every',),
+    drops=('every', 'drop'),
+    compounding_drops=('every', 'drop'),
+)
+
+
+def check_schedule(
+    recipe: dict,  # a complete recipe
+):
+    "Raises `BadSetting` for a schedule without its numbers, and for numbers without a schedule."
+    name = choose(recipe['schedule'], SCHEDULES, 'schedule')
+    needed = NEEDS.get(name, ())
+    for key in ('every', 'drop'):
+        given = recipe.get(key) is not None
+        if key in needed and not given:
+            raise BadSetting(f'The schedule {name} needs the recipe key {key}.', key=key)
+        if given and key not in needed:
+            raise BadSetting(
+                f'Recipe key {key} changes nothing with the schedule {name}; leave it out.',
+                key=key,
+            )
+
+
+def check_loss(
+    recipe: dict,  # a complete recipe
+):
+    "Raises `BadSetting` for a loss that is not known, or lines that it does not have."
+    loss, weighting = choose(recipe['loss'], LOSSES, 'loss'), recipe.get('weighting')
+    if weighting is not None:
+        choose(weighting, ('released', 'published'), 'weighting')
+    structure = loss.startswith('structure')
+    if weighting and not structure:
+        raise BadSetting(
+            f'Recipe key weighting changes nothing with the loss {loss}; leave it out.',
+            key='weighting',
+        )
+    if structure and recipe.get('class_weights'):
+        raise BadSetting(
+            f'Recipe key class_weights changes nothing with the loss {loss}; leave it out.',
+            key='class_weights',
+        )
 
 
 def check_recipe(
@@ -218,8 +284,8 @@ def check_recipe(
     if not recipe['bce'] + recipe['dice'] > 0:
         raise BadSetting('Recipe keys bce and dice are both 0; one must count.', key='bce')
     choose(recipe['opt'], OPTIMISERS, 'optimiser')
-    choose(recipe['schedule'], SCHEDULES, 'schedule')
-    choose(recipe['loss'], LOSSES, 'loss')
+    check_schedule(recipe)
+    check_loss(recipe)
     choose(recipe['pixel'], ('softmax', 'sigmoid'), 'pixel loss')
     choose(recipe['precision'], PRECISIONS, 'precision')
     try:
