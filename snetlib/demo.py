@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONTENDERS', 'WARNING', 'train_contenders', 'score_contenders', 'score_summary', 'demo_picture', 'run_demo',
-           'report_demo', 'side_by_side', 'learning_curves', 'write_prediction']
+           'report_demo', 'wide_table', 'learning_curves', 'write_prediction']
 
 # %% ../nbs/7_use/10_demo.ipynb #330c530d
 import shutil
@@ -166,7 +166,7 @@ def report_demo(out, logs, seconds, seed, whole, progress):
         f'measured on slices {test}.',
         WARNING,
         (
-            side_by_side(table),
+            wide_table(table),
             "Scores on the unseen slab. Published: the rules of the papers' code, HD95 in voxels; "
             'corrected: undefined scores excluded, HD95 in mm.',
         ),
@@ -177,10 +177,10 @@ def report_demo(out, logs, seconds, seed, whole, progress):
     write_report(out / 'report.html', 'SNet and a U-Net on MNI152', parts)
     written = 'report.html', 'evaluation/report.html', 'mni152_prediction.nii.gz'
     names = ', '.join(f'{out}/{name}' for name in written)
-    return f'{side_by_side(table).to_string()}\n\n{WARNING}\n{names}'
+    return f'{wide_table(table).to_string()}\n\n{WARNING}\n{names}'
 
 
-def side_by_side(
+def wide_table(
     table: pd.DataFrame,  # from `score_summary`
 ) -> pd.DataFrame:
     "The summary with a column a model and protocol: narrow enough for a telephone."

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from snetlib.course import judge
+from snetlib.course import assess
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(p for p in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
@@ -83,20 +83,20 @@ def test_exercise(page, title, check, stub, solution):
     exec(check, names)
     tree, checked, answer = self_check_of(stub)
     exec(compile(tree, page.name, 'exec'), names)
-    verdict = judge(names[checked], eval(answer, names))
+    verdict = assess(names[checked], eval(answer, names))
     if 'blank' in stub:
         assert verdict == 'not yet'
     else:  # find the bug: the stub is a wrong answer
         assert verdict.startswith('not yet: ') and 'stopped with' not in verdict
     assert len(getattr(names[checked], 'hints', ())) >= 1, 'at least one hint'
     exec(solution, names)
-    assert judge(names[checked], eval(answer, names)) == 'solved'
+    assert assess(names[checked], eval(answer, names)) == 'solved'
     wrong = WRONG.get(checked, [])
     assert len(wrong) >= 3, f'give {checked} of {page.name} three wrong answers'
     for lines in wrong:
         fresh = dict(names)
         value = eval(lines, fresh)
-        verdict = judge(fresh[checked], value)
+        verdict = assess(fresh[checked], value)
         assert verdict.startswith('not yet: '), f'{checked} accepts {lines}'
 
 

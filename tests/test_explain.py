@@ -23,11 +23,11 @@ from torch import nn
 from snetlib import explain
 from snetlib import widgets as W
 from snetlib.core import SnetError
+from snetlib.course import assess
 from snetlib.data.files import Case
 from snetlib.data.phantom import abdomen_ct, write_nifti_pair
 from snetlib.explain import attention, figures, hooks, study
 from snetlib.models.registry import create_model, list_models
-from snetlib.theory.entropy import self_check
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {
@@ -95,7 +95,7 @@ def test_collected_activations_are_copies():
     'n,size,grid', [(12, (30, 40), (3, 4)), (12, (40, 30), (4, 3)), (16, (8, 8), (4, 4)), (7, (64, 64), None)]
 )
 def test_tokens_find_their_grid(n, size, grid):
-    m = hooks.as_map(torch.arange(float(n)).reshape(1, n, 1), size)
+    m = hooks.to_feature_map(torch.arange(float(n)).reshape(1, n, 1), size)
     assert (
         m is None
         if grid is None
@@ -490,20 +490,19 @@ CASES = [(page, *e) for page in PAGES for e in exercises(page)]
 
 
 @pytest.mark.parametrize('page,title,code,solution', CASES, ids=[f'{c[0][:2]} {c[1]}' for c in CASES])
-def test_exercise(page, title, code, solution, capsys):
+def test_exercise(page, title, code, solution):
     ns = dict(vars(importlib.import_module(PAGES[page])))
-    ns |= dict(create_model=create_model, self_check=self_check)
+    ns |= dict(create_model=create_model)
     ns |= dict(divergence=figures.divergence, heat_map=figures.heat_map)
     tree = ast.parse(code)
     call = tree.body.pop().value
     assert call.func.id == 'self_check'
     check, answer = (compile(ast.Expression(a), page, 'eval') for a in call.args)
     exec(compile(tree, page, 'exec'), ns)
-    assert not self_check(eval(check, ns), eval(answer, ns))
-    hint = capsys.readouterr().out
+    hint = assess(eval(check, ns), eval(answer, ns))
     assert hint.startswith('not yet: ') and 'your code stopped' not in hint and len(hint) > 30, hint
     exec(solution, ns)
-    assert self_check(eval(check, ns), eval(answer, ns)), capsys.readouterr().out
+    assert assess(eval(check, ns), eval(answer, ns)) == 'solved'
 
 
 @pytest.mark.parametrize('page', PAGES)

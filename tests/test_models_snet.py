@@ -22,7 +22,7 @@ from snetlib.models.registry import (
     create_model,
     list_models,
 )
-from snetlib.models.snet import SIZES
+from snetlib.models.snet import SNET_SIZES
 
 ROWS = [*list_models(tag='table5'), *list_models(tag='table6')]
 
@@ -113,7 +113,7 @@ def test_the_papers_count():
         )
 
 
-@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('size', SNET_SIZES)
 @pytest.mark.parametrize(
     'a,b,parts',
     [

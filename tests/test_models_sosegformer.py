@@ -50,7 +50,9 @@ def test_every_row_is_there():
         'sosegformer_no_aspp',
         'sosegformer_separable',
     } == set(ROWS)
-    assert set(list_models('sosegformer_*', tag='size')) == {f'sosegformer_{s}' for s in page.SIZES}
+    assert set(list_models('sosegformer_*', tag='size')) == {
+        f'sosegformer_{s}' for s in page.SOSEGFORMER_SIZES
+    }
     assert count_parameters(tiny()) <= 3_000_000
 
 
@@ -232,7 +234,7 @@ def test_linear_attention_grows_linearly_and_the_bound_holds():
 
 
 def test_a_size_is_only_numbers():
-    assert all(set(v) <= set(SoSegFormer.__init__.__kwdefaults__) for v in page.SIZES.values())
+    assert all(set(v) <= set(SoSegFormer.__init__.__kwdefaults__) for v in page.SOSEGFORMER_SIZES.values())
 
 
 def test_import_asks_for_no_optional_package():

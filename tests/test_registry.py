@@ -69,9 +69,9 @@ def small(name, n_out=3):
     if 'size' in inspect.signature(build).parameters:
         kw = dict(size='tiny')
     elif name in list_models(tag='snet'):
-        kw = snet_page.SIZES['tiny']
+        kw = snet_page.SNET_SIZES['tiny']
     elif name in list_models(tag='sosegformer'):
-        kw = sosegformer_page.SIZES['tiny']
+        kw = sosegformer_page.SOSEGFORMER_SIZES['tiny']
     torch.manual_seed(0)
     try:
         net = create_model(name, c_in=1, n_out=n_out, **kw)

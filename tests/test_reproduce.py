@@ -32,6 +32,11 @@ KILLS = int(
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
+    "Every run of this file is a short one."
+    shorten(monkeypatch)
+
+
+def shorten(monkeypatch):
     "Three epochs of three steps on the phantom, two cases to test: a chain with several checkpoints."
     import torch
 
@@ -77,7 +82,7 @@ def outcome(cache):
 def undisturbed(tmp_path_factory):
     cache = tmp_path_factory.mktemp('undisturbed')
     patch = pytest.MonkeyPatch()
-    short.__wrapped__(patch) if hasattr(short, '__wrapped__') else short.__pytest_wrapped__.obj(patch)
+    shorten(patch)
     began = time.time()
     code = in_child(lambda: table(cache))
     patch.undo()

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from snetlib.core import BadSetting, SnetError
+from snetlib.course import assess
 from snetlib.theory import entropy as E
 from snetlib.theory import han, pairs
 
@@ -488,20 +489,19 @@ CASES = [(page, *e) for page in PAGES for e in exercises(page)]
 
 
 @pytest.mark.parametrize('page,title,code,solution', CASES, ids=[f'{c[0][:2]} {c[1]}' for c in CASES])
-def test_exercise(page, title, code, solution, capsys):
+def test_exercise(page, title, code, solution):
     ns = namespace(page)
     tree = ast.parse(code)
     last = tree.body.pop()
     assert last.value.func.id == 'self_check', 'an exercise ends with its self-check'
     check, answer = (compile(ast.Expression(a), page, 'eval') for a in last.value.args)
     exec(compile(tree, page, 'exec'), ns)
-    assert not E.self_check(eval(check, ns), eval(answer, ns))
-    hint = capsys.readouterr().out
+    hint = assess(eval(check, ns), eval(answer, ns))
     assert hint.startswith('not yet: ') and 'your code stopped' not in hint and len(hint) > 30, (
         f'the stub must fail with a hint, not {hint!r}'
     )
     exec(solution, ns)
-    assert E.self_check(eval(check, ns), eval(answer, ns)), capsys.readouterr().out
+    assert assess(eval(check, ns), eval(answer, ns)) == 'solved'
 
 
 WRONG = {
@@ -524,10 +524,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize('page,check,answer', [(*k, a) for k, answers in WRONG.items() for a in answers])
-def test_wrong_answers_are_not_accepted(page, check, answer, capsys):
+def test_wrong_answers_are_not_accepted(page, check, answer):
     ns = namespace(page)
-    assert not E.self_check(ns[check], eval(answer, ns))
-    assert 'your code stopped' not in capsys.readouterr().out
+    verdict = assess(ns[check], eval(answer, ns))
+    assert verdict != 'solved' and 'your code stopped' not in verdict
 
 
 def test_what_the_page_says_of_han():

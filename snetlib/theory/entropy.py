@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['CORRECTIONS', 'check_distribution', 'entropy', 'log_base', 'axes_of', 'marginal', 'joint_entropy',
            'conditional_entropy', 'mutual_information', 'noisy_copy', 'push_forward', 'check_samples', 'to_bins',
-           'entropy_from_counts', 'mi_from_bins', 'mi_from_samples', 'gaussian_entropy', 'gaussian_mi', 'self_check']
+           'entropy_from_counts', 'mi_from_bins', 'mi_from_samples', 'gaussian_entropy', 'gaussian_mi']
 
 # %% ../../nbs/2_theory/00_entropy.ipynb #32b1ca0a
 import numpy as np
 from scipy.special import entr
 from ..core import SnetError, choose
-from ..course import judge
 
 # %% ../../nbs/2_theory/00_entropy.ipynb #9c60484a
 def check_distribution(
@@ -278,13 +277,3 @@ def gaussian_mi(
         return gaussian_entropy(cov[np.ix_(i, i)], base)
 
     return h(a) + h(b) - h(np.r_[a, b])
-
-# %% ../../nbs/2_theory/00_entropy.ipynb #133d206a
-def self_check(
-    check,  # function of the answer that raises AssertionError with a hint
-    answer,  # what the reader wrote: a function or a value
-) -> bool:
-    "Run an exercise's check on an answer; prints 'solved', or the hint of the first fault."
-    verdict = judge(check, answer)
-    print(verdict)
-    return verdict == 'solved'
