@@ -17,6 +17,7 @@ from snetlib.data.formats import (
     Drawn,
     case_name,
     kind_of,
+    picture_spacing,
     read_arrays,
     read_drawn,
     read_picture,
@@ -120,7 +121,9 @@ def _load(path, axis, mask=False, channels=None):
     if kind == 'dicom':
         return _Loaded(Drawn(read_dicom_picture(path)))
     if kind == 'picture':
-        return _Loaded(read_drawn(path) if mask else Drawn(read_picture(path)))
+        drawn = read_drawn(path) if mask else Drawn(read_picture(path))
+        spacing, notes = picture_spacing(path)
+        return _Loaded(drawn, spacing, notes=notes)
     if kind == 'arrays':
         return _load_arrays(path, 'label' if mask else 'image')
     raise unread_kind(path)
@@ -257,24 +260,24 @@ def map_values(
 # %% ../../nbs/3_data/04_files.ipynb #4f5eb33d
 def map_colours(
     y: np.ndarray,  # (z, H, W, 3) mask as stored, or grey (z, H, W)
-    path,  # for the message; in a JPEG the nearest colour counts
+    path,  # for the message
     colours: dict,  # '#rrggbb' -> class
+    nearest: bool = False,  # take the nearest colour, as for a JPEG
 ) -> np.ndarray:
     "uint8 classes. Raises `WrongLabels` for a colour without a meaning."
     y = np.repeat(y[..., None], 3, -1) if y.ndim == 3 else y[..., :3]
     rgb = np.array([[int(c.lstrip('#')[i : i + 2], 16) for i in (0, 2, 4)] for c in colours])
     classes = np.array(list(colours.values()), np.uint8)
     distance = np.stack([np.abs(y.astype(int) - c).sum(-1) for c in rgb])
-    nearest = distance.argmin(0)
     off = distance.min(0) > 0
-    if off.any() and not str(path).lower().endswith(('.jpg', '.jpeg')):
+    if off.any() and not nearest:
         r, g, b = y[off][0].astype(int)
         raise WrongLabels(
             f'{path} holds the colour #{r:02x}{g:02x}{b:02x}, which has no class; add it to '
             f'"colours" in dataset.json ({off.sum()} such pixels).',
             path=path,
         )
-    return classes[nearest]
+    return classes[distance.argmin(0)]
 
 
 def _colours_wanted(path, why):
@@ -335,7 +338,8 @@ def _classes(drawn, labels, path):
     "(label, instances or None) of what a mask file holds."
     if labels.colours:
         y = drawn.numbers if drawn.palette is None else drawn.palette[drawn.numbers]
-        return map_colours(y if y.ndim > 2 else y[None], path, labels.colours), None
+        y = y if y.ndim > 2 else y[None]
+        return map_colours(y, path, labels.colours, drawn.jpeg), None
     known = [int(float(v)) for v in labels.values] if labels.values else ()
     y = _grey(_index(drawn, path, known), path, labels.threshold is not None)
     if y.dtype.kind == 'f' and not np.isfinite(y).all():

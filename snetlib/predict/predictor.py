@@ -20,16 +20,16 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from PIL import Image
 from ..core import BadSetting, DiskFull, SnetError, UnreadableFile, atomic_path, choose
 from ..data.clinic import files_behind, is_volume, read_any_volume, series_in
 from ..data.files import Case, read_image
 from ..data.formats import ENDINGS, kind_of, stem
 from ..data.slices import scale_intensity
-from ..data.writing import write_mask
+from ..data.writing import OME, write_mask, write_tiff
 from ..models.layers import fuse_for_inference
 from .slices import Mirrored, full_logits, slice_labels
 from .tiles import part_scale, tile_bands, tile_size, tile_starts, to_batch
+from ..scores.cases import MICROSCOPE
 from ..viz import save_overlay
 from torch import nn
 from tqdm.auto import tqdm
@@ -340,6 +340,8 @@ def mask_name(
     first, nnunet = channels_of(path)[0], _nnunet_case(path)
     name = nnunet or f'{stem(first)}_mask'
     kind = kind_of(first)
+    if first.name.lower().endswith(OME):
+        return f'{name}.ome.tif'
     if kind == 'picture' or (kind == 'dicom' and not is_volume(first)):
         return f'{name}.png' if slices == 1 else f'{name}.tif'
     if kind == 'itk':
@@ -359,11 +361,7 @@ def save_mask(
     "Write a mask in the kind and geometry of its image."
     path = Path(path)
     if path.suffix == '.tif':
-        pages = [Image.fromarray(m) for m in mask]
-        with atomic_path(path) as tmp:
-            pages[0].save(
-                tmp, 'TIFF', save_all=True, append_images=pages[1:], compression='tiff_deflate'
-            )
+        write_tiff(mask, path, case.spacing)
     elif path.suffix == '.png':
         write_mask(mask, source, path, axis)
     elif kind_of(source) in ('nifti', 'itk', 'mgz', 'dicom'):
@@ -405,8 +403,8 @@ def measure(
     spacing: tuple | None,  # mm between slices, rows and columns
     class_names: tuple,  # [0] the background's; empty: numbered
 ) -> tuple:
-    "(unit, {class: amount}): millilitres where the spacing is known and possible, else pixels."
-    known = spacing is not None and np.isfinite(spacing).all() and min(spacing) > 0
+    "(unit, {class: amount}): millilitres; pixels for a microscope, and where no size is known."
+    known = spacing is not None and np.isfinite(spacing).all() and min(spacing) >= MICROSCOPE
     unit, voxel = ('ml', float(np.prod(spacing)) / 1000) if known else ('px', 1.0)
     names = class_names or [f'class {k}' for k in range(int(mask.max()) + 1)]
     return unit, {name: np.count_nonzero(mask == k) * voxel for k, name in enumerate(names) if k}

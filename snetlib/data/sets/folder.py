@@ -153,9 +153,8 @@ def _look_at_images(items, c):
     eight = bool(seen) and all(flat and x.max() <= 255 and x.min() >= 0 for x, flat in seen)
     percentiles = {'kind': 'percentile', 'lo': 0.5, 'hi': 99.5}
     c.setdefault('intensity', {'kind': 'uint8'} if eight else percentiles)
-    colour = any(x.ndim == 4 and x.shape[-1] in (3, 4) for x, _ in seen)
-    others = {x.shape[-1] for x, _ in seen if x.ndim == 4}
-    c.setdefault('channels', 3 if colour else max(others, default=1))
+    sizes = {x.shape[-1] for x, _ in seen if x.ndim == 4}
+    c.setdefault('channels', 3 if 3 in sizes else max(sizes, default=1))
 
 
 def complete(
@@ -193,23 +192,29 @@ def read_with(
     n = c.get('channels')
     settings = dict(axis=c.get('axis', 2), id=item.id, labels=labels_of(c), channels=n)
     case = read_case(image, item.label, **settings)
-    x = case.image
-    if c.get('layout') == 'nnunet' and n != (x.shape[-1] if x.ndim == 4 else 1):
-        there = x.shape[-1] if x.ndim == 4 else 1
-        raise UnreadableFile(
-            f'{item.image} has {there} channels where dataset.json names {n}; add the missing '
-            'files, or correct "channel_names".',
-            path=item.image,
-            case=item.id,
-        )
-    if x.ndim == 4 and x.shape[-1] == 4 and c.get('channels') != 4:
-        x = x[..., :3]
-    if c.get('channels') == 3 and x.ndim == 3:
-        x = np.repeat(x[..., None], 3, -1)  # some grey pictures among coloured ones
-    if c.get('channels') == 1 and x.ndim == 4:
-        x = x.mean(-1)
-    case.image = x
+    case.image = _with_channels(case.image, n, c.get('layout') == 'nnunet', item)
     return case
+
+
+def _with_channels(x, n, exactly, item):
+    "The image with n channels: grey becomes colour, colour grey; all else must be there."
+    there = x.shape[-1] if x.ndim == 4 else 1
+    if there == n or n is None:
+        return x
+    if not exactly and n == 3 and there == 1:
+        return np.repeat(x.reshape(*x.shape[:3], 1), 3, -1)  # grey pictures among coloured ones
+    if not exactly and n == 3 and there == 4:
+        return x[..., :3]  # colours with alpha
+    if not exactly and n == 1 and there in (3, 4):
+        return x[..., :3].mean(-1)
+    what = f'where dataset.json names {n}; add the missing files, or correct "channel_names"'
+    if not exactly:
+        what = f'where {n} are expected; mend it, or give "channels" in dataset.json'
+    raise UnreadableFile(
+        f'{item.image} has {there} channels {what}.',
+        path=item.image,
+        case=item.id,
+    )
 
 # %% ../../../nbs/3_data/12_folder.ipynb #8d184705
 def _patient(c, name):
