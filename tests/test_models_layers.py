@@ -33,6 +33,36 @@ def test_fused_networks_give_the_same_numbers_and_leave_the_original_alone():
         assert bricks and all(isinstance(m.norm, nn.Identity) for m in bricks)
 
 
+def test_gradients_in_one_piece_are_the_same_gradients(monkeypatch):
+    "Each resize copies its gradient, and no weight gets another one for it."
+    net, x = seeded().train(), torch.rand(2, 3, 64, 96)
+    first, calls = layers.in_one_piece, []
+
+    def gradients():
+        net.zero_grad()
+        sum(y.square().mean() for y in net(x)).backward()
+        return {k: p.grad.clone() for k, p in net.named_parameters() if p.grad is not None}
+
+    def counted(grad):
+        calls.append(grad.shape)
+        return first(grad)
+
+    monkeypatch.setattr(layers, 'in_one_piece', counted)
+    found = gradients()
+    monkeypatch.setattr(layers, 'in_one_piece', lambda grad: grad)
+    plain = gradients()
+    assert len(calls) >= 4 and found.keys() == plain.keys()
+    for k, g in found.items():
+        torch.testing.assert_close(g, plain[k], rtol=1e-4, atol=1e-6)
+
+
+def test_resized_maps_have_gradients_under_torch_func():
+    like = torch.rand(1, 1, 12, 10)
+    one = torch.func.grad(lambda x: (layers.resize_to(x[None], like) ** 2).sum())
+    each = torch.vmap(one)(torch.rand(3, 2, 6, 5))
+    assert each.shape == (3, 2, 6, 5) and each.abs().sum() > 0
+
+
 def test_layout_is_channels_last_and_survives_loading():
     a, b = seeded(), seeded()
     b.load_state_dict(a.state_dict())

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ACTS', 'FEW_CHANNELS', 'ConvNormAct', 'fuse_for_inference', 'conv_norm_pairs', 'fold', 'DoubleConv', 'to_tokens',
            'to_map', 'naive_attention', 'split_heads', 'join_heads', 'attention', 'PeakMemory', 'pad_to', 'check_input',
-           'resize_to', 'bfloat16_is_right', 'has_bfloat16', 'fast_settings']
+           'resize_to', 'in_one_piece', 'bfloat16_is_right', 'has_bfloat16', 'fast_settings']
 
 # %% ../../nbs/4_models/01_layers.ipynb #9dc3315c
 import copy
@@ -281,7 +281,17 @@ def resize_to(
     "`x` on the grid of `like`, bilinear; `x` itself where the grids agree."
     if x.shape[-2:] == like.shape[-2:]:
         return x
-    return F.interpolate(x, size=like.shape[-2:], mode='bilinear', align_corners=False)
+    y = F.interpolate(x, size=like.shape[-2:], mode='bilinear', align_corners=False)
+    if y.requires_grad and not torch.compiler.is_compiling():
+        y.register_hook(in_one_piece)
+    return y
+
+
+def in_one_piece(
+    grad: torch.Tensor,  # gradient of a map (b, c, h, w), perhaps a slice of a larger one
+) -> torch.Tensor:
+    "The same numbers in channels_last memory of their own: resizing these backwards is fast."
+    return grad.movedim(1, -1).contiguous().movedim(-1, 1)
 
 # %% ../../nbs/4_models/01_layers.ipynb #81dfed9c
 FEW_CHANNELS = ((8, 8), (16, 4), (16, 8), (24, 4))  # (channels, kernel = stride)
