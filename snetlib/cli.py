@@ -414,8 +414,11 @@ def _prediction_line(p):
     "One line about a `Prediction`."
     if p.error is not None:
         return f'{p.case}: failed: {sentence(p.error, "predict")}'
-    hidden = ('case', 'status', 'mask', 'made_from')
+    absent = [name for name, amount in p.amounts.items() if not amount]
+    hidden = {'case', 'status', 'mask', 'made_from', *(f'{name} ({p.unit})' for name in absent)}
     facts = [f'{name} {value}' for name, value in p.row().items() if name not in hidden]
+    if absent:
+        facts.append(f'not found: {", ".join(absent)}')
     return f'{p.case}: ' + ', '.join([p.status, *facts])
 
 

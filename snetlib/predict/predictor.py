@@ -29,6 +29,7 @@ from ..data.writing import OME, write_mask, write_tiff
 from ..models.layers import fuse_for_inference
 from .slices import Mirrored, full_logits, slice_labels
 from .tiles import part_scale, tile_bands, tile_size, tile_starts, to_batch
+from ..report.tables import csv_restore, csv_safe
 from ..scores.cases import MICROSCOPE
 from ..viz import save_overlay
 from torch import nn
@@ -297,10 +298,15 @@ class Prediction:
             row['mask'] = self.mask
         if self.tile is not None:
             row['tiles'] = f'{self.tile[0]}×{self.tile[1]}'
-        row |= {f'{name} ({self.unit})': round(n, 3) for name, n in self.amounts.items()}
+        row |= {f'{name} ({self.unit})': self._rounded(n) for name, n in self.amounts.items()}
         if self.made_from:
             row['made_from'] = self.made_from
         return row
+
+    @staticmethod
+    def _rounded(amount):
+        "Three decimals; what is there is never rounded to nothing."
+        return round(amount, 3) if amount == 0 or amount >= 0.1 else float(f'{amount:.3g}')
 
 
 class OtherMask(SnetError):
@@ -404,7 +410,7 @@ def measure(
     class_names: tuple,  # [0] the background's; empty: numbered
 ) -> tuple:
     "(unit, {class: amount}): millilitres; pixels for a microscope, and where no size is known."
-    known = spacing is not None and np.isfinite(spacing).all() and min(spacing) >= MICROSCOPE
+    known = spacing is not None and all(MICROSCOPE <= side < 1000 for side in spacing)
     unit, voxel = ('ml', float(np.prod(spacing)) / 1000) if known else ('px', 1.0)
     names = class_names or [f'class {k}' for k in range(int(mask.max()) + 1)]
     return unit, {name: np.count_nonzero(mask == k) * voxel for k, name in enumerate(names) if k}
@@ -532,7 +538,7 @@ class _Table:
     def _read(self):
         try:
             table = pd.read_csv(self.path, dtype=str, keep_default_na=False)
-            return {row['case']: row for row in table.to_dict('records')}
+            return {row['case']: row for row in csv_restore(table).to_dict('records')}
         except (OSError, ValueError, KeyError):
             return {}
 
@@ -547,7 +553,7 @@ class _Table:
         kept = [row for case, row in self.before.items() if case not in named]
         table = pd.DataFrame(self.rows + kept, columns=None if self.rows or kept else ['case'])
         with atomic_path(self.path) as tmp:
-            table.to_csv(tmp, index=False)
+            csv_safe(table).to_csv(tmp, index=False)
         self.written = time.monotonic()
 
 

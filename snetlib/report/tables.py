@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCORES', 'DISTANCES', 'LATEX', 'FORMULA', 'Spread', 'score_table', 'score_title', 'format_estimate', 'format_table',
-           'to_markdown', 'to_latex', 'to_html', 'csv_safe', 'csv_restore', 'paired_table']
+           'to_markdown', 'to_latex', 'to_html', 'csv_safe', 'csv_restore', 'read_case_table', 'paired_table']
 
 # %% ../../nbs/5_measure/05_tables.ipynb #529b104c
 import html
@@ -196,6 +196,15 @@ def csv_restore(
         return v[1:] if marked else v
 
     return table.map(restore).rename(columns=restore)
+
+
+def read_case_table(
+    path,  # a CSV file that `csv_safe` made
+) -> pd.DataFrame:
+    "The table; names of cases stay text, even '001' and 'NA'."
+    empty = dict.fromkeys(set(pd.read_csv(path, nrows=0).columns) - {'case'}, [''])
+    rules = dict(dtype={'case': str}, keep_default_na=False, na_values=empty)
+    return csv_restore(pd.read_csv(path, **rules))
 
 # %% ../../nbs/5_measure/05_tables.ipynb #6f9b74f1
 def paired_table(

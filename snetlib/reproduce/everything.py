@@ -17,7 +17,7 @@ from ..core import atomic_path, choose, provenance
 from ..data.prepare import prepare
 from ..data.sets.catalogue import get_dataset
 from ..report.page import write_report
-from ..report.tables import to_latex, to_markdown
+from ..report.tables import csv_safe, to_latex, to_markdown
 from .bands import bands_table
 from .figures import figure
 from .papers import EXPERIMENTS, paper_table
@@ -123,7 +123,7 @@ def write_table(
         tmp.write_text(json.dumps([without_root(run) for run in runs], indent=1))
     if runs:
         with atomic_path(out / f'{name}_cases.csv') as tmp:
-            case_scores(steps, cache).to_csv(tmp, index=False, float_format='%.6g')
+            csv_safe(case_scores(steps, cache)).to_csv(tmp, index=False, float_format='%.6g')
     title, what = name.replace('_', ', '), "Ours beside the paper's."
     write_report(out / f'{name}.html', title, [about, (shown, what)])
     return table

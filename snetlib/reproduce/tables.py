@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core import NotAtHand
+from ..report.tables import read_case_table
 from .papers import EXPERIMENTS, paper_table
 from .queue import finished, run_name
 from .verdict import Verdict, estimate_columns, judge
@@ -35,7 +36,7 @@ def run_scores(config, cache):
 @lru_cache(256)
 def read_scores(path, age):
     "A table of scores, kept in memory as long as the file's age is the same."
-    return pd.read_csv(path, dtype={'case': str})
+    return read_case_table(path)
 
 
 def run_classes(config, cache):

@@ -23,6 +23,7 @@ from ..data.loaders import slice_dls
 from ..data.source import Source
 from ..models import create_model
 from ..models.layers import fast_settings
+from ..report.tables import read_case_table
 from .distributed import from_rank0, rank, together, world
 from .learner import SnetLearner, check_seed, fit_recipe, snet_learner
 from .recipes import get_recipe
@@ -429,7 +430,7 @@ def read_table(
 ) -> pd.DataFrame:
     "A table, case names as text. Raises `UnreadableFile`."
     try:
-        return pd.read_csv(path, dtype={'case': str})
+        return read_case_table(path)
     except (OSError, ValueError) as e:
         raise UnreadableFile(f'{path} is not there or cannot be read.', path=path) from e
 
