@@ -10,7 +10,7 @@ config = ConfigParser(delimiters=['='])
 config.read(here / 'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 readme = here / 'README.md'
-DATA_FILES = ['trained/*/*', 'reproduce/papers/*.csv', 'data/splits/*.txt', '**/*.json', 'py.typed']
+DATA_FILES = 'trained/*/* reproduce/*/*.csv data/splits/*.txt **/*.json py.typed'.split()
 extras = {
     key.removesuffix('_requirements'): value.split()
     for key, value in cfg.items()

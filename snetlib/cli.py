@@ -495,10 +495,20 @@ def _lost_cases(out):
     return sum(len(f.read_text(encoding='utf-8').splitlines()) - 1 for f in files)
 
 # %% ../nbs/9_command/00_cli.ipynb #f3b48cfd
+def _run_beside_others(steps, cache, device, hours):
+    "What a process among several does: run what is missing, a line for each failure."
+    from snetlib.reproduce import run_queue
+
+    for lost, why in run_queue(steps, cache, device, hours=hours).items():
+        typer.echo(f'{lost}: {why}', err=True)
+
+
 @command
 def reproduce(
     name: str = typer.Argument(
-        ..., help='table1 … table6, tableI … tableIII, figure1, 2, 7, 3, e1, e1_ends, e2, e3, parts'
+        ...,
+        help='table1 … table6, tableI … tableIII, figure1, 2, 7, 3, '
+        'e1, e1_ends, e2, e3, e6, parts, rivals',
     ),
     scale: str = typer.Option('small', help='paper, longer, small, tiny or smoke'),
     seeds: int = typer.Option(3, min=1, help='runs of each row'),
@@ -527,9 +537,16 @@ def reproduce(
     data_set: list[str] | None = typer.Option(
         None, help='a keyword of the data set: --data-set split=agileformer'
     ),
+    recipes: str = typer.Option(
+        'one', help="one for all rows, or papers: that of each network's authors (scale paper)"
+    ),
+    row: list[str] | None = typer.Option(
+        None, help='only this row, by its name or its network; may be repeated'
+    ),
     add_to: Path | None = typer.Option(
         None,
-        help='e1, e2, e3, e6: add scores to those of this folder; recorded runs are not run again',
+        help='e1, e2, e3, e6, rivals: add scores to those of this folder; '
+        'recorded runs are not run again',
     ),
     worker: bool = typer.Option(
         False, '--worker', help='only run what is missing; for a process beside others'
@@ -540,9 +557,7 @@ def reproduce(
     from snetlib.reproduce import (
         all_devices,
         as_text,
-        plan,
-        ready_data,
-        run_queue,
+        planned,
         run_workers,
         unfinished,
     )
@@ -560,17 +575,22 @@ def reproduce(
         from snetlib.reproduce.contrasts import add_runs
 
         how = dict(scale=scale, seeds=seeds, data=data, cache=cache, device=device, hours=hours)
+        how['only'] = tuple(row or ())
         typer.echo('\n'.join(str(file) for file in add_runs(name, add_to, **how)))
         return
     devices = [device] if device else all_devices()
+    part = dict(recipes=recipes, only=tuple(row or ()))
     if worker or (train and len(devices) > 1):
-        steps = ready_data(plan(name, scale, seeds, data, changes), cache)
+        about = dict(scale=scale, data=data, changes=changes) | part
+        for phase in (0, 1):  # runs that choose a recipe's lines, then those of the table
+            steps = planned(name, seeds, cache, **about)[phase]
+            if worker:
+                _run_beside_others(steps, cache, device, hours)
+            elif steps:
+                run_workers(steps, cache, devices, hours)
         if worker:
-            for lost, why in run_queue(steps, cache, device, hours=hours).items():
-                typer.echo(f'{lost}: {why}', err=True)
             return
-        run_workers(steps, cache, devices, hours)
-    how = dict(scale=scale, seeds=seeds, data=data, cache=cache, out=out, changes=changes)
+    how = dict(scale=scale, seeds=seeds, data=data, cache=cache, out=out, changes=changes) | part
     table = run(name, device=device, train=train, hours=hours, **how)
     written = out or cache / 'tables'
     if table is None:

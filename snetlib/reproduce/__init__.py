@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         'tables': ['cases_table', 'cells_table'],
         'bands': ['bands_table'],
         'sizes': ['data_table', 'size_table'],
-        'everything': ['ready_data', 'reproduce'],
+        'everything': ['planned', 'ready_data', 'reproduce'],
         'recorded': ['ladder_figure', 'not_recorded', 'recorded', 'recorded_rows'],
     },
 )

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CELL_COLUMNS', 'RUN_FACTS', 'RECORDED_WITH', 'RUN_ID', 'CELL_ID', 'MARGIN', 'CLAIMED', 'FEWEST_SEEDS', 'EQUAL',
            'AS_IS', 'CONFOUNDS', 'E1_CONTRASTS', 'E3_CONTRASTS', 'THEORIES', 'gather_cells', 'record_files',
-           'record_cells', 'add_rows', 'check_keys', 'run_facts', 'left_to_run', 'add_runs', 'read_cells',
-           'patient_scores', 'Contrast', 'difference', 'decide', 'contrasts_table', 'contrasts_text', 'e1_cell',
-           'e3_cell', 'pair_contrasts', 'headline']
+           'record_cells', 'recorded_facts', 'add_rows', 'check_keys', 'run_facts', 'left_to_run', 'add_runs',
+           'read_cells', 'patient_scores', 'Contrast', 'difference', 'decide', 'contrasts_table', 'contrasts_text',
+           'e1_cell', 'e3_cell', 'pair_contrasts', 'headline']
 
 # %% ../../nbs/8_results/11_contrasts.ipynb #con03
 from dataclasses import dataclass
@@ -18,10 +18,9 @@ import numpy as np
 import pandas as pd
 from ..core import NotAtHand, SnetError, atomic_path, choose
 from ..report.tables import format_estimate, to_markdown
-from .everything import case_scores, ready_data
+from .everything import case_scores, planned
 from .papers import cell_row
-from .plan import plan
-from .queue import finished, run_key, run_queue
+from .queue import finished, run_key, run_missing, time_limit
 from .recorded import recorded_file
 from snetlib.scores.statistics import (
     Estimate,
@@ -46,7 +45,7 @@ def gather_cells(
     "The compact table of all finished runs."
     tables = []
     for name, steps in plans.items():
-        if not any(finished(config, cache) for _, _, config in steps):
+        if not any(config and finished(config, cache) for _, _, config in steps):
             continue
         scores = case_scores(steps, cache).query('protocol == "corrected"')
         tables.append(scores.rename(columns=dict(method='cell')).assign(experiment=name))
@@ -54,7 +53,7 @@ def gather_cells(
 
 
 RECORDED_WITH = dict(
-    e1=('e1', 'e3'), e3=('e1', 'e3'), e2=('e2',), e6=('e6',)
+    e1=('e1', 'e3'), e3=('e1', 'e3'), e2=('e2',), e6=('e6',), rivals=('rivals',)
 )  # experiments of one file
 
 
@@ -75,14 +74,16 @@ def record_cells(
     scale: str = 'tiny',  # a key of `SCALES`
     seeds: int = 10,  # at most
     name: str = 'e1',  # a key of `RECORDED_WITH`
+    only: tuple = (),  # names of rows or networks, if not all are wanted
 ) -> tuple:
     "Add the scores and the facts of finished runs to what is recorded; returns both files."
     files = record_files(name, out, scale)
-    plans = {
-        e: ready_data(plan(e, scale, seeds, data), cache, progress=False)
-        for e in RECORDED_WITH[name]
-    }
-    new = gather_cells(plans, cache), run_facts(plans, cache)
+    how = dict(recorded=recorded_facts(files[1]), scale=scale, data=data, only=only)
+    tuning, plans = [], {}
+    for e in RECORDED_WITH[name]:
+        choosing, plans[e] = planned(e, seeds, cache, progress=False, **how)
+        tuning += choosing
+    new = gather_cells(plans, cache), run_facts(dict(tuning=tuning) | plans, cache)
     for path, table, by in zip(files, new, (CELL_ID, RUN_ID)):
         whole = add_rows(path, table, by)
         with atomic_path(path) as tmp:
@@ -92,6 +93,13 @@ def record_cells(
 
 RUN_ID = ['cell', 'seed']
 CELL_ID = ['experiment', 'cell', 'seed']
+
+
+def recorded_facts(
+    path,  # of recorded facts of runs
+) -> pd.DataFrame | None:
+    "What is recorded of earlier runs; None if nothing is."
+    return pd.read_csv(path, dtype={'commit': str}) if Path(path).is_file() else None
 
 
 def add_rows(
@@ -124,7 +132,7 @@ def run_facts(plans, cache):
     "One line for each finished run: cell, seed, key, parameters, seconds, commit, machine."
     lines = {}
     for row, seed, config in chain(*plans.values()):
-        if done := finished(config, cache):
+        if config and (done := finished(config, cache)):
             about = {key: done[key] for key in RUN_FACTS}
             lines[row.method, seed] = dict(cell=row.method, seed=seed, key=run_key(config)) | about
     columns = ['cell', 'seed', 'key', *RUN_FACTS]
@@ -136,12 +144,9 @@ def left_to_run(
     runs_file,  # the second of `record_files`
 ) -> list:
     "The steps whose scores are not recorded with the same settings."
-    if not Path(runs_file).is_file():
-        return steps
-    known = pd.read_csv(runs_file)
-    if 'key' not in known:
-        return steps
-    return [step for step in steps if run_key(step.config) not in set(known['key'])]
+    known = recorded_facts(runs_file)
+    keys = set() if known is None or 'key' not in known else set(known['key'])
+    return [step for step in steps if step.config and run_key(step.config) not in keys]
 
 
 def add_runs(
@@ -155,12 +160,16 @@ def add_runs(
     device=None,  # see `run_one`
     progress: bool = True,  # bars
     hours: float | None = None,  # stop after so many; what has finished is recorded next time
+    only: tuple = (),  # names of rows or networks, if not all are wanted
 ) -> tuple:
     "Run what is not recorded yet and add it; returns both files."
-    steps = ready_data(plan(name, scale, seeds, data), cache, progress)
-    todo = left_to_run(steps, record_files(name, out, scale)[1])
-    run_queue(todo, cache, device, progress, hours)
-    return record_cells(out, cache, data, scale, seeds, name)
+    runs_file = record_files(name, out, scale)[1]
+    how = dict(recorded=recorded_facts(runs_file), scale=scale, data=data, only=tuple(only))
+    with time_limit(hours):
+        for part in (0, 1):  # what chooses, then the rows
+            steps = planned(name, seeds, cache, progress, **how)[part]
+            run_missing(left_to_run(steps, runs_file), cache, device, progress)
+    return record_cells(out, cache, data, scale, seeds, name, tuple(only))
 
 
 def read_cells(

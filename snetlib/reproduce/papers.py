@@ -6,8 +6,9 @@
 __all__ = ['SCORED', 'BASELINES', 'NOT_BUILT', 'ORGAN_COLUMNS', 'GROUP_COLUMNS', 'HEART_COLUMNS', 'SNET', 'SOSEGFORMER',
            'FUSIONS', 'SMALL_OBJECT_ROWS', 'SNET_TABLES', 'SOSEGFORMER_TABLES', 'FIGURES', 'ADAPTERS', 'HEADS',
            'FUSED_PAIRS', 'VIT_CHANGES', 'E1_ENDS', 'E1_BETWEEN', 'E3_ROWS', 'E2_PAIRS', 'E2_CONTROL_OF', 'E2_ROWS',
-           'PART_ROWS', 'E6_ROWS', 'OUR_EXPERIMENTS', 'EXPERIMENTS', 'Row', 'Experiment', 'baselines', 'synapse',
-           'cell_row', 'pair_row', 'blocks_row', 'paper_file', 'paper_table']
+           'PART_ROWS', 'RIVALS', 'LEARNING_RATES', 'RIVAL_ROWS', 'E6_ROWS', 'OUR_EXPERIMENTS', 'EXPERIMENTS', 'Row',
+           'Experiment', 'baselines', 'synapse', 'cell_row', 'pair_row', 'blocks_row', 'step_seconds', 'rival_rows',
+           'paper_file', 'paper_table']
 
 # %% ../../nbs/8_results/00_papers.ipynb #00_papers02
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ class Row:
     model: str | None = None  # registered name; None: there is no network to train
     kwargs: tuple = ()  # further keywords of the model, as pairs
     reason: str = ''  # why there is no network
+    share: float = 1.0  # of the recipe's steps or epochs that this row trains, > 0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Experiment:
     columns: dict = field(default_factory=dict)  # the paper's column -> our classes, averaged
     kind: str = 'cases'  # a key of `SCORED`
     ladder: bool = False  # each row adds one part: the paper's claim is that it helps
+    tune: tuple = ()  # lines of the recipe to choose among on validation, each as pairs
 
 
 SCORED = dict(
@@ -325,6 +328,47 @@ def blocks_row(**on) -> Row:
     return Row(name, 'snet_base', tuple(off.items()))
 
 
+RIVALS = {  # our name of the row -> registered network; V-Net, HRNet and R50 U-Net have one width
+    'SNet': 'snet_base',
+    'SoSegFormer': 'sosegformer_base',
+    'U-Net': 'unet',
+    'U-Net++': 'unetpp',
+    'Att-UNet': 'att_unet',
+    'R50 Att-UNet': 'r50_att_unet',
+    'Swin-Unet': 'swin_unet',
+    'HiFormer': 'hiformer_l',
+    'MISSFormer': 'missformer',
+    'TransUNet': 'transunet',
+    'PraNet': 'pranet',
+    'CaraNet': 'caranet',
+    'CFANet': 'cfanet',
+    'R50 ViT': 'r50_vit',
+    'UCTransNet': 'uctransnet',
+    'CTC-Net': 'ctcnet_t34',
+    'ATTransUNet': 'attransunet',
+    'TransClaw U-Net': 'transclaw_unet',
+    'CASTformer': 'catformer',
+}
+LEARNING_RATES = tuple((('lr', lr),) for lr in (3e-4, 1e-3, 3e-3))
+
+
+def step_seconds() -> dict:
+    "Seconds of one training step at the scale tiny, measured in one run: network -> seconds."
+    with (files('snetlib.reproduce') / 'measured/step_seconds.csv').open(encoding='utf-8') as f:
+        return pd.read_csv(f).set_index('network')['step_cpu_s'].to_dict()
+
+
+def rival_rows() -> tuple:
+    "Each network with the recipe's steps, and with as many steps as take SNet's seconds."
+    seconds = step_seconds()
+    rows = [Row(name, model) for name, model in RIVALS.items()]
+    for name, model in RIVALS.items():
+        share = round(seconds['snet_base'] / seconds[model], 3)
+        rows.append(Row(f'{name}, equal seconds', model, share=share))
+    return tuple(rows)
+
+
+RIVAL_ROWS = rival_rows()
 E6_ROWS = tuple(
     blocks_row(feb=feb, ffb=ffb, gab=gab)
     for feb in (True, False)
@@ -337,6 +381,15 @@ OUR_EXPERIMENTS = (
     synapse('e2', 'All sixteen pairs, one fusion each', E2_ROWS, kind='cells'),
     synapse('e6', 'Table 6 as a 2 × 2 × 2 factorial', E6_ROWS, kind='cells'),
     synapse('e3', 'What enters the fusion', E3_ROWS, kind='cells'),
+    Experiment(
+        'rivals',
+        'All networks by one recipe, at equal steps and at equal seconds',
+        'acdc',
+        'acdc_paper',
+        RIVAL_ROWS,
+        kind='cells',
+        tune=LEARNING_RATES,
+    ),
     Experiment(
         'parts',
         'SoSegFormer, one part left out or changed',

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TRAIN_SLICES', 'run_name', 'run_key', 'finished', 'claimed', 'run_one', 'commit_of', 'train_or_continue',
            'training_facts', 'counts_of', 'TimeIsUp', 'time_limit', 'run_queue', 'run_missing', 'estimated_hours',
-           'number_of_steps', 'seconds_per_image', 'run_workers', 'run_worker', 'all_devices']
+           'number_of_steps', 'seconds_per_image', 'chosen_lines', 'all_run', 'best_lines', 'run_workers', 'run_worker',
+           'all_devices']
 
 # %% ../../nbs/8_results/02_queue.ipynb #02_queue02
 import _thread
@@ -273,6 +274,33 @@ def seconds_per_image(config, device):
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - began
     return seconds / 2
+
+# %% ../../nbs/8_results/02_queue.ipynb #3c627ce9
+def chosen_lines(
+    tuning: list,  # from `tuning_plan`
+    cache,  # folder of all runs
+    recorded: pd.DataFrame | None = None,  # facts of recorded runs: key, best_valid_dice
+) -> dict:
+    "The network of a row -> the lines of its recipe that were best on validation."
+    known = {} if recorded is None else dict(zip(recorded['key'], recorded['best_valid_dice']))
+    found = {}
+    for row, _, config in tuning:
+        done = finished(config, cache)
+        dice = done['best_valid_dice'] if done else known.get(run_key(config))
+        found.setdefault(row.model, []).append((dice, config['recipe']))
+    return {model: best_lines(tried) for model, tried in found.items() if all_run(tried)}
+
+
+def all_run(tried):
+    "Has every choice of several (Dice, recipe) finished?"
+    return all(dice is not None for dice, _ in tried)
+
+
+def best_lines(tried):
+    "The lines in which the best of several (Dice, recipe) differs from the others."
+    _, best = max(tried, key=lambda pair: pair[0])
+    recipes = [recipe for _, recipe in tried]
+    return {k: best[k] for k in best if any(r.get(k) != best[k] for r in recipes)}
 
 # %% ../../nbs/8_results/02_queue.ipynb #02_queue20
 def run_workers(

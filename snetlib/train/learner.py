@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STRUCTURE_LOSSES', 'ENCODERS', 'make_loss', 'make_optimiser', 'encoder_and_rest', 'SnetLearner', 'file_slices',
-           'data_shape', 'build_network', 'start_from', 'run_callbacks', 'snet_learner', 'check_seed', 'check_weights',
-           'recipe_in_charge', 'epochs_of', 'fit_recipe', 'load_state']
+           'data_shape', 'build_network', 'start_from', 'run_callbacks', 'snet_learner', 'check_seed', 'check_edge_map',
+           'check_weights', 'recipe_in_charge', 'epochs_of', 'fit_recipe', 'load_state']
 
 # %% ../../nbs/6_train/08_learner.ipynb #939f280b
 import contextlib
@@ -291,6 +291,7 @@ def snet_learner(
     check_weights(recipe, n_out)
     seed_everything(check_seed(seed))
     net = build_network(model, dls, model_kwargs)
+    check_edge_map(recipe, net)
     if recipe.get('init'):
         start_from(net, recipe['init'])
     if recipe['channels_last']:
@@ -322,6 +323,19 @@ def check_seed(
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise BadSetting(f'The seed is {seed!r}; give a whole number from 0.', key='seed')
     return int(seed)
+
+
+def check_edge_map(
+    recipe: dict,  # a complete recipe
+    net: nn.Module,  # that it will train
+):
+    "Raises `BadSetting` where a loss compares edges and the network has no edge map."
+    if recipe['loss'] == 'structure_edge' and getattr(net, 'edge_head', None) is None:
+        raise BadSetting(
+            'The loss structure_edge needs a network whose last output is an edge map; '
+            'take cfanet with edge=True, or the loss structure.',
+            key='loss',
+        )
 
 
 def check_weights(

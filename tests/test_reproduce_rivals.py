@@ -1,0 +1,106 @@
+"The comparison of all networks: recipes of authors, lines chosen on validation, equal seconds."
+
+import pandas as pd
+import pytest
+
+from snetlib.core import BadSetting
+from snetlib.models import create_model
+from snetlib.reproduce.contrasts import add_runs, record_files
+from snetlib.reproduce.everything import planned, reproduce
+from snetlib.reproduce.papers import EXPERIMENTS, LEARNING_RATES, RIVALS, step_seconds
+from snetlib.reproduce.plan import QUARTER_WIDTH, plan, tuning_plan
+from snetlib.reproduce.queue import chosen_lines, run_key
+from snetlib.train.rival_recipes import PAPER_RECIPE, RIVAL_RECIPES
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name in ('synapse', 'acdc', 'atlas', 'polypgen'):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize('table', ['table1', 'table2', 'tableII'])
+def test_each_row_has_its_authors_recipe(table, folders):
+    steps = plan(table, 'paper', 1, folders, recipes='papers')
+    one = plan(table, 'paper', 1, folders)
+    changed = 0
+    for mine, shared in zip(steps, one):
+        name = PAPER_RECIPE.get(mine.row.model)
+        if name:
+            assert mine.config['recipe']['lr'] == RIVAL_RECIPES[name]['lr']
+            changed += mine.config['recipe'] != shared.config['recipe']
+        elif mine.config:
+            assert mine.config == shared.config
+    assert changed >= 3
+
+
+def test_cfanet_gets_its_edge_map_with_its_recipe(folders):
+    steps = plan('tableII', 'paper', 1, folders, recipes='papers', only=('CFANet',))
+    assert steps[0].config['model_kwargs'] == dict(edge=True)
+    assert plan('tableII', 'paper', 1, folders, only=('cfanet',))[0].config['model_kwargs'] == {}
+
+
+def test_the_authors_recipes_belong_to_the_papers_scale():
+    with pytest.raises(BadSetting, match='scale paper'):
+        plan('table1', 'smoke', 1, recipes='papers')
+    with pytest.raises(BadSetting):
+        plan('table1', 'smoke', 1, recipes='mine')
+
+
+def test_only_some_rows():
+    assert [s.row.method for s in plan('table1', 'smoke', 1, only=('SNet', 'unet'))] == ['U-Net', 'SNet']
+    with pytest.raises(BadSetting, match='row'):
+        plan('table1', 'smoke', 1, only=('Unet++',))
+
+
+def test_equal_seconds_is_fewer_steps_for_a_slower_network(folders):
+    seconds = step_seconds()
+    assert set(seconds) == set(RIVALS.values())
+    for step in plan('rivals', 'tiny', 1, folders):
+        steps, share = step.config['recipe']['steps'], step.row.share
+        if 'equal seconds' in step.row.method:
+            spent = steps * seconds[step.row.model]
+            assert spent == pytest.approx(240 * seconds['snet_base'], rel=0.01)
+        else:
+            assert (steps, share) == (240, 1)
+
+
+@pytest.mark.parametrize('name', [n for n in QUARTER_WIDTH if n not in ('attention_unet', 'unetpp')])
+def test_a_quarter_of_the_width_is_about_a_sixteenth_of_the_parameters(name):
+    full, small = (
+        sum(p.numel() for p in create_model(name, c_in=1, n_out=4, **kwargs).parameters())
+        for kwargs in ({}, QUARTER_WIDTH[name])
+    )
+    assert 13 < full / small < 19 or name == 'caranet', full / small  # CaraNet's groups allow no less
+
+
+def test_a_choice_needs_every_candidate(tmp_path):
+    tuning = tuning_plan('rivals', 'smoke', only=('snet_base', 'unet'))
+    facts = pd.DataFrame({'key': [run_key(s.config) for s in tuning], 'best_valid_dice': range(6)})
+    assert chosen_lines(tuning, tmp_path, facts) == {'snet_base': {'lr': 3e-3}, 'unet': {'lr': 3e-3}}
+    assert chosen_lines(tuning, tmp_path, facts[:5]) == {'snet_base': {'lr': 3e-3}}
+    _, steps = planned('rivals', 1, tmp_path, recorded=facts[:3], scale='smoke', only=('SNet', 'U-Net'))
+    assert [bool(s.config) for s in steps] == [True, False]
+    assert steps[1].row.reason
+
+
+def test_tuned_runs_are_recorded_once(tmp_path):
+    how = dict(scale='smoke', seeds=2, cache=tmp_path / 'runs', progress=False, only=('unet',))
+    add_runs('rivals', tmp_path, **how)
+    cells, runs = (pd.read_csv(f) for f in record_files('rivals', tmp_path, 'smoke'))
+    assert set(cells['cell']) == {'U-Net', 'U-Net, equal seconds'}
+    assert {f'U-Net, lr={dict(x)["lr"]:g}' for x in LEARNING_RATES} <= set(runs['cell'])
+    fresh = dict(how, cache=tmp_path / 'elsewhere')
+    add_runs('rivals', tmp_path, **fresh)
+    assert not list((tmp_path / 'elsewhere').glob('*/done.json')), 'what is recorded is not run again'
+    again = pd.read_csv(record_files('rivals', tmp_path, 'smoke')[0])
+    assert len(again) == len(cells)
+
+
+def test_a_table_of_chosen_recipes(tmp_path):
+    how = dict(scale='smoke', seeds=1, cache=tmp_path, progress=False, only=('U-Net', 'Att-UNet'))
+    table = reproduce('rivals', **how)
+    assert list(table.index) == ['U-Net', 'Att-UNet']
+    assert table['dice'].notna().all()
+    assert EXPERIMENTS['rivals'].tune
