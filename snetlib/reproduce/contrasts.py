@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['CELL_COLUMNS', 'RUN_FACTS', 'RECORDED_WITH', 'RUN_ID', 'CELL_ID', 'MARGIN', 'CLAIMED', 'FEWEST_SEEDS', 'EQUAL',
-           'AS_IS', 'CONFOUNDS', 'E1_CONTRASTS', 'E3_CONTRASTS', 'THEORIES', 'gather_cells', 'record_files',
-           'record_cells', 'recorded_facts', 'add_rows', 'check_keys', 'run_facts', 'left_to_run', 'add_runs',
-           'read_cells', 'patient_scores', 'Contrast', 'difference', 'decide', 'contrasts_table', 'contrasts_text',
-           'e1_cell', 'e3_cell', 'pair_contrasts', 'headline']
+           'AS_IS', 'CONFOUNDS', 'E1_CONTRASTS', 'E3_CONTRASTS', 'THEORIES', 'BLOCKS', 'E6_CONTRASTS', 'gather_cells',
+           'record_files', 'record_cells', 'recorded_facts', 'add_rows', 'check_keys', 'run_facts', 'left_to_run',
+           'add_runs', 'read_cells', 'patient_scores', 'Contrast', 'difference', 'decide', 'contrasts_table',
+           'contrasts_text', 'e1_cell', 'e3_cell', 'pair_contrasts', 'block_cells', 'factorial_contrast', 'headline']
 
 # %% ../../nbs/8_results/11_contrasts.ipynb #con03
+import math
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ import pandas as pd
 from ..core import NotAtHand, SnetError, atomic_path, choose
 from ..report.tables import format_estimate, to_markdown
 from .everything import case_scores, planned
-from .papers import cell_row
+from .papers import blocks_row, cell_row
 from .queue import finished, run_key, run_missing, time_limit
 from .recorded import recorded_file
 from snetlib.scores.statistics import (
@@ -361,6 +362,37 @@ THEORIES = {  # contrast of E3 -> the sign that each theory predicts
     'as_is − flipped': dict(paper=1, information=0, skip_path=0),
     'matched − as_is': dict(paper=1, information=0, skip_path=0),
 }
+
+# %% ../../nbs/8_results/11_contrasts.ipynb #d02d8177
+BLOCKS = ('feb', 'ffb', 'gab')
+
+
+def block_cells() -> dict:
+    "Name of each cell of E6 -> which blocks are on, in the order of `BLOCKS`."
+    states = product((True, False), repeat=len(BLOCKS))
+    return {blocks_row(**dict(zip(BLOCKS, on))).method: on for on in states}
+
+
+def factorial_contrast(
+    blocks: tuple,  # one block: its main effect; several: their interaction
+    family: str = '',  # see `Contrast`
+    predicted: float = 0.0,  # see `Contrast`
+) -> Contrast:
+    "The effect of a block, or how much its effect changes where others are on."
+    places = [BLOCKS.index(block) for block in blocks]
+    share = 2 ** (len(blocks) - len(BLOCKS))  # means over the blocks that are not asked for
+    weights = []
+    for cell, on in block_cells().items():
+        sign = math.prod(1 if on[place] else -1 for place in places)
+        weights.append((cell, sign * share))
+    return Contrast(' × '.join(b.upper() for b in blocks), tuple(weights), family, predicted)
+
+
+E6_CONTRASTS = (
+    *(factorial_contrast((block,), 'E6', 1.0) for block in BLOCKS),
+    *(factorial_contrast(pair) for pair in combinations(BLOCKS, 2)),
+    factorial_contrast(BLOCKS),
+)
 
 # %% ../../nbs/8_results/11_contrasts.ipynb #con18b
 def headline() -> str:
