@@ -12,8 +12,8 @@ import torch
 from matplotlib.figure import Figure
 from ..core import BadSetting, SnetError, choose
 from .hooks import eval_mode, snet_layers
+from ..theory.divergences import standardise, unit_histogram
 from ..theory.han import symmetric_kl
-from ..theory.pairs import standardise, unit_histogram
 from ..viz import as_rgb, blend, new_figure
 from torch import nn
 from torch.nn import functional as F

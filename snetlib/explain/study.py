@@ -25,8 +25,10 @@ from .figures import fusion_parts
 from .hooks import snet_layers
 from ..models.fusion import PAIRS
 from ..models.registry import create_model
+from ..theory.dependence import centred_rows, common_grid, to_grid
+from ..theory.divergences import standardise
 from ..theory.entropy import entropy_from_counts
-from ..theory.pairs import centred_rows, common_grid, compare_layers, standardise, to_grid
+from ..theory.pairs import compare_layers
 from ..train.run import Run, config_source
 from torch import nn
 

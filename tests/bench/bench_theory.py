@@ -6,8 +6,8 @@ import time
 import numpy as np
 import torch
 
+from snetlib.theory import dependence, divergences, han, pairs
 from snetlib.theory import entropy as E
-from snetlib.theory import han, pairs
 
 
 def seconds(fn, least=0.3):
@@ -38,10 +38,10 @@ def naive_pairs(A, B):
         out.append(
             (
                 han.symmetric_kl(p, q),
-                pairs.jensen_shannon(p, q),
-                pairs.layer_mi(x, y),
-                pairs.mi_floor(x, y)[0],
-                pairs.linear_cka(pairs.centred_rows(x), pairs.centred_rows(y)),
+                divergences.jensen_shannon(p, q),
+                dependence.layer_mi(x, y),
+                dependence.mi_floor(x, y)[0],
+                dependence.linear_cka(dependence.centred_rows(x), dependence.centred_rows(y)),
             )
         )
     return np.array(out)
