@@ -78,8 +78,8 @@ def test_a_quarter_of_the_width_is_about_a_sixteenth_of_the_parameters(name):
 def test_a_choice_needs_every_candidate(tmp_path):
     tuning = tuning_plan('rivals', 'smoke', only=('snet_base', 'unet'))
     facts = pd.DataFrame({'key': [run_key(s.config) for s in tuning], 'best_valid_dice': range(6)})
-    assert chosen_lines(tuning, tmp_path, facts) == {'snet_base': {'lr': 3e-3}, 'unet': {'lr': 3e-3}}
-    assert chosen_lines(tuning, tmp_path, facts[:5]) == {'snet_base': {'lr': 3e-3}}
+    assert chosen_lines(tuning, tmp_path, facts) == {'snet_base': {'lr': 1e-2}, 'unet': {'lr': 1e-2}}
+    assert chosen_lines(tuning, tmp_path, facts[:5]) == {'snet_base': {'lr': 1e-2}}
     _, steps = planned('rivals', 1, tmp_path, recorded=facts[:3], scale='smoke', only=('SNet', 'U-Net'))
     assert [bool(s.config) for s in steps] == [True, False]
     assert steps[1].row.reason

@@ -349,7 +349,7 @@ RIVALS = {  # our name of the row -> registered network; V-Net, HRNet and R50 U-
     'TransClaw U-Net': 'transclaw_unet',
     'CASTformer': 'catformer',
 }
-LEARNING_RATES = tuple((('lr', lr),) for lr in (3e-4, 1e-3, 3e-3))
+LEARNING_RATES = tuple((('lr', lr),) for lr in (1e-3, 3e-3, 1e-2))
 
 
 def step_seconds() -> dict:
