@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test lab export pages format fuzz bench bench-models gpu record readme hooks install clean
+.PHONY: help demo test lab export path runall pages format fuzz bench bench-models gpu record readme hooks install clean
 help:                    ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 demo: install            ## train SNet and a U-Net on a real MRI, predict an unseen slab, write demo/report.html
@@ -15,6 +15,10 @@ lab: install             ## JupyterLab on the course, on this machine only
 	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir nbs nbs/course.ipynb
 export: install          ## notebooks -> snetlib/
 	$(BIN)/nbdev_export && $(BIN)/nbdev_clean
+path: install            ## headers, links to the neighbours, and the page of the course
+	$(BIN)/python .ci/path.py
+runall: install          ## Run All of every page in a bare clone, counted and timed
+	$(BIN)/python .ci/runall.py
 pages: install           ## execute every page and write what it prints and draws
 	$(BIN)/python .ci/pages.py write && $(BIN)/python .ci/readme.py
 format: install          ## one style for pages, tests and scripts
