@@ -144,12 +144,14 @@ def test_most_exports_are_followed_by_a_lesson():
 
 
 LINKS = re.compile(r'\]\((?!https?:|#|mailto:)([^)\s#]+)')
+FILES = re.compile(r'`((?:tests|snetlib|nbs|\.ci)/[\w./-]+)`')  # of ours, named in a page
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
 def test_links_lead_somewhere(page):
     text = '\n'.join(c.source for c in READ[page].cells if c.cell_type == 'markdown')
     gone = [link for link in LINKS.findall(text) if not (page.parent / link).exists()]
+    gone += [name for name in FILES.findall(text) if not (ROOT / name).exists()]
     assert not gone, f'{page.name}: {gone}'
 
 

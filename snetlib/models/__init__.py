@@ -7,12 +7,14 @@ __all__ = []
 
 # %% ../../nbs/4_models/99_models.ipynb #bbf3f9ec
 import snetlib.models.baselines
+import snetlib.models.caranet
+import snetlib.models.cfanet
 import snetlib.models.ctcnet
 import snetlib.models.gates
 import snetlib.models.hiformer
 import snetlib.models.interpretations
 import snetlib.models.missformer
-import snetlib.models.polyp
+import snetlib.models.reverse_attention
 import snetlib.models.swin_unet
 import snetlib.models.transunet
 import snetlib.models.uctransnet  # noqa: F401
