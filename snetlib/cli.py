@@ -508,7 +508,7 @@ def reproduce(
     name: str = typer.Argument(
         ...,
         help='table1 … table6, tableI … tableIII, figure1, 2, 7, 3, '
-        'e1, e1_ends, e2, e3, e6, parts, rivals',
+        'e1, e1_ends, e2 … e6, e8, parts, rivals',
     ),
     scale: str = typer.Option('small', help='paper, longer, small, tiny or smoke'),
     seeds: int = typer.Option(3, min=1, help='runs of each row'),
@@ -545,8 +545,7 @@ def reproduce(
     ),
     add_to: Path | None = typer.Option(
         None,
-        help='e1, e2, e3, e6, rivals: add scores to those of this folder; '
-        'recorded runs are not run again',
+        help='e1 … e6, rivals: add scores to those of this folder; recorded runs are not run again',
     ),
     worker: bool = typer.Option(
         False, '--worker', help='only run what is missing; for a process beside others'

@@ -90,7 +90,7 @@ def band_intervals(
 
 # %% ../../nbs/8_results/05_bands.ipynb #05_bands11
 def bands_table(
-    name: str,  # 'tableII' | 'tableIII'
+    name: str,  # 'tableII' | 'tableIII' | 'e8'
     steps: list,  # from `plan`
     cache,  # folder of all runs
     scale: str,  # of the plan
@@ -119,7 +119,7 @@ def row_bands(name, dataset, row, configs, cache, scale, failed):
     "The lines of one data set and method."
     ready = [c for c in configs if finished(c, cache)]
     m = np.stack([image_confusions(c, cache) for c in ready]) if ready else None
-    columns = BAND_NAMES if name == 'tableII' else ['all']
+    columns = ['all'] if name == 'tableIII' else BAND_NAMES
     lines = []
     for column in columns:
         line = dict(data=dataset, method=row.method, band=BAND_NAMES[column])
@@ -135,6 +135,8 @@ def row_bands(name, dataset, row, configs, cache, scale, failed):
 
 def paper_band(name, dataset, method, column):
     "The paper's numbers of one line; none where the paper has no such line."
+    if not EXPERIMENTS[name].paper:
+        return {}
     paper = paper_table(name)
     paper = paper[paper['method'] == method]
     if 'dataset' in paper:

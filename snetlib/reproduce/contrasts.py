@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['CELL_COLUMNS', 'RUN_FACTS', 'RECORDED_WITH', 'RUN_ID', 'CELL_ID', 'MARGIN', 'CLAIMED', 'FEWEST_SEEDS', 'EQUAL',
-           'AS_IS', 'CONFOUNDS', 'E1_CONTRASTS', 'E3_CONTRASTS', 'THEORIES', 'BLOCKS', 'E6_CONTRASTS', 'gather_cells',
-           'record_files', 'record_cells', 'recorded_facts', 'add_rows', 'check_keys', 'run_facts', 'left_to_run',
-           'add_runs', 'read_cells', 'patient_scores', 'Contrast', 'difference', 'decide', 'contrasts_table',
-           'contrasts_text', 'e1_cell', 'e3_cell', 'pair_contrasts', 'block_cells', 'factorial_contrast', 'headline']
+           'AS_IS', 'CONFOUNDS', 'E1_CONTRASTS', 'E3_CONTRASTS', 'THEORIES', 'BLOCKS', 'E6_CONTRASTS', 'E4_CONTRASTS',
+           'E5_CONTRASTS', 'gather_cells', 'record_files', 'record_cells', 'recorded_facts', 'add_rows', 'check_keys',
+           'run_facts', 'left_to_run', 'add_runs', 'read_cells', 'patient_scores', 'Contrast', 'difference', 'decide',
+           'contrasts_table', 'contrasts_text', 'e1_cell', 'e3_cell', 'pair_contrasts', 'block_cells',
+           'factorial_contrast', 'design_contrasts', 'budget_contrasts', 'headline']
 
 # %% ../../nbs/8_results/11_contrasts.ipynb #con03
 import math
@@ -20,7 +21,15 @@ import pandas as pd
 from ..core import NotAtHand, SnetError, atomic_path, choose
 from ..report.tables import format_estimate, to_markdown
 from .everything import case_scores, planned
-from .papers import blocks_row, cell_row
+from snetlib.reproduce.papers import (
+    BUDGETS,
+    FAIR_RIVALS,
+    blocks_row,
+    cell_row,
+    designs,
+    matching_row,
+    random_matchings,
+)
 from .queue import finished, run_key, run_missing, time_limit
 from .recorded import recorded_file
 from snetlib.scores.statistics import (
@@ -53,9 +62,11 @@ def gather_cells(
     return pd.concat(tables or [pd.DataFrame(columns=CELL_COLUMNS)])[CELL_COLUMNS]
 
 
-RECORDED_WITH = dict(
-    e1=('e1', 'e3'), e3=('e1', 'e3'), e2=('e2',), e6=('e6',), rivals=('rivals',)
-)  # experiments of one file
+RECORDED_WITH = dict(  # experiment -> experiments of its files
+    e1=('e1', 'e3'),
+    e3=('e1', 'e3'),
+    **{name: (name,) for name in ('e2', 'e4', 'e5', 'e6', 'rivals')},
+)
 
 
 def record_files(
@@ -393,6 +404,35 @@ E6_CONTRASTS = (
     *(factorial_contrast(pair) for pair in combinations(BLOCKS, 2)),
     factorial_contrast(BLOCKS),
 )
+
+# %% ../../nbs/8_results/11_contrasts.ipynb #31b5522c
+def design_contrasts() -> tuple:
+    "Each designed matching minus the mean of the random ones, with the measures that chose it."
+    chosen, contrasts = {}, []
+    for measure, order in designs().items():
+        chosen.setdefault(order, []).append(measure)
+    others = [matching_row(order).method for order in random_matchings()]
+    for order, by in chosen.items():
+        weights = [(matching_row(order).method, 1.0)] + [(c, -1 / len(others)) for c in others]
+        name = f'designed by {", ".join(by)} − random'
+        contrasts.append(Contrast(name, tuple(weights), 'E4', 1.0))
+    return tuple(contrasts)
+
+
+def budget_contrasts() -> tuple:
+    "SNet minus each other network of E5, at each budget."
+    found = []
+    for budget in ('steps', *BUDGETS):
+        more = '' if budget == 'steps' else f', equal {budget}'
+        for other in list(FAIR_RIVALS)[1:]:
+            name = f'SNet − {other}, equal {budget}'
+            family = f'E5, {budget}'
+            predicted = 1.0 if budget == 'steps' else 0.0
+            found.append(difference(f'SNet{more}', f'{other}{more}', name, family, predicted))
+    return tuple(found)
+
+
+E4_CONTRASTS, E5_CONTRASTS = design_contrasts(), budget_contrasts()
 
 # %% ../../nbs/8_results/11_contrasts.ipynb #con18b
 def headline() -> str:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MEASURES', 'MEASURE_NAMES', 'CONFIRMATORY', 'middle_slices', 'fused_maps', 'pair_measures', 'record_measures',
            'first_measures', 'last_measures', 'read_measures', 'pairs_grid', 'whole_seeds', 'gain_contrast', 'gains',
-           'layer_permutation', 'hypotheses', 'judge_rank', 'seed_agreement', 'gains_figure', 'draw_map',
-           'draw_scatter', 'gains_sentence']
+           'layer_permutation', 'hypotheses', 'judge_rank', 'seed_agreement', 'design_matchings', 'gains_figure',
+           'draw_map', 'draw_scatter', 'gains_sentence']
 
 # %% ../../nbs/8_results/12_gains.ipynb #gain03
 from itertools import combinations, permutations, product
@@ -16,15 +16,16 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata, spearmanr
 from ..core import atomic_path
 from ..explain.study import before_training
 from ..models.layers import resize_to
 from .contrasts import FEWEST_SEEDS, MARGIN, difference, read_cells
-from .papers import E2_CONTROL_OF, E2_PAIRS, E2_ROWS, pair_row
+from .papers import E2_CONTROL_OF, E2_PAIRS, E2_ROWS, measured_file, pair_row
 from .plan import plan
 from .queue import finished, run_name
-from .recorded import recorded_file
+from .recorded import in_checkout, recorded_file
 from ..scores.statistics import crossed_ci, equal_within, holm
 from ..theory.pairs import compare_layers
 from ..train.run import Run, config_source
@@ -214,6 +215,20 @@ def seed_agreement(
     by_seed = found.mean(1).reshape(len(found), -1)
     rhos = [spearmanr(a, b).statistic for a, b in combinations(by_seed, 2)]
     return float(np.mean(rhos)) if rhos else float('nan')
+
+# %% ../../nbs/8_results/12_gains.ipynb #47d8da16
+def design_matchings(
+    measures: pd.DataFrame,  # from `read_measures`
+) -> pd.DataFrame:
+    "ViT layer of each CNN layer in the best matching, a line for each measure."
+    first = measures.query('weights == "first"').groupby(['cnn', 'vit']).mean(numeric_only=True)
+    lines = {}
+    for measure, sign in MEASURES.items():
+        good = sign * first[measure].unstack().to_numpy()
+        _, chosen = linear_sum_assignment(good, maximize=True)
+        lines[measure] = [int(vit) + 1 for vit in chosen]
+    columns = [f'cnn{cnn}' for cnn in range(1, 5)]
+    return pd.DataFrame(lines, index=columns).T.rename_axis('measure')
 
 # %% ../../nbs/8_results/12_gains.ipynb #gain23
 def gains_figure(

@@ -6,13 +6,17 @@
 __all__ = ['SCORED', 'BASELINES', 'NOT_BUILT', 'ORGAN_COLUMNS', 'GROUP_COLUMNS', 'HEART_COLUMNS', 'SNET', 'SOSEGFORMER',
            'FUSIONS', 'SMALL_OBJECT_ROWS', 'SNET_TABLES', 'SOSEGFORMER_TABLES', 'FIGURES', 'ADAPTERS', 'HEADS',
            'FUSED_PAIRS', 'VIT_CHANGES', 'E1_ENDS', 'E1_BETWEEN', 'E3_ROWS', 'E2_PAIRS', 'E2_CONTROL_OF', 'E2_ROWS',
-           'PART_ROWS', 'RIVALS', 'LEARNING_RATES', 'RIVAL_ROWS', 'E6_ROWS', 'OUR_EXPERIMENTS', 'EXPERIMENTS', 'Row',
-           'Experiment', 'baselines', 'synapse', 'cell_row', 'pair_row', 'blocks_row', 'step_seconds', 'rival_rows',
-           'paper_file', 'paper_table']
+           'PART_ROWS', 'RIVALS', 'LEARNING_RATES', 'FAIR_RIVALS', 'OPTIMISER_LINES', 'BUDGETS', 'RIVAL_ROWS',
+           'E5_ROWS', 'E4_ROWS', 'LITE_ENCODER', 'E8_FORMS', 'E8_ROWS', 'E6_ROWS', 'OUR_EXPERIMENTS', 'EXPERIMENTS',
+           'Row', 'Experiment', 'baselines', 'synapse', 'cell_row', 'pair_row', 'blocks_row', 'measured_file',
+           'measured_costs', 'budget_rows', 'matching_row', 'designs', 'random_matchings', 'e8_rows', 'paper_file',
+           'paper_table']
 
 # %% ../../nbs/8_results/00_papers.ipynb #00_papers02
+import random
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import permutations
 
 import pandas as pd
 from ..core import NotAtHand, choose
@@ -352,23 +356,98 @@ RIVALS = {  # our name of the row -> registered network; V-Net, HRNet and R50 U-
 LEARNING_RATES = tuple((('lr', lr),) for lr in (1e-3, 3e-3, 1e-2))
 
 
-def step_seconds() -> dict:
-    "Seconds of one training step at the scale tiny, measured in one run: network -> seconds."
-    with (files('snetlib.reproduce') / 'measured/step_seconds.csv').open(encoding='utf-8') as f:
-        return pd.read_csv(f).set_index('network')['step_cpu_s'].to_dict()
+FAIR_RIVALS = {  # E5: three networks without a ViT beside SNet
+    'SNet': 'snet_base',
+    'U-Net': 'unet',
+    'plain U-Net': 'unet_plain',
+    'nnU-Net-like U-Net': 'dynunet',
+}
+OPTIMISER_LINES = tuple(
+    (('opt', opt), ('lr', lr))
+    for opt, rates in (('adamw', (1e-3, 3e-3, 1e-2)), ('sgd', (0.01, 0.05, 0.2)))
+    for lr in rates
+)
+BUDGETS = {'seconds': 'step_cpu_s', 'GMAC': 'gmac'}  # name -> column of `measured_costs`
 
 
-def rival_rows() -> tuple:
-    "Each network with the recipe's steps, and with as many steps as take SNet's seconds."
-    seconds = step_seconds()
-    rows = [Row(name, model) for name, model in RIVALS.items()]
-    for name, model in RIVALS.items():
-        share = round(seconds['snet_base'] / seconds[model], 3)
-        rows.append(Row(f'{name}, equal seconds', model, share=share))
+def measured_file(
+    stem: str,  # 'costs_tiny', 'designs'
+) -> pd.DataFrame:
+    "A file of what was measured here and decides rows, as it is kept in the package."
+    with (files('snetlib.reproduce') / 'measured' / f'{stem}.csv').open(encoding='utf-8') as f:
+        return pd.read_csv(f, index_col=0)
+
+
+def measured_costs() -> pd.DataFrame:
+    "What one training step costs at the scale tiny, by network; seconds from one run."
+    return measured_file('costs_tiny')
+
+
+def budget_rows(
+    networks: dict,  # name of the row -> registered network; the first sets the budget
+    budgets: tuple,  # keys of `BUDGETS`
+) -> tuple:
+    "Each network with the recipe's steps, then with as many as fit each budget."
+    costs, first = measured_costs(), next(iter(networks.values()))
+    rows = [Row(name, model) for name, model in networks.items()]
+    for budget in budgets:
+        cost = costs[BUDGETS[budget]]
+        for name, model in networks.items():
+            share = round(float(cost[first] / cost[model]), 3)
+            rows.append(Row(f'{name}, equal {budget}', model, share=share))
     return tuple(rows)
 
 
-RIVAL_ROWS = rival_rows()
+RIVAL_ROWS = budget_rows(RIVALS, ('seconds',))
+E5_ROWS = budget_rows(FAIR_RIVALS, ('seconds', 'GMAC'))
+
+
+def matching_row(
+    order: tuple,  # ViT layer of CNN1, CNN2, CNN3 and CNN4
+) -> Row:
+    "One network of E4: four fusions, each layer in one of them; equal widths, no second head."
+    equal = ADAPTERS['equal width'] | HEADS['no head'] | dict(vit_widths='equal')
+    kwargs = dict(pairs=tuple(zip(range(1, 5), order))) | equal
+    return Row('matching ' + '-'.join(map(str, order)), 'snet_base', tuple(kwargs.items()))
+
+
+def designs() -> dict:
+    "The matching that each measure of untrained networks prefers: measure -> ViT layers."
+    chosen = measured_file('designs')
+    return {measure: tuple(int(v) for v in row) for measure, row in chosen.iterrows()}
+
+
+def random_matchings(
+    n: int = 10,  # how many
+) -> list:
+    "The first n of the 24 matchings in an order drawn once, without those that were designed."
+    orders = list(permutations(range(1, 5)))
+    random.Random(0).shuffle(orders)
+    return [order for order in orders if order not in designs().values()][:n]
+
+
+E4_ROWS = tuple(matching_row(o) for o in (*dict.fromkeys(designs().values()), *random_matchings()))
+LITE_ENCODER = dict(encoder='tf_efficientnet_lite0', encoder_options=None, pretrained=True)
+E8_FORMS = {
+    'both': {},
+    'no cross-scale': dict(cross_scale=False),
+    'no StageFormer': dict(stageformer=False),
+    'neither': dict(cross_scale=False, stageformer=False),
+}
+
+
+def e8_rows() -> tuple:
+    "Each form with the recipe's steps, and with as many as cost both parts' GMAC."
+    gmac, rows = measured_costs()['gmac'], []
+    for name, form in E8_FORMS.items():
+        kwargs = tuple((LITE_ENCODER | form).items())
+        share = round(float(gmac['e8, both'] / gmac[f'e8, {name}']), 3)
+        rows.append(Row(name, 'sosegformer_base', kwargs))
+        rows.append(Row(f'{name}, equal GMAC', 'sosegformer_base', kwargs, share=share))
+    return tuple(rows)
+
+
+E8_ROWS = e8_rows()
 E6_ROWS = tuple(
     blocks_row(feb=feb, ffb=ffb, gab=gab)
     for feb in (True, False)
@@ -390,6 +469,24 @@ OUR_EXPERIMENTS = (
         kind='cells',
         tune=LEARNING_RATES,
     ),
+    Experiment(
+        'e5',
+        'U-Nets tuned as SNet is, at equal steps, seconds and GMAC',
+        'acdc',
+        'acdc_paper',
+        E5_ROWS,
+        kind='cells',
+        tune=OPTIMISER_LINES,
+    ),
+    Experiment(
+        'e8',
+        'Cross-scale instruction and StageFormer on a pre-trained encoder',
+        'polypgen',
+        'sosegformer_paper',
+        E8_ROWS,
+        kind='bands',
+    ),
+    synapse('e4', 'Networks designed by a measure, and random matchings', E4_ROWS, kind='cells'),
     Experiment(
         'parts',
         'SoSegFormer, one part left out or changed',

@@ -49,6 +49,8 @@ SLIM = dict(channels=(16, 32, 64, 128))  # of a ResNet's four stages, instead of
 QUARTER_VIT = dict(stem_width=16, neck=128, widths=(64, 32, 16, 4), width=192, heads=3)
 QUARTER_WIDTH = dict(  # about a sixteenth of the parameters, and a 4×4 grid for UCTransNet
     unet=dict(channels=(8, 16, 32, 64, 128)),
+    unet_plain=dict(features=(8, 16, 32, 64, 128, 8)),
+    dynunet=dict(filters=(8, 16, 32, 64, 128, 128)),
     unetpp=dict(features=(8, 16, 32, 64, 128, 8)),
     attention_unet=dict(channels=(16, 32, 64, 128, 256)),
     att_unet=dict(widths=(16, 32, 64, 128, 256)),
@@ -295,7 +297,7 @@ def tuning_plan(
 
 def tuned_name(step, lines):
     "'SNet, lr=0.001'"
-    return ', '.join([step.row.method, *(f'{k}={v:g}' for k, v in lines)])
+    return ', '.join([step.row.method, *(f'{k}={v}' for k, v in lines)])
 
 
 def datasets_at_hand(

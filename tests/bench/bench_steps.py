@@ -2,7 +2,7 @@
 
 One run on one thread. The networks take turns, and a row gives the median over rounds of the
 processor's seconds, which other programs on the machine hardly change.
-Usage: python tests/bench/bench_rivals.py [--rounds 9] [--write snetlib/reproduce/measured/step_seconds.csv]
+Usage: python tests/bench/bench_steps.py [--rounds 9] [--write snetlib/reproduce/measured/costs_tiny.csv]
 """
 
 import argparse
@@ -15,17 +15,26 @@ import torch
 
 from snetlib.core import git_commit
 from snetlib.models.registry import count_parameters, create_model, gflops
-from snetlib.reproduce.papers import RIVALS, Row
+from snetlib.reproduce.papers import E8_FORMS, FAIR_RIVALS, LITE_ENCODER, RIVALS, Row
 from snetlib.reproduce.plan import TINY_SCALE, scaled_model
 from snetlib.train.losses import SNetLoss
 
 
+def rows():
+    "Name in the table of costs -> row of an experiment."
+    found = {model: Row(name, model) for name, model in (RIVALS | FAIR_RIVALS).items()}
+    for name, form in E8_FORMS.items():
+        kwargs = LITE_ENCODER | form | dict(pretrained=False)  # weights change no cost
+        found[f'e8, {name}'] = Row(name, 'sosegformer_base', tuple(kwargs.items()))
+    return found
+
+
 def networks():
-    "Each network of the comparison at its reduced width, and its name at full width."
-    for name, model in RIVALS.items():
-        reduced, kwargs = scaled_model(Row(name, model), 'tiny')
+    "Each network at its reduced width."
+    for name, row in rows().items():
+        model, kwargs = scaled_model(row, 'tiny')
         torch.manual_seed(0)
-        yield model, create_model(reduced, c_in=1, n_out=4, **kwargs).train()
+        yield name, create_model(model, c_in=1, n_out=4, **kwargs).train()
 
 
 def step_seconds(net, x, labels, loss):
