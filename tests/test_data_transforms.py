@@ -1,5 +1,6 @@
 "Augmentation: any recipe keeps image and mask together, and no generator but the right one is touched."
 
+import kornia
 import kornia.augmentation as K
 import numpy as np
 import pytest
@@ -138,6 +139,31 @@ def test_equal_to_kornias_sequential(size, channels, seed):
     assert (ours - images).abs().max() < 1e-4
     # a point in the middle between two pixels may be rounded either way
     assert (our_masks != masks[:, 0]).float().mean() < 1e-3
+
+
+GREY = {  # key: (value, kornia's function of the image and the value)
+    'gamma': (1.3, kornia.enhance.adjust_gamma),
+    'contrast': (0.8, kornia.enhance.adjust_contrast_with_mean_subtraction),
+    'brightness': (0.1, kornia.enhance.adjust_brightness),
+    'blur': (1.2, lambda x, v: kornia.filters.gaussian_blur2d(x, 9, (v, v))),
+}
+
+
+@pytest.mark.parametrize(
+    'key, channels',
+    # of a colour image kornia takes the mean of the luminance, ours of all channels
+    [(key, channels) for key in GREY for channels in (1, 3) if (key, channels) != ('contrast', 3)],
+)
+def test_grey_changes_equal_kornias(key, channels):
+    "One change alone, the same number for every image; kornia too clips to 0 … 1."
+    value, peer = GREY[key]
+    torch.manual_seed(0)
+    x, y = torch.rand(4, channels, 32, 40), torch.zeros(4, 32, 40).long()
+    d = draw_changes(check_augmentation({}), 4, (32, 40))
+    d[key] = torch.full((4,), value)
+    images, masks = Augment({}).apply_draws(x, y, d)
+    assert (images - peer(x, value)).abs().max() < 1e-5
+    assert (images - x).abs().max() > 0.01 and torch.equal(masks, y)
 
 
 def test_recorded_draws():

@@ -40,6 +40,16 @@ def main():
             dict(hflip=0.5, vflip=0.5, rotate=20, scale=0.1, shift=0.1, warp_p=0.5),
             seq(*flips, K.RandomAffine(20.0, (0.1, 0.1), (0.9, 1.1), p=0.5)),
         ),
+        (
+            'gamma, contrast, brightness',
+            dict(gamma=0.2, contrast=0.2, brightness=0.1, intensity_p=0.5),
+            seq(K.RandomGamma((0.8, 1.2), p=0.5), K.ColorJiggle(0.1, 0.2, p=0.5)),
+        ),
+        (
+            'blur',
+            dict(blur=1.5, intensity_p=0.5),
+            seq(K.RandomGaussianBlur((9, 9), (0.1, 1.5), p=0.5)),
+        ),
     ]
     print(f'{"changes":28} {"ms a batch":>10} {"kornia ms":>10} {"ours / kornia":>14}')
     for name, recipe, peer in rows:
