@@ -469,10 +469,11 @@ def evaluate(
         scores = evaluate_run(run, out, root=data, part=part, resize=resize)
     else:
         class_names = tuple(classes.split(',')) if classes else None
-        scores = evaluate_files(_named_folders(pred), truth, out, class_names)
+        folders = _named_folders(pred)
+        scores = evaluate_files(folders, truth, out, class_names)
     typer.echo(format_table(score_table(scores)).to_string())
     typer.echo(f'{out}/report.html')
-    lost = _lost_cases(out)
+    lost = _lost_cases(out, [] if run is not None or len(folders) == 1 else list(folders))
     if lost:
         raise SnetError(
             f'{lost} cases could not be scored and are left out above; failed.csv in {out} '
@@ -482,16 +483,20 @@ def evaluate(
 
 def _named_folders(texts):
     "{name: folder} of FOLDER or NAME=FOLDER."
-    pairs = [text.partition('=') for text in texts]
-    return {
-        name if sign else Path(text).name: Path(folder if sign else text)
-        for text, (name, sign, folder) in zip(texts, pairs)
-    }
+    folders = {}
+    for text in texts:
+        name, sign, folder = text.partition('=')
+        name, folder = (name, folder) if sign else (Path(text).name, text)
+        if name in folders:
+            what = f'Two folders are called {name}; name them: --pred a=FOLDER --pred b=FOLDER.'
+            raise BadSetting(what, key='pred')
+        folders[name] = Path(folder)
+    return folders
 
 
-def _lost_cases(out):
-    "How many cases the files failed.csv in `out` name."
-    files = {*out.glob('failed.csv'), *out.glob('*/failed.csv')}
+def _lost_cases(out, models):
+    "How many cases the failed.csv of this evaluation names, one file for each of several models."
+    files = [out / model / 'failed.csv' for model in models or ['']]
     return sum(len(f.read_text(encoding='utf-8').splitlines()) - 1 for f in files)
 
 # %% ../nbs/9_command/00_cli.ipynb #f3b48cfd

@@ -27,7 +27,7 @@ from .data.clinic import files_behind
 from .data.config import labels_of, read_config
 from .data.dataset import safe_name
 from .data.files import read_mask, settle_labels, within
-from .data.formats import case_name, kind_of
+from .data.formats import case_name, kind_of, unread_kind
 from .data.geometry import same_place
 from .data.slices import scale_intensity
 from .predict.predictor import Predictor, images_in
@@ -293,6 +293,8 @@ def mask_files(
     if not folder.is_dir():
         raise UnreadableFile(f'{folder} is no folder; give the folder with the masks.', path=folder)
     for path in map(_single_file, images_in(folder)):
+        if kind_of(path) is None:
+            raise unread_kind(path)
         name = mask_stem(path)
         if name in files:
             raise BadSetting(

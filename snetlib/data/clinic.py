@@ -57,11 +57,10 @@ def read_itk(
         numbers = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
         check_room(numbers * 8, path)
         found = reader.Execute()
-        voxels = sitk.GetArrayViewFromImage(found)
+        if found.GetDimension() == 4 and found.GetSize()[3] == 1:
+            found = found[..., 0]
+        voxels, n = sitk.GetArrayViewFromImage(found), found.GetDimension()
         channels = found.GetNumberOfComponentsPerPixel() > 1
-        n = found.GetDimension()
-        if n == 4 and found.GetSize()[3] == 1:
-            found, voxels, n = found[..., 0], voxels[0], 3
         if n not in (2, 3):
             what = f'{path} has {n} dimensions where 3 are needed; split it into volumes first.'
             raise UnreadableFile(what, path=path)

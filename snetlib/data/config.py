@@ -8,6 +8,7 @@ __all__ = ['SETTINGS', 'MEANINGS', 'json_schema', 'check_settings', 'read_config
 # %% ../../nbs/3_data/10_config.ipynb #999c29dd
 import difflib
 import json
+import math
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from .files import Labels
 
 # %% ../../nbs/3_data/10_config.ipynb #4d2bc57b
 _CLASS = {'type': 'integer', 'minimum': 0, 'maximum': 255}
+_WHOLE = ('axis', 'channels', 'values', 'colours')  # 1 and not 1.0
 _NUMBER = r'^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$'
 
 SETTINGS = {
@@ -136,13 +138,21 @@ def _check_key(where, key, value):
     from jsonschema import Draft202012Validator
 
     try:
-        fits = Draft202012Validator(SETTINGS[key]).is_valid(value)
+        fits = Draft202012Validator(SETTINGS[key]).is_valid(value) and _plain_numbers(value)
         if key == 'group' and fits:
             re.compile(value)
     except (re.error, RecursionError, OverflowError):
         fits = False
-    if not fits:
+    members = value.values() if isinstance(value, dict) else [value]
+    if not fits or (key in _WHOLE and any(isinstance(x, float) for x in members)):
         raise _wrong(where, key, value)
+
+
+def _plain_numbers(value):
+    "Whether no number in it is endless; classes and counts are written without a point."
+    if isinstance(value, dict):
+        return all(map(_plain_numbers, value.values()))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _check_intensity(where, how):
@@ -254,6 +264,15 @@ def _nnunet_intensity(kinds):
     return percentiles | {'per_channel': True}, note + '.'
 
 
+def _each_once(pairs):
+    "The table of some keys. Raises `ValueError` for a key that is there twice."
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f'the key {max(keys, key=keys.count)!r} is there twice')
+    return table
+
+
 def read_config(
     root,  # the folder
     config=None,  # a dict or a path; None looks for dataset.json in the folder
@@ -265,7 +284,7 @@ def read_config(
     if config is None and not path.exists():
         return {}
     try:
-        c = json.loads(path.read_text(encoding='utf-8-sig'))
+        c = json.loads(path.read_text(encoding='utf-8-sig'), object_pairs_hook=_each_once)
         why = None if isinstance(c, dict) else f'it holds a {type(c).__name__}, not a table'
     except (OSError, ValueError, RecursionError) as e:
         why = str(e)[:80]

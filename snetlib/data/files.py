@@ -197,6 +197,18 @@ class Labels:
         return max(1, *table.values()) + 1 if table else None
 
 
+def _refuse_probabilities(odd, path):
+    "Raise `WrongLabels` where many different fractions of 1 stand in a mask."
+    if odd.size < 3 or not (odd > 0).all() or not (odd < 1).all() or len(np.unique(odd)) < 3:
+        return
+    raise WrongLabels(
+        f'{path} holds many numbers between 0 and 1, e.g. {odd.flat[0]:g}: probabilities, or a '
+        'mask that was resampled without nearest-neighbour values; say in dataset.json what '
+        'counts as class 1: "threshold": 0.5.',
+        path=path,
+    )
+
+
 def as_label(
     x: np.ndarray,  # numbers of any dtype
     path='mask',  # for the message
@@ -208,6 +220,7 @@ def as_label(
     if x.dtype.kind == 'f':
         odd = x[~np.isfinite(x) | (x != np.rint(x))]
         if odd.size:
+            _refuse_probabilities(odd, path)
             raise WrongLabels(
                 f'{path} holds {odd.flat[0]:g} where whole numbers belong; labels must be rounded: '
                 'save the mask with nearest-neighbour values, or say which class that number is: '

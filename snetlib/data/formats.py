@@ -44,6 +44,14 @@ UNREAD = {  # common in this field, not read here: how to convert them
     '.svs': 'cut it into tiles and save them as PNG or TIFF, for example with OpenSlide',
     '.npy': 'save it with numpy.savez(name, image=...)',
     '.mat': 'save its array with numpy.savez(name, image=...)',
+    '.jp2': 'convert it to PNG, for example with: mogrify -format png *.jp2',
+    '.heic': 'convert it to PNG, for example with: mogrify -format png *.heic',
+    '.avif': 'convert it to PNG, for example with: mogrify -format png *.avif',
+    '.czi': 'export it as OME-TIFF, for example with Bio-Formats',
+    '.lif': 'export it as OME-TIFF, for example with Bio-Formats',
+    '.nd2': 'export it as OME-TIFF, for example with Bio-Formats',
+    '.ndpi': 'cut it into tiles and save them as PNG or TIFF, for example with OpenSlide',
+    '.mrxs': 'cut it into tiles and save them as PNG or TIFF, for example with OpenSlide',
 }
 
 
@@ -332,6 +340,7 @@ class Planes:
     spacing: tuple | None = None  # mm between (slices, rows, columns), None where not said
     notes: tuple = ()  # sentences to show
     lossy: bool = False  # whether compression may have changed the numbers
+    alpha: np.ndarray | None = None  # (z, H, W) where the file has it, 0 is clear
 
 
 def read_tiff(
@@ -350,7 +359,9 @@ def read_tiff(
             planes.notes += more
             if pixels and not _left_to_pillow(series, order, path):
                 _check_segments(series, path)
-                planes.numbers = _turned(_slices_first(series, order), page)
+                x, alpha = _slices_first(series, order)
+                planes.numbers = _turned(x, page)
+                planes.alpha = None if alpha is None else _turned(alpha, page)
             if _orientation(page) > 4 and planes.spacing:
                 planes.spacing = tuple(planes.spacing[k] for k in (0, 2, 1))
             return planes
@@ -426,7 +437,7 @@ def _check_segments(series, path):
 
 
 def _slices_first(series, order):
-    "(z, H, W) or (z, H, W, c), light where it is bright."
+    "((z, H, W) or (z, H, W, c), light where it is bright, alpha or None)."
     x, axes = series.asarray(maxworkers=1), series.axes
     gone = tuple(k for k, a in enumerate(axes) if a not in ('Y', 'X', order['z'], order['c']))
     x, axes = x.squeeze(gone), ''.join(a for k, a in enumerate(axes) if k not in gone)
@@ -434,13 +445,13 @@ def _slices_first(series, order):
     x = x.transpose([axes.index(a) for a in letters])
     x = x if order['z'] else x[None]
     page = series.keyframe
-    clear = [k for k in page.extrasamples if k in (1, 2)]  # alpha
-    if order['c'] == 'S' and clear:
-        x = x[..., : -len(clear)]
+    n, alpha = sum(k in (1, 2) for k in page.extrasamples), None
+    if order['c'] == 'S' and n:
+        x, alpha = x[..., :-n], x[..., -n]
         x = x[..., 0] if x.shape[-1] == 1 else x
     if int(page.photometric) == 0 and x.dtype.kind == 'u':  # 0 is white
         x = x.dtype.type(2**page.bitspersample - 1) - x
-    return x
+    return x, alpha
 
 
 def _orientation(page):
@@ -629,10 +640,15 @@ def _drawn_pixels(im):
     if im.mode not in ('LA', 'PA', 'RGBA', 'La', 'RGBa'):
         return *_image_pixels(im), None
     rgba = np.asarray(im.convert('RGBA'))
-    colour, alpha = rgba[..., :3], rgba[..., 3]
-    if alpha.min() < alpha.max() and (colour == colour[0, 0]).all():
-        return np.where(alpha > 127, 255, 0).astype(np.uint8), None  # the shape is in alpha
-    return np.where(alpha[..., None] == 0, 0, colour).astype(np.uint8), None
+    return _seen_through(rgba[..., :3], rgba[..., 3]), None
+
+
+def _seen_through(colour, alpha):
+    "The shape in alpha where nothing else is drawn, else the colours, black where it is clear."
+    if alpha.min() < alpha.max() and (colour == colour[:1, :1]).all():
+        return np.where(alpha > alpha.max() // 2, 255, 0).astype(np.uint8)
+    clear = alpha == 0 if colour.ndim == alpha.ndim else alpha[..., None] == 0
+    return np.where(clear, 0, colour).astype(colour.dtype)
 
 
 def read_drawn(
@@ -641,7 +657,11 @@ def read_drawn(
     "The numbers of a mask, with the palette they refer to. Raises `UnreadableFile`."
     planes = _planes(path)
     if planes.numbers is not None:
-        return Drawn(planes.numbers, None, planes.lossy)
+        numbers = planes.numbers
+        if planes.alpha is not None:
+            pages = [_seen_through(x, a) for x, a in zip(numbers, planes.alpha)]
+            numbers = np.stack(pages)
+        return Drawn(numbers, None, planes.lossy)
     pages = _pages(path, _drawn_pixels)
     numbers = np.stack([n for n, _ in pages])
     palette = pages[0][1]

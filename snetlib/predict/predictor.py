@@ -23,7 +23,7 @@ from fastcore.basics import patch
 from ..core import BadSetting, DiskFull, SnetError, UnreadableFile, atomic_path, choose
 from ..data.clinic import files_behind, is_volume, read_any_volume, series_in
 from ..data.files import Case, read_image
-from ..data.formats import ENDINGS, kind_of, stem
+from ..data.formats import ENDINGS, UNREAD, kind_of, stem
 from ..data.slices import scale_intensity
 from ..data.writing import OME, write_mask, write_tiff
 from ..models.layers import fuse_for_inference
@@ -479,8 +479,10 @@ def images_in(
     "Images of a folder; of a folder of DICOM files its series, those of subfolders included."
     names = sorted(f for f in folder.iterdir() if f.name[0] != '.')
     files = [f for f in names if kind_of(f.name) not in (None, 'dicom')]
-    if files:
-        return files
+    known = {stem(f) for f in files}
+    unread = [f for f in names if f.suffix.lower() in UNREAD and f.stem not in known]
+    if files or unread:
+        return sorted([*files, *unread])  # reading the unread ones says how to convert them
     folders = [folder, *sorted(d for d in folder.rglob('*') if d.is_dir())]
     found = []
     for path, (first, *more) in (one for d in folders for one in series_in(d).items()):

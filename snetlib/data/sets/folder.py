@@ -7,6 +7,7 @@ __all__ = ['SUFFIXES', 'DECIDING', 'pairs', 'complete', 'read_with', 'find_pairs
 
 # %% ../../../nbs/3_data/12_folder.ipynb #5a3cbbea
 import re
+import unicodedata
 from functools import partial
 from pathlib import Path
 
@@ -60,18 +61,25 @@ def _by_name(folder, what):
     return found
 
 
-def _nearly(name, masks):
+def _nearly(name, masks, names):
     "Masks that are called like an image with something behind it, as (file, suffix)."
-    return [(f, m.removeprefix(name)) for m, f in masks.items() if m.removeprefix(name) in SUFFIXES]
+    found = []
+    for m, f in masks.items():
+        end = m.removeprefix(name)
+        nearer = any(len(n) > len(name) and m.startswith(n) for n in names)
+        if end in SUFFIXES or (end != m and end and not end[0].isalnum() and not nearer):
+            found.append((f, end))
+    known = [(f, end) for f, end in found if end in SUFFIXES]
+    return known or found
 
 
-def _lonely(names, masks, folder):
+def _lonely(names, masks, folder, everybody):
     "Raise `BadSetting` or `UnreadableFile` for images whose mask lies there under another name."
     for f in files_in(folder, tuple(UNREAD)):
         if f.name.lower().endswith(tuple(UNREAD)) and case_name(f).rsplit('.', 1)[0] in names:
             raise unread_kind(f)
     for name in sorted(names):
-        near = _nearly(name, masks)
+        near = _nearly(name, masks, everybody)
         if len(near) > 1:
             raise BadSetting(
                 f'{near[0][0]} and {near[1][0]} could both be the mask of {name}; say which in '
@@ -81,9 +89,11 @@ def _lonely(names, masks, folder):
                 case=name,
             )
         if near:
+            fix = f'if the masks end so, say in dataset.json: "mask_suffix": "{near[0][1]}"'
+            if len(names) < len(everybody):
+                fix = f'the masks of other images are called like these; rename it to {name}'
             raise BadSetting(
-                f'{name} has no mask of its name, but there is {near[0][0]}; if the masks end so, '
-                f'say in dataset.json: "mask_suffix": "{near[0][1]}".',
+                f'{name} has no mask of its name, but there is {near[0][0]}; {fix}.',
                 path=near[0][0],
                 key='mask_suffix',
                 case=name,
@@ -100,6 +110,7 @@ def pairs(
     for f in files_in(images, tuple(UNREAD)):
         raise unread_kind(f)
     by_name = _by_name(masks, 'mask') if Path(masks).is_dir() else {}
+    suffix = unicodedata.normalize('NFC', suffix)
     if suffix:
         by_name = {
             name.removesuffix(suffix): f for name, f in by_name.items() if name.endswith(suffix)
@@ -107,7 +118,8 @@ def pairs(
     found = _by_name(images, 'image')
     alone = {name for name in found if key(name) not in by_name}
     if alone and Path(masks).is_dir() and not suffix:
-        _lonely(alone, by_name, masks)
+        unpaired = {m: f for m, f in by_name.items() if m not in map(key, found)}
+        _lonely(alone, unpaired, masks, found)
     return [(name, f, by_name.get(key(name))) for name, f in found.items()]
 
 # %% ../../../nbs/3_data/12_folder.ipynb #a6a85aa7
@@ -218,8 +230,18 @@ def _with_channels(x, n, exactly, item):
 
 # %% ../../../nbs/3_data/12_folder.ipynb #8d184705
 def _patient(c, name):
-    m = re.search(c['group'], name) if 'group' in c else None
-    return m[0] if m else ''
+    "What the regular expression finds in a name. Raises `BadSetting` where it finds nothing."
+    if 'group' not in c:
+        return ''
+    found = re.search(unicodedata.normalize('NFC', c['group']), name)
+    if not found or not found[0]:
+        raise BadSetting(
+            f'"group" in dataset.json is {c["group"]!r} and finds no patient in the name {name}; '
+            'correct it so that it fits every name, for example "^[^_]+".',
+            key='group',
+            case=name,
+        )
+    return found[0]
 
 
 def _channels(folder, n):
@@ -310,6 +332,14 @@ def _unique(items):
     ]
 
 
+def _refuse_unread(folder):
+    "Raise `UnreadableFile` naming the kind of files that a folder of images holds instead."
+    there = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [f for f in there if f.is_file() and f.suffix and f.name[0] != '.']
+    if files:
+        raise unread_kind(files[0])
+
+
 def folder_set(
     root,  # the folder, raw or prepared
     config=None,  # a dict or a path instead of the folder's dataset.json
@@ -323,6 +353,7 @@ def folder_set(
         c = read_config(root, config)
         items = find_pairs(root, c)
         if not items:
+            _refuse_unread(root / c.get('images', 'images'))
             raise UnreadableFile(
                 f'{root} holds no images; expected: images/* and masks/* with the same names, or '
                 'imagesTr and labelsTr with the dataset.json of nnU-Net.',

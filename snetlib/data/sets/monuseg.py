@@ -179,6 +179,24 @@ def find(
     return items
 
 
+def _areas(polygons):
+    "Pixels² of each polygon; [0] is 0, as numbers begin at 1."
+    found = [0.0]
+    for x, y in (p.T for p in polygons):
+        found.append(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
+    return np.array(found)
+
+
+def _holes(path, objects):
+    "Where a hole lies in an object larger than itself: a nucleus inside a hole stays."
+    holes = read_polygons(path, holes=True)
+    if not holes:
+        return np.zeros(objects.shape, bool)
+    number = rasterise(holes, objects.shape)
+    larger = _areas(read_polygons(path))[objects] > _areas(holes)[number]
+    return (number > 0) & larger
+
+
 def read(
     item: Item,  # from `find`
 ) -> Case:
@@ -189,7 +207,7 @@ def read(
     size = case.grid[1:]
     try:
         case.instances = rasterise(read_polygons(item.label), size)[None]
-        holes = rasterise(read_polygons(item.label, holes=True), size)[None] > 0
+        holes = _holes(item.label, case.instances[0])[None]
     except WrongLabels as e:
         raise WrongLabels(f'{item.label}: {e}', path=item.label, case=item.id) from e
     case.instances[holes] = 0
