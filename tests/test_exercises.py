@@ -276,7 +276,7 @@ WRONG |= {  # tutorials/03_build_snet
     'check_my_ffb': [
         "type('F', (MyFFB,), {'forward': lambda s, c, t: c})",
         "type('F', (MyFFB,), {'forward': lambda s, c, t: s.dw(torch.cat([c, t], 1))})",
-        "type('F', (MyFFB,), {'forward': lambda s, c, t: s.fuse(torch.cat([c, s.dw(torch.cat([c, t], 1))], 1))})",
+        "type('F', (MyFFB,), {'forward': lambda s, c, t: s.fuse(torch.cat([c, t, t], 1))})",
         'lambda d: MyFFB(2 * d)',
     ],
     'check_my_gab': [
