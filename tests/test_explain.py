@@ -8,7 +8,6 @@ import ast
 import importlib
 import io
 import json
-import re
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from lessons import exercises, text_of_page
 from PIL import Image
 from torch import nn
 
@@ -467,25 +467,6 @@ def test_viewer_with_a_run_and_with_files_that_do_not_fit(tmp_path):
 # --- the exercises
 
 
-def cells(page):
-    return json.loads((ROOT / 'nbs' / f'{page}.ipynb').read_text())['cells']
-
-
-def exercises(page):
-    "(title, code, solution) of every exercise of a page."
-    found, title = [], None
-    for c in cells(page):
-        src = ''.join(c['source'])
-        if c['cell_type'] == 'markdown' and src.startswith('### Exercise'):
-            title, code = src.splitlines()[0][4:], None
-        elif title and c['cell_type'] == 'code' and code is None:
-            code = src
-        elif title and '<details>' in src:
-            found.append((title, code, re.search(r'```python\n(.*?)```', src, re.S)[1]))
-            title = None
-    return found
-
-
 CASES = [(page, *e) for page in PAGES for e in exercises(page)]
 
 
@@ -507,6 +488,6 @@ def test_exercise(page, title, code, solution):
 
 @pytest.mark.parametrize('page', PAGES)
 def test_page_reads_like_a_course(page):
-    text = '\n'.join(''.join(c['source']) for c in cells(page))
+    text = text_of_page(page)
     assert 1 <= len(exercises(page)) <= 5
     assert 'reading time' in text and 'prerequisites' in text and '## Recap' in text

@@ -6,7 +6,6 @@ The stub of an exercise must fail with a hint, and its folded solution must pass
 import ast
 import importlib
 import itertools
-import json
 import re
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from lessons import cells, exercises, text_of_page
 from scipy.stats import norm
 
 from snetlib.core import BadSetting, SnetError
@@ -456,25 +456,6 @@ def test_choice_is_the_best_of_all_choices(n_a, n_b, by, data):
 # --- the exercises, and the house
 
 
-def cells(page):
-    return json.loads((ROOT / 'nbs' / f'{page}.ipynb').read_text())['cells']
-
-
-def exercises(page):
-    "(title, code cell, solution code) of every exercise of a page."
-    found, title = [], None
-    for c in cells(page):
-        src = ''.join(c['source'])
-        if c['cell_type'] == 'markdown' and src.startswith('### Exercise'):
-            title, code = src.splitlines()[0][4:], None
-        elif title and c['cell_type'] == 'code' and code is None:
-            code = src
-        elif title and c['cell_type'] == 'markdown' and '<details>' in src:
-            found.append((title, code, re.search(r'```python\n(.*?)```', src, re.S)[1]))
-            title = None
-    return found
-
-
 def namespace(page):
     "What a reader has at the exercises without running the lesson: module, imports, helpers."
     ns = dict(vars(importlib.import_module(PAGES[page])))
@@ -551,7 +532,7 @@ def test_the_bound_is_reached_by_permutations_only(u, w, most):
 
 @pytest.mark.parametrize('page', PAGES)
 def test_page_reads_like_a_course(page):
-    text = '\n'.join(''.join(c['source']) for c in cells(page))
+    text = text_of_page(page)
     assert 1 <= len(exercises(page)) <= 5
     assert 'reading time' in text and 'prerequisites' in text and '## Recap' in text
 
