@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['KEPT', 'app', 'DEVICE', 'SEED', 'JOBS', 'RESIZE', 'RAW_SETS', 'OPTIONS', 'known_names', 'collect_names',
            'write_names', 'Stopped', 'command', 'parse_settings', 'parse_intensity', 'models', 'train', 'prepare',
-           'check', 'predict', 'export', 'evaluate', 'reproduce', 'demo', 'advice', 'sentence', 'main', 'explain']
+           'check', 'predict', 'export', 'evaluate', 'said', 'reproduce', 'demo', 'advice', 'sentence', 'main',
+           'explain']
 
 # %% ../nbs/9_command/00_cli.ipynb #921ebd0e
 import contextlib
@@ -500,6 +501,13 @@ def _lost_cases(out, models):
     return sum(len(f.read_text(encoding='utf-8').splitlines()) - 1 for f in files)
 
 # %% ../nbs/9_command/00_cli.ipynb #f3b48cfd
+def said(
+    **options,  # None: not given
+) -> dict:
+    "The options that were given."
+    return {key: value for key, value in options.items() if value is not None}
+
+
 def _run_beside_others(steps, cache, device, hours):
     "What a process among several does: run what is missing, a line for each failure."
     from snetlib.reproduce import run_queue
@@ -542,6 +550,12 @@ def reproduce(
     data_set: list[str] | None = typer.Option(
         None, help='a keyword of the data set: --data-set split=agileformer'
     ),
+    protocol: str = typer.Option(
+        'honest', help="honest, or lineage: as the code behind the paper's tables trains and scores"
+    ),
+    split: str | None = typer.Option(None, help='a list of the data set, or frames'),
+    val: int | None = typer.Option(None, min=0, help='training cases held out; 0: none'),
+    weights: str | None = typer.Option(None, help='best (by validation) or last'),
     recipes: str = typer.Option(
         'one', help="one for all rows, or papers: that of each network's authors (scale paper)"
     ),
@@ -566,13 +580,16 @@ def reproduce(
         unfinished,
     )
     from snetlib.reproduce import reproduce as run
+    from snetlib.reproduce.plan import protocol_changes
 
     _find_device(device)
     changes = dict(
         recipe=parse_settings(settings),
         model=parse_settings(model_set, '--model-set'),
-        data=parse_settings(data_set, '--data-set'),
+        data=parse_settings(data_set, '--data-set') | said(split=split, val=val),
+        scoring=said(weights=weights),
     )
+    changes = protocol_changes(name, protocol, changes)
     if add_to and any(changes.values()):
         raise BadSetting('Recorded scores belong to the planned settings; leave the changes out.')
     if add_to:
@@ -628,7 +645,10 @@ OPTIONS = {  # options that an error's `key` can name
     'predict': ('weights', 'axis', 'bs', 'resize', 'intensity', 'tile', 'overlap', 'device'),
     'evaluate': ('data', 'part', 'pred', 'truth', 'classes', 'resize'),
     'export': ('to', 'weights', 'out'),
-    'reproduce': ('scale', 'seeds', 'data', 'cache', 'device', 'hours'),
+    'reproduce': (
+        *('scale', 'seeds', 'data', 'cache', 'device', 'hours'),
+        *('protocol', 'split', 'val', 'weights'),
+    ),
 }
 
 

@@ -21,6 +21,7 @@ from snetlib.models.registry import (
     register_model,
 )
 from snetlib.reproduce import reproduce
+from snetlib.reproduce.plan import SCORING, plan, protocol_changes
 from snetlib.scores.cases import score_case
 from snetlib.scores.objects import band_scores
 
@@ -55,6 +56,7 @@ def test_a_page_does_not_replace_the_package():
 LEDGER_OWNERS = dict(
     Source=Source,
     reproduce=reproduce,
+    protocol_changes=protocol_changes,
     score_case=score_case,
     evaluate_run=evaluate_run,
     band_scores=band_scores,
@@ -88,10 +90,31 @@ def test_ledger():
         ), r
         assert r['mark'] == 'P' or r['reason'], f'a choice without a reason: {r["what"]}'
         assert not r['keyword'] or known(r['keyword']), f'{r["keyword"]} does not exist'
-        if r['network'] == 'SNet' and r['mark'] in 'IC':
+        if r['mark'] in 'IC':
             alone = r['reason'].startswith('no keyword: ')
             assert r['keyword'] or alone, f'a choice without a keyword: {r["what"]}'
     named = {r['keyword'].split(':')[1] for r in rows if r['keyword'].startswith('SNet:')}
     assert named == set(inspect.signature(SNet).parameters)
     with pytest.raises((AttributeError, AssertionError)):
         assert known('SNet:no_such_keyword') or known('NoSuchLoss:x')
+
+
+def test_snet_reproduce_reaches_every_choice():
+    "By --set, --model-set, --data-set, --seeds, --scale or --protocol; both scores are always computed."
+    always = {'score_case', 'band_scores'}
+    asked = {'reproduce', 'protocol_changes', 'create_model'}
+    with open(ROOT / 'data' / 'ledger.csv', newline='', encoding='utf-8') as f:
+        choices = [r['keyword'] for r in csv.DictReader(f) if r['mark'] in 'IC' and r['keyword']]
+    for owner, key in (keyword.split(':') for keyword in choices):
+        if owner in always | asked:
+            continue
+        if owner == 'recipe':
+            assert key in snetlib.train.recipes.get_recipe() | snetlib.train.recipes.OPTIONAL_KEYS
+        elif owner == 'Source':
+            assert key in Source.__dataclass_fields__
+        elif owner == 'evaluate_run':
+            assert key in SCORING
+        else:
+            name = 'table1' if owner.lower().startswith('snet') else 'tableII'
+            steps = [s for s in plan(name, 'smoke', 1, changes=dict(model={key: 0})) if s.config]
+            assert any(s.config['model_kwargs'].get(key) == 0 for s in steps), key

@@ -1,8 +1,10 @@
 "Every recipe value that no run can have is refused by `get_recipe` in one sentence with its key."
 
 import pytest
+import torch
 
 from snetlib.core import BadSetting, SnetError
+from snetlib.train.learner import make_loss
 from snetlib.train.recipes import RECIPES, RULES, get_recipe
 
 NAN = float('nan')
@@ -35,6 +37,8 @@ WRONG = dict(
     clip_value=[0, -1, 'a'],
     multi_scale=[0.75, [], [0], ['a']],
     weighting=['paper', 'released'],
+    squared=['a', 0],
+    background=['a', 1],
     augment=[{'hflip': 'x'}, 3, {'hflip': 7}, 'snett', {'flip': 1}],
     opt=['sdg', None],
     schedule=['cosine', 'drops', 'cosine_restarts'],
@@ -63,7 +67,7 @@ def test_both_halves_cannot_be_off():
 def test_named_recipes_are_fine_and_keep_their_lines(name):
     recipe = get_recipe(name)
     assert get_recipe(recipe) == recipe
-    off = {'patience', 'class_weights', 'init', 'multi_scale', 'weighting', 'drop'} - set(RECIPES[name])
+    off = {'patience', 'class_weights', 'init', 'multi_scale', 'weighting', 'drop', 'squared', 'background'} - set(RECIPES[name])
     assert not off & set(recipe), 'off lines are not mentioned'
 
 
@@ -77,6 +81,8 @@ def test_numbers_that_change_nothing_are_refused():
     wrong = [dict(every=3), dict(drop=0.5), dict(weighting='released')]
     wrong += [
         dict(loss='structure', class_weights=[1, 2]),
+        dict(loss='ce', squared=False),
+        dict(dice=0, background=False),
         dict(schedule='cosine_restarts', every=2, drop=0.5),
     ]
     for lines in wrong:
@@ -89,3 +95,11 @@ def test_rivals_have_the_settings_of_their_authors():
     assert get_recipe('pranet')['multi_scale'] == (0.75, 1, 1.25)
     assert 'clip_value' not in get_recipe('cfanet')
     assert get_recipe('uctransnet')['opt'] == 'adam'
+
+
+@pytest.mark.parametrize('key', ['squared', 'background'])
+def test_lines_of_the_dice_half_change_the_loss(key):
+    logits, targ = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8))
+    usual, other = make_loss(get_recipe('smoke')), make_loss(get_recipe('smoke', **{key: False}))
+    assert not torch.equal(usual(logits, targ), other(logits, targ))
+    assert torch.equal(usual(logits, targ), make_loss(get_recipe('smoke', **{key: True}))(logits, targ))

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SNET_ROWS', 'SOSEGFORMER_ROWS', 'SAME_NETWORK', 'ACDC_SMALL', 'SLIM', 'QUARTER_VIT', 'QUARTER_WIDTH', 'HALF_WIDTH',
-           'PAPER_SCALE', 'SMALL_SCALE', 'LONGER_SCALE', 'TINY_SCALE', 'SMOKE_SCALE', 'SCALES', 'BESIDE', 'of_size',
-           'scaled_model', 'scaled_recipe', 'stand_in', 'data_root', 'Step', 'plan', 'only_rows', 'check_recipes',
-           'row_recipe', 'tuning_plan', 'tuned_name', 'datasets_at_hand', 'check_changes', 'row_config']
+           'PAPER_SCALE', 'SMALL_SCALE', 'LONGER_SCALE', 'TINY_SCALE', 'SMOKE_SCALE', 'SCALES', 'SCORING', 'BESIDE',
+           'WATCH_LATE', 'LINEAGE', 'FRAME_WISE', 'of_size', 'scaled_model', 'scaled_recipe', 'stand_in', 'data_root',
+           'Step', 'plan', 'only_rows', 'check_recipes', 'row_recipe', 'tuning_plan', 'tuned_name', 'datasets_at_hand',
+           'check_changes', 'row_config', 'protocol_changes']
 
 # %% ../../nbs/8_results/01_plan.ipynb #01_plan02
 from dataclasses import replace
@@ -194,6 +195,9 @@ def data_root(
     return folder
 
 # %% ../../nbs/8_results/01_plan.ipynb #01_plan10
+SCORING = dict(weights='best', resize='logits')  # what `run_one` scores, and how
+
+
 class Step(NamedTuple):
     "One run of a plan."
 
@@ -210,7 +214,7 @@ def plan(
     scale: str = 'small',  # 'paper' | 'longer' | 'small' | 'tiny' | 'smoke'
     seeds: int = 3,  # runs of each row
     data=None,  # folder of the data set, or with one folder a data set
-    changes: dict | None = None,  # {'recipe': {…}, 'model': {…}, 'data': {…}}
+    changes: dict | None = None,  # {'recipe': {…}, 'model': {…}, 'data': {…}, …}
     recipes: str = 'one',  # 'one' for all rows | 'papers': that of each network's authors
     chosen: dict | None = None,  # network of a row -> lines of its recipe, from `chosen_lines`
     only: tuple = (),  # names of rows or networks, if not all are wanted
@@ -323,10 +327,12 @@ def datasets_at_hand(
 
 
 def check_changes(changes):
-    "The three parts, empty where nothing changes. Raises `BadSetting` for another part."
-    parts = dict(recipe={}, model={}, data={})
+    "All parts, empty where nothing changes. Raises `BadSetting` for another part."
+    parts = dict(recipe={}, model={}, data={}, scoring={})
     for key in changes or {}:
         choose(key, parts, 'part of the changes')
+    for key in (changes or {}).get('scoring', {}):
+        choose(key, SCORING, 'setting of the scores')
     return parts | (changes or {})
 
 
@@ -340,4 +346,29 @@ def row_config(row, scale, recipe, seed, source, changes):
     if recipe['loss'] == 'structure_edge':
         kwargs = kwargs | dict(edge=True)
     recipe = get_recipe(recipe, **changes['recipe'])
-    return run_config(source, model, recipe, seed=seed, model_kwargs=kwargs)
+    config = run_config(source, model, recipe, seed=seed, model_kwargs=kwargs)
+    other = {k: v for k, v in changes['scoring'].items() if v != SCORING[k]}
+    return config | dict(scoring=other) if other else config
+
+# %% ../../nbs/8_results/01_plan.ipynb #proto02
+WATCH_LATE = 1_000_000  # epochs: only the last one is validated, and nothing is chosen by it
+LINEAGE = dict(
+    recipe=dict(valid_every=WATCH_LATE),
+    data=dict(val=0, resize='published'),
+    scoring=dict(weights='last', resize='published'),
+)
+FRAME_WISE = LINEAGE | dict(data=dict(split='frames'), scoring=dict(weights='last'))
+
+
+def protocol_changes(
+    name: str,  # 'table1', …
+    protocol: str = 'honest',  # 'honest' | 'lineage': as the code behind the paper's tables
+    changes: dict | None = None,  # see `plan`; they go before those of the protocol
+) -> dict:
+    "The changes of a plan under a protocol. Raises `BadSetting`."
+    e = EXPERIMENTS[choose(name, EXPERIMENTS, 'table or figure')]
+    changes = check_changes(changes)
+    if choose(protocol, ('honest', 'lineage'), 'protocol') == 'honest':
+        return changes
+    lineage = FRAME_WISE if e.kind == 'bands' else LINEAGE
+    return {part: lineage.get(part, {}) | changes[part] for part in changes}

@@ -28,7 +28,7 @@ from ..core import DiskFull, SnetError, atomic_path, provenance
 from ..evaluate import evaluate_run
 from ..models.registry import count_parameters, create_model
 from ..train.checkpoint import DamagedFile
-from ..train.run import config_source, train_run
+from ..train.run import Run, config_source, train_run
 
 # %% ../../nbs/8_results/02_queue.ipynb #02_queue05
 def run_name(
@@ -96,7 +96,9 @@ def run_one(
     folder = Path(cache) / run_name(config)
     began, earlier = time.time(), commit_of(folder)
     learn = train_or_continue(folder, config, device, progress)
-    scores = evaluate_run(folder, folder / 'scores', progress=progress)
+    scoring = dict(config.get('scoring', {}))
+    run = Run(folder, weights=scoring.pop('weights', 'best'))
+    scores = evaluate_run(run, folder / 'scores', progress=progress, **scoring)
     done = dict(config=config) | training_facts(learn, config['recipe'])
     done['seconds'] = round(time.time() - began, 1)
     done['counts'] = counts_of(folder, scores)

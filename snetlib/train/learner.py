@@ -66,6 +66,7 @@ def make_loss(
     shared = dict(ignore_index=recipe['ignore_index'], class_weights=recipe.get('class_weights'))
     if recipe['loss'] == 'ce':
         return CrossEntropy(**shared)
+    shared |= {key: recipe[key] for key in ('squared', 'background') if key in recipe}
     return SNetLoss(recipe['bce'], recipe['dice'], pixel=recipe['pixel'], **shared)
 
 

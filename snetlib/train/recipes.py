@@ -25,7 +25,7 @@ SYNAPSE_PAPER = dict(
     opt='sgd',  # P: SGD
     momentum=0.9,  # P
     wd=1e-4,  # P: as torch.optim.SGD applies it, on every parameter
-    lr=0.05,  # C: silent; as in the Swin-Unet and MISSFormer recipes
+    lr=0.05,  # C: silent; as MISSFormer; Swin-Unet's code makes it 0.025 at batches of 12
     schedule='poly',  # C: silent; lr·(1 - progress)^power, as the same recipes
     power=0.9,  # C: the usual exponent
     lr_end=0.0,  # C: decays to nothing
@@ -161,6 +161,8 @@ OPTIONAL_KEYS = dict(
     clip_value=None,  # largest element of the gradient
     multi_scale=None,  # train on each batch at these sizes, as shares of its own
     weighting=None,  # structure loss: 'released' or 'published'; None: 'released'
+    squared=None,  # squares in the denominator of SNet's Dice loss; None: True
+    background=None,  # the background counts in SNet's Dice loss; None: True
 )
 OPTIMISERS = ('sgd', 'adamw', 'adam')
 LOSSES = ('snet', 'ce', 'structure', 'structure_edge')
@@ -227,6 +229,8 @@ RULES = dict(  # key: (is the value fine?, what it must be)
     schedule_epochs=(lambda v: v is None or whole(v, 1), 'a whole number from 1, or None'),
     clip_value=(lambda v: v is None or (number(v, 0) and v > 0), 'a number above 0, or None'),
     multi_scale=(is_scales, 'a list of numbers from 0.1 to 10, e.g. (0.75, 1, 1.25), or None'),
+    squared=(lambda v: v is None or isinstance(v, bool), 'True, False or None'),
+    background=(lambda v: v is None or isinstance(v, bool), 'True, False or None'),
 )
 
 
@@ -262,6 +266,13 @@ def check_loss(
     if weighting is not None:
         choose(weighting, ('released', 'published'), 'weighting')
     structure = loss.startswith('structure')
+    for key in ('squared', 'background'):
+        if recipe.get(key) is not None and not (loss == 'snet' and recipe['dice']):
+            raise BadSetting(
+                f'Recipe key {key} changes nothing without the Dice half of SNet\'s loss; '
+                'leave it out.',
+                key=key,
+            )
     if weighting and not structure:
         raise BadSetting(
             f'Recipe key weighting changes nothing with the loss {loss}; leave it out.',

@@ -227,7 +227,9 @@ def run_parts(
     "The training and the validation slices."
     if source.cache is None:
         source = replace(source, cache=cache_folder(run, source.root))
-    return [source.slices(part, size) for part in ('train', 'valid')]
+    none_held_out = source.val == 0 and not source.parts()['valid']
+    watched = 'train' if none_held_out else 'valid'  # then the best epoch means nothing
+    return [source.slices(part, size) for part in ('train', watched)]
 
 
 def describe_data(
