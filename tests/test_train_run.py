@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from processes import refused, snet
 
-from snetlib.core import BadSetting, SnetError, UnreadableFile
+from snetlib.core import BadSetting, NotAtHand, SnetError, UnreadableFile
 from snetlib.data import Source
 from snetlib.data.sets.folder import write_phantom
 from snetlib.train import Run, train_run
@@ -60,6 +62,103 @@ def test_moved_images_go_on(run, data, tmp_path):
     write_phantom(copy, n=10)
     learn = again(run, copy)
     assert same_weights(learn.model, Run(run, 'last', 'cpu').model())
+
+
+def test_an_early_run_without_a_label_for_unknown_goes_on(run, data):
+    path = run / 'config.json'
+    config = json.loads(path.read_text())
+    assert config['recipe'].pop('ignore_index') is None
+    path.write_text(json.dumps(config))
+    assert Run(run).ignore_index is None
+    learn = again(run, data)
+    assert same_weights(learn.model, Run(run, 'last', 'cpu').model())
+
+
+def test_more_epochs_are_another_recipe_and_named(run, data):
+    with pytest.raises(BadSetting, match='epochs'):
+        again(run, data, epochs=2)
+
+
+def test_the_text_log_has_a_line_for_each_epoch(run):
+    lines = (run / 'log.txt').read_text().splitlines()
+    assert len(lines) == len(Run(run).history()) == 2
+    assert lines[0].startswith('epoch 0 train_loss')
+
+
+MINE = """
+from pathlib import Path
+from torch import nn
+
+Path(__file__).with_name('was_run').touch()
+
+def build(c_in, n_out, width=8):
+    first = nn.Conv2d(c_in, width, 3, padding=1)
+    return nn.Sequential(first, nn.ReLU(), nn.Conv2d(width, n_out, 1))
+
+def number(c_in, n_out):
+    return 3
+"""
+
+
+def test_a_network_from_a_file_runs_only_where_it_is_named(data, tmp_path):
+    own, run, marker = tmp_path / 'mine.py', tmp_path / 'run', tmp_path / 'was_run'
+    own.write_text(MINE)
+    model, settings = f'{own}:build', dict(model_kwargs=dict(width=4), **LINES)
+    source = Source('folder', data, cache=False)
+    learn = train_run(run, source, model, 'smoke', **settings)
+    assert Run(run).config['model'] == 'mine.py:build' and marker.exists()
+    marker.unlink()
+    with pytest.raises(BadSetting, match='network of its own') as e:
+        Run(run).model()
+    Image.new('L', (40, 40)).save(tmp_path / 'p.png')
+    predict = 'predict', run, tmp_path / 'p.png', '--out', tmp_path / 'masks'
+    refused(snet(*predict), '--model')
+    assert e.value.key == 'model' and not marker.exists(), 'a config.json runs nothing'
+    assert same_weights(Run(run, 'last', 'cpu', model).model(), learn.model)
+    assert snet(*predict, '--model', model).returncode == 0
+    again = train_run(run, source, model, 'smoke', resume=True, **settings)
+    assert same_weights(again.model, learn.model)
+    own.write_text(MINE + '# changed')
+    with pytest.raises(BadSetting, match='model_file'):
+        train_run(run, source, model, 'smoke', resume=True, **settings)
+
+
+def test_a_registered_network_needs_no_file(run, tmp_path):
+    with pytest.raises(BadSetting, match='leave it out'):
+        Run(run, network=f'{tmp_path}/mine.py:build').model()
+
+
+@pytest.mark.parametrize(
+    'place', ['nothing.py:build', 'mine.py:other', 'mine.py:number', 'broken.py:build', 'mine:build']
+)
+def test_files_that_build_no_network_are_refused(place, data, tmp_path):
+    (tmp_path / 'mine.py').write_text(MINE)
+    (tmp_path / 'broken.py').write_text('def build(:')
+    source = Source('folder', data, cache=False)
+    with pytest.raises(BadSetting) as e:
+        train_run(tmp_path / 'run', source, str(tmp_path / place), 'smoke', **LINES)
+    assert e.value.key == 'model'
+
+
+def test_tensorboard_is_asked_for_before_any_work(data, tmp_path, monkeypatch):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name, *rest: None)
+    with pytest.raises(NotAtHand, match='tensorboard'):
+        train_run(tmp_path / 'run', Source('folder', data), 'snet_tiny', 'smoke', tensorboard=True, **LINES)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_curves_for_tensorboard_go_on_where_a_run_goes_on(data, tmp_path):
+    pytest.importorskip('tensorboard')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    learn = train_run(
+        tmp_path / 'run', Source('folder', data, cache=False), 'snet_tiny', 'smoke', tensorboard=True, **LINES
+    )
+    curves = EventAccumulator(str(tmp_path / 'run/tensorboard')).Reload()
+    assert {'train_loss', 'lr_0', 'valid_dice'} <= set(curves.Tags()['scalars'])
+    best = curves.Scalars('valid_dice')[-1]
+    assert best.value == pytest.approx(learn.checkpoint.best, abs=1e-6)
+    assert best.step == learn.train_iter == LINES['steps']
 
 
 def test_a_damaged_config_is_named(run, data):

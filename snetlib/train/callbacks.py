@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RunCallback', 'Schedule', 'pick_precision', 'Precision', 'batch_cases', 'CaseDice', 'NaNGuard',
-           'validations_since_best', 'EarlyStop', 'EpochSeed', 'RunProgress', 'row_text']
+           'validations_since_best', 'EarlyStop', 'EpochSeed', 'RunProgress', 'row_text', 'tensorboard_callback']
 
 # %% ../../nbs/6_train/06_callbacks.ipynb #traincallb2
 import sys
@@ -20,7 +20,7 @@ from fastai.callback.core import (
 )
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.learner import Metric
-from ..core import BadSetting, SnetError, seed_everything
+from ..core import BadSetting, SnetError, need, seed_everything
 from ..models.layers import has_bfloat16
 from ..scores.overlap import confusion, dice_of_confusion
 from .distributed import from_rank0
@@ -70,6 +70,7 @@ class Schedule(RunCallback):
 
     def before_epoch(self):
         self.skipped = False
+        self.learn.train_iter = self.epoch * len(self.dls.train)  # also where a run continues
         if self.out_of_time():
             raise CancelFitException
 
@@ -275,3 +276,23 @@ def row_text(
 ) -> str:
     "One line of text: 'epoch 0 train_loss 1.234 …'."
     return ' '.join(f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}' for k, v in row.items())
+
+# %% ../../nbs/6_train/06_callbacks.ipynb #tboard2
+def tensorboard_callback(
+    folder,  # where the curves are written
+) -> Callback:
+    "fastai's callback for TensorBoard. Raises `NotAtHand` without the package."
+    need('tensorboard', 'tensorboard')
+    from fastai.callback.tensorboard import TensorBoardCallback
+
+    class Curves(TensorBoardCallback):
+        "torch's optimisers also hold settings that are no numbers; fastai would write them all."
+
+        def after_batch(self):
+            if not self.training:
+                return
+            self.writer.add_scalar('train_loss', self.smooth_loss, self.train_iter)
+            for i, group in enumerate(self.opt.hypers):
+                self.writer.add_scalar(f'lr_{i}', group['lr'], self.train_iter)
+
+    return Curves(str(folder), trace_model=False, log_preds=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from ..core import BadSetting, atomic_path
-from .callbacks import RunCallback
+from .callbacks import RunCallback, row_text
 from .distributed import rank
 from snetlib.weights import (
     DamagedFile,
@@ -37,7 +37,7 @@ STATE = ('model', 'opt', 'scaler', 'epoch', 'best', 'history', 'used', 'fingerpr
 
 
 class Checkpoint(RunCallback):
-    "Write last.pth (to continue), best.pth (highest Dice) and log.csv after every epoch."
+    "Write last.pth (to continue), best.pth (highest Dice), log.csv and log.txt after every epoch."
 
     order = 60  # after the recorder (50)
 
@@ -121,3 +121,5 @@ class Checkpoint(RunCallback):
             save_tensors(self.state(), tmp)
         with atomic_path(self.folder / 'log.csv') as tmp:
             pd.DataFrame(self.history).to_csv(tmp, index=False)
+        with atomic_path(self.folder / 'log.txt') as tmp:
+            tmp.write_text(''.join(row_text(row) + '\n' for row in self.history))

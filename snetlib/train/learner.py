@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['STRUCTURE_LOSSES', 'ENCODERS', 'make_loss', 'make_optimiser', 'encoder_and_rest', 'SnetLearner', 'file_slices',
-           'data_shape', 'build_network', 'start_from', 'run_callbacks', 'snet_learner', 'check_seed', 'check_edge_map',
-           'check_weights', 'recipe_in_charge', 'epochs_of', 'fit_recipe', 'load_state']
+           'data_shape', 'is_own', 'own_builder', 'own_network', 'build_network', 'start_from', 'run_callbacks',
+           'snet_learner', 'check_seed', 'check_edge_map', 'check_weights', 'recipe_in_charge', 'epochs_of',
+           'fit_recipe', 'load_state']
 
 # %% ../../nbs/6_train/08_learner.ipynb #939f280b
 import contextlib
+import importlib.util
 import math
 import tempfile
 from functools import partial
@@ -224,8 +226,52 @@ def data_shape(
     return dls.valid.one_batch()[0].shape[1], n_out
 
 
+def is_own(
+    model,  # what names a network
+) -> bool:
+    "Whether it is 'FILE.py:FUNCTION' and no registered name."
+    return isinstance(model, str) and ':' in model
+
+
+def own_builder(
+    place: str,  # 'path/to/file.py:function'
+):
+    "The function (c_in, n_out, **keywords) → network. It runs the file. Raises `BadSetting`."
+    path, _, name = place.rpartition(':')
+    path = Path(path)
+    if path.suffix != '.py' or not path.is_file():
+        what = f'There is no Python file {path}; write path/to/file.py:function.'
+        raise BadSetting(what, key='model', path=path)
+    spec = importlib.util.spec_from_file_location(f'own_{path.stem}', path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as e:  # whatever somebody else's program raises
+        what = f'{path} stops with {type(e).__name__} ({e}); run it with python and mend it.'
+        raise BadSetting(' '.join(what.split()), key='model', path=path) from e
+    build = getattr(module, name, None)
+    if not callable(build):
+        what = f'{path} has no function {name!r}; name one that takes c_in and n_out.'
+        raise BadSetting(what, key='model', path=path)
+    return build
+
+
+def own_network(
+    place: str,  # 'path/to/file.py:function'
+    c_in: int,  # image channels
+    n_out: int,  # classes
+    **keywords,  # further ones of the function
+) -> nn.Module:
+    "What the function returns. It runs the file. Raises `BadSetting`."
+    net = own_builder(place)(c_in=c_in, n_out=n_out, **keywords)
+    if not isinstance(net, nn.Module):
+        what = f'{place} returned a {type(net).__name__}; it must return a torch.nn.Module.'
+        raise BadSetting(what, key='model')
+    return net
+
+
 def build_network(
-    model,  # a registered name, or an nn.Module
+    model,  # a registered name, 'FILE.py:FUNCTION', or an nn.Module
     dls,  # fastai DataLoaders
     model_kwargs: dict | None,  # further keywords of the model
 ) -> nn.Module:
@@ -233,10 +279,11 @@ def build_network(
     if not isinstance(model, str):
         return model
     c_in, n_out = data_shape(dls)
+    build = own_network if is_own(model) else create_model
     try:
-        return create_model(model, c_in=c_in, n_out=n_out, **(model_kwargs or {}))
+        return build(model, c_in=c_in, n_out=n_out, **(model_kwargs or {}))
     except TypeError as e:
-        names = ', '.join(model_kwargs or {})
+        names = ', '.join(model_kwargs or {}) or 'c_in and n_out'
         raise BadSetting(
             f'{model} cannot be built with {names}; see its keywords in snetlib.models.',
             key='model_kwargs',
