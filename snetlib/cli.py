@@ -83,7 +83,10 @@ app = typer.Typer(
 
 
 class _Terminated(KeyboardInterrupt):
-    "The system asked this process to end (SIGTERM)."
+    "The system asked this process to end: SIGTERM, or SIGHUP of a terminal that was closed."
+
+    def __init__(self, number=signal.SIGTERM):
+        self.code = 128 + number
 
 
 class Stopped(Exception):
@@ -91,7 +94,7 @@ class Stopped(Exception):
 
     def __init__(self, command, code):
         super().__init__(f'Stopped: {KEPT.get(command, "give the same command again.")}')
-        self.code = code  # of the process: 130 after Ctrl-C, 143 after SIGTERM
+        self.code = code  # of the process: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP
 
 
 def command(
@@ -104,8 +107,7 @@ def command(
         try:
             return function(*args, **kwargs)
         except KeyboardInterrupt as e:
-            code = 143 if isinstance(e, _Terminated) else 130
-            raise Stopped(function.__name__, code) from e
+            raise Stopped(function.__name__, getattr(e, 'code', 130)) from e
 
     app.command()(run)
     return function
@@ -706,7 +708,7 @@ def sentence(error, command):
 def main(
     argv: list | None = None,  # arguments; None: those of the process
 ):
-    "Run the command line; exit code 0, 1 (can be fixed), 2 (usage), 130 or 143 (stopped)."
+    "Run the command line; exit code 0, 1 (can be fixed), 2 (usage), 130, 143 or 129 (stopped)."
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = '--debug' in arguments
     arguments = [a for a in arguments if a != '--debug']
@@ -729,7 +731,7 @@ def main(
 
 @contextlib.contextmanager
 def _sigterm_stops():
-    "While the block runs, SIGTERM stops this process as Ctrl-C does; its children end at once."
+    "While the block runs, SIGTERM and SIGHUP stop this process as Ctrl-C does; its children end."
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -737,14 +739,18 @@ def _sigterm_stops():
 
     def stop(number, frame):
         if os.getpid() != owner:
-            os._exit(143)
-        raise _Terminated
+            os._exit(128 + number)
+        raise _Terminated(number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    numbers = [signal.SIGTERM]
+    if getattr(signal, 'SIGHUP', None) and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)  # Windows has none, and nohup ignores it
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def explain(

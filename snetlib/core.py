@@ -4,19 +4,22 @@
 
 # %% auto #0
 __all__ = ['SnetError', 'UnreadableFile', 'WrongLabels', 'GeometryMismatch', 'NotAtHand', 'BadSetting', 'NotWritable', 'DiskFull',
-           'choose', 'need', 'seed_everything', 'atomic_path', 'io_error', 'git_commit', 'provenance', 'test_data',
-           'data_at_hand', 'long_cells_wanted']
+           'choose', 'need', 'seed_everything', 'machine_mark', 'process_mark', 'atomic_path', 'io_error', 'git_commit',
+           'provenance', 'test_data', 'data_at_hand', 'long_cells_wanted']
 
 # %% ../nbs/1_start/00_core.ipynb #770350fe
 import contextlib
 import difflib
 import errno
+import hashlib
 import importlib.util
 import os
 import platform
 import random
 import shutil
 import subprocess
+import uuid
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -112,13 +115,28 @@ def seed_everything(
     return mixed
 
 # %% ../nbs/1_start/00_core.ipynb #9eff2f8a
+@lru_cache(None)
+def machine_mark() -> str:
+    "A short name for this machine since its start, and for the container within it."
+    facts = [platform.node(), str(uuid.getnode())]
+    for file in ('/proc/sys/kernel/random/boot_id', '/proc/self/ns/pid'):
+        with contextlib.suppress(OSError):
+            facts.append(os.readlink(file) if file.endswith('pid') else Path(file).read_text())
+    return hashlib.sha256(' '.join(facts).encode()).hexdigest()[:8]
+
+
+def process_mark() -> str:
+    "A name for this process that no process of another machine or container has."
+    return f'{machine_mark()}-{os.getpid()}'
+
+
 @contextlib.contextmanager
 def atomic_path(
     path,  # where the finished file shall stand; its folder is made if missing
 ):
     "Yield a path to write to, renamed onto `path` if the block succeeds. Raises `NotWritable`."
     path = Path(path)
-    tmp = path.with_name(f'.{os.getpid()}.part.{path.name}')
+    tmp = path.with_name(f'.{process_mark()}.part.{path.name}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield tmp

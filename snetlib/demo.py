@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from .claims import locked_folder
 from .core import atomic_path, need, provenance
 from .data.sets.mni import CLASS_NAMES, SLABS, mni_case
 from .data.writing import write_mask
@@ -133,8 +134,9 @@ def run_demo(
 ) -> str:
     "Train, measure, predict and report; the table as text. Raises `NotWritable`, `NotAtHand`."
     out = Path(out)
-    logs = train_contenders(out, seconds, seed, progress)
-    return report_demo(out, logs, seconds, seed, whole, progress)
+    with locked_folder(out, 'demo'):
+        logs = train_contenders(out, seconds, seed, progress)
+        return report_demo(out, logs, seconds, seed, whole, progress)
 
 
 def report_demo(out, logs, seconds, seed, whole, progress):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from .claims import locked_folder
 from snetlib.core import (
     BadSetting,
     NotAtHand,
@@ -157,12 +158,13 @@ def evaluate_run(
         return image, predictor.case(case), case.label
 
     model = run.config['model']
-    scores = score_cases(list(items), pair, run.class_names, out, model, progress=progress)
     about = (
         f'{model}, recipe and seed as in config.json; {len(items)} cases of the part '
         f'{part!r} of {source.name}; checkpoint chosen on validation.'
     )
-    return write_evaluation(out, scores, about, run.class_names, triple)
+    with locked_folder(out, 'evaluate'):
+        scores = score_cases(list(items), pair, run.class_names, out, model, progress=progress)
+        return write_evaluation(out, scores, about, run.class_names, triple)
 
 
 def weights_hash(
@@ -217,6 +219,12 @@ def evaluate_files(
 ) -> pd.DataFrame:
     "Score stored masks against stored truths; failed.csv lists what cannot be scored."
     preds = preds if isinstance(preds, dict) else {'model': preds}
+    with locked_folder(out, 'evaluate'):
+        return _evaluate_files(preds, truth, out, class_names, progress)
+
+
+def _evaluate_files(preds, truth, out, class_names, progress):
+    "`evaluate_files` into a folder that this process holds."
     targets, said = mask_files(truth), said_of(truth)
     labels = _meaning(targets, said)
     names = class_names or said.get('class_names') or _numbered(targets, labels)

@@ -103,7 +103,7 @@ def test_predict_writes_masks_and_reports_failures(run, tmp_path):
     assert Image.open(tmp_path / 'out/grey_mask.png').size == (40, 50)
     # trained on values in [0, 1], and this has 128
     refused(snet('predict', run, data / 'grey.png', '--out', tmp_path / 'other'), '1 of 1')
-    made = sorted(p.name for p in (tmp_path / 'out').iterdir())
+    made = sorted(p.name for p in (tmp_path / "out").iterdir() if p.name[0] != ".")
     assert made == [
         'good one_mask.nii.gz',
         'good one_overlay.png',

@@ -14,14 +14,15 @@ import pytest
 from PIL import Image
 from processes import SNET, refused, snet, started
 
-from snetlib.core import BadSetting, DiskFull, NotWritable, SnetError
+from snetlib.claims import locked_folder, remove_leftovers
+from snetlib.core import BadSetting, DiskFull, NotWritable, SnetError, machine_mark, process_mark
 from snetlib.core import test_data as real_data
 from snetlib.data import prepare as prepare_module
 from snetlib.data.check import check, check_text
 from snetlib.data.dataset import read_index
 from snetlib.data.files import read_case
 from snetlib.data.loaders import load_cases, load_slices
-from snetlib.data.prepare import locked_folder, prepare, remove_leftovers, run_cases
+from snetlib.data.prepare import prepare, run_cases
 from snetlib.data.sets.catalogue import DATASETS, FOLDERS, get_dataset
 from snetlib.data.sets.folder import write_phantom
 from snetlib.data.sets.semsperm import write_phantom as write_sperms
@@ -371,7 +372,9 @@ def test_two_processes_do_not_prepare_into_one_folder(tmp_path):
     out = tmp_path / 'out'
     with started(partial(hold, out)) as other:
         wait_until(lambda: (out / 'held').exists())
-        foreign = out / 'cases' / '.4194000.part.picture 00.h5'  # no such process on this computer
+        foreign = (
+            out / 'cases' / f'.{machine_mark()}-4194000.part.picture 00.h5'
+        )  # no such process on this computer
         foreign.parent.mkdir()
         foreign.touch()
         with pytest.raises(NotWritable, match='another process'):
@@ -384,7 +387,7 @@ def test_two_processes_do_not_prepare_into_one_folder(tmp_path):
 
 
 def test_a_living_process_keeps_its_file(tmp_path):
-    mine = tmp_path / f'.{os.getpid()}.part.a.h5'
+    mine = tmp_path / f'.{process_mark()}.part.a.h5'
     mine.touch()
     with locked_folder(tmp_path):
         remove_leftovers(tmp_path)

@@ -483,3 +483,14 @@ def test_recipes_have_a_reason_on_every_line(module, letters, at_least):
 def test_readme_is_short():
     words = (ROOT / 'README.md').read_text(encoding='utf-8').split()
     assert len(words) <= 700, f'{len(words)} words'
+
+
+def test_every_requirement_has_a_lower_end_that_is_tested_and_safe():
+    "`python .ci/lowest.py` gives the versions that CI installs; timm before 1.0.26 unpickles."
+    command = [sys.executable, ROOT / '.ci/lowest.py']
+    pins = dict(line.split('==') for line in subprocess.check_output(command, text=True).split())
+    assert tuple(map(int, pins['timm'].split('.'))) >= (1, 0, 26)
+    assert tuple(map(int, pins['torch'].split('.'))) >= (2, 6)
+    assert len(pins) > 25
+    tests = subprocess.check_output([*command, '--tests'], text=True).split()
+    assert all((ROOT / name).is_file() for name in tests)

@@ -81,7 +81,7 @@ def test_a_mask_lies_where_its_image_lies(tmp_path, name):
     assert 2 * (inside & found).sum() / (inside.sum() + found.sum()) > 0.95
     again = read_case(tmp_path / 'out/scan_mask.nii.gz').image
     np.testing.assert_array_equal(again, toy().case(read_case(tmp_path / 'scan.nii.gz')))
-    made = sorted(p.name for p in (tmp_path / 'out').iterdir())
+    made = sorted(p.name for p in (tmp_path / 'out').iterdir() if p.name[0] != '.')
     assert made == ['scan_mask.nii.gz', 'scan_overlay.png']
     assert toy().file(tmp_path / 'scan.nii.gz', tmp_path / 'out').status == 'was there'
 

@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['label_counts', 'unknown_labels', 'file_hash', 'files_of', 'prepare_one', 'watched', 'run_cases', 'description_hash',
-           'Index', 'locked_folder', 'remove_leftovers', 'prepare']
+           'Index', 'prepare']
 
 # %% ../../nbs/3_data/20_prepare.ipynb #864bf7dc
-import contextlib
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
+from ..claims import locked_folder
 from snetlib.core import (
     BadSetting,
     NotWritable,
@@ -27,7 +26,6 @@ from snetlib.core import (
     UnreadableFile,
     WrongLabels,
     atomic_path,
-    io_error,
     provenance,
 )
 from .dataset import SLICE, DataSet, Item, read_index
@@ -313,52 +311,6 @@ class Index:
         parts = [c['part'] for c in self.cases.values()]
         return {p: parts.count(p) for p in PARTS}
 
-# %% ../../nbs/3_data/20_prepare.ipynb #50b31e0d
-@contextlib.contextmanager
-def locked_folder(
-    out: Path,  # a folder to prepare into; made if it is missing
-):
-    "Hold the folder as long as the block runs. Raises `NotWritable` if another process holds it."
-    lock = FileLock(out / '.prepare.lock')
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-    except Timeout as e:
-        raise NotWritable(
-            f'{out} is being prepared by another process; wait for its end, or choose another '
-            'folder.',
-            path=out,
-        ) from e
-    except OSError as e:
-        raise io_error(e, out) from e
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _process_lives(
-    pid: int,  # number of a process of this computer
-) -> bool:
-    "Whether a process with this number runs here."
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return True
-
-
-def remove_leftovers(
-    out: Path,  # a prepared folder, held by `locked_folder`
-):
-    "Remove hidden unfinished files (see `atomic_path`), except those of a process that runs here."
-    for f in out.rglob('.*.part.*'):
-        pid = f.name.split('.')[1]
-        if pid.isdigit() and not _process_lives(int(pid)):
-            f.unlink(missing_ok=True)
-
 # %% ../../nbs/3_data/20_prepare.ipynb #093cb0e4
 def _split_text(ds, index, split, seed):
     "The split as our text file."
@@ -457,7 +409,6 @@ def prepare(
     settings.update(split=split, val=val, seed=seed)
     with locked_folder(out):
         index = Index(out, settings, ds.description())
-        remove_leftovers(out)
         there = [i.id for i, part in chosen if index.holds(i, part)]
         index.cases = {id: index.cases[id] for id in there}
         kept = set(there)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ..claims import locked_folder
 from ..core import BadSetting, NotAtHand, SnetError, UnreadableFile, atomic_path, choose, need
 from ..models.layers import fuse_for_inference, pad_to
 from ..train.run import Described
@@ -188,7 +189,8 @@ def export_run(
             )
         about = dict(to=to, pad=pad, sha256=file_hashes(tmp, to), shapes=COMPARED, apart=apart)
         about |= dict(config=run.config, weights=run.weights)
-        _put(tmp, out, to, about)
+        with locked_folder(out, 'export'):
+            _put(tmp, out, to, about)
     return out
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
+from ..claims import locked_folder
 from ..core import BadSetting, DiskFull, SnetError, UnreadableFile, atomic_path, choose
 from ..data.clinic import files_behind, is_volume, read_any_volume, series_in
 from ..data.files import Case, read_image
@@ -589,9 +590,16 @@ def files(
 ) -> list:
     "Predict many files: a `Prediction` each. A file that fails does not stop the others."
     paths, out = group_channels(find_images(inputs), self.c_in), Path(out)
-    table, made_by, done = _Table(out / 'predictions.csv'), self.fingerprint(), []
     settings = dict(axis=axis, overwrite=overwrite, probabilities=probabilities)
     settings['dicom_seg'] = dicom_seg
+    with locked_folder(out, 'predict'):
+        return _predict_files(self, paths, out, settings)
+
+
+def _predict_files(self, paths, out, settings):
+    "`files` of a folder that this process holds."
+    axis, overwrite = settings['axis'], settings['overwrite']
+    table, made_by, done = _Table(out / 'predictions.csv'), self.fingerprint(), []
     quiet = not self.progress or len(paths) < 2
     for path in tqdm(paths, unit='case', disable=True if quiet else None):
         before = table.before.get(case_of(path), {})

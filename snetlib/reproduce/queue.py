@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
+from ..claims import FolderClaim
 from ..core import DiskFull, SnetError, atomic_path, provenance
 from ..evaluate import evaluate_run
 from ..models.registry import count_parameters, create_model
@@ -69,18 +69,15 @@ def claimed(
     wait: bool = False,  # wait for another process that works on it
 ):
     "Context: True while this process, and no other that shares the folder, works on the run."
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / '.claim', timeout=-1 if wait else 0)
+    claim = FolderClaim(folder, 'run')
     try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
+        mine = claim.acquire()
+        while wait and not mine:
+            time.sleep(0.5)
+            mine = claim.acquire()
+        yield mine
     finally:
-        lock.release()
+        claim.release()
 
 # %% ../../nbs/8_results/02_queue.ipynb #02_queue11
 def run_one(

@@ -11,6 +11,7 @@ __all__ = ['FILE_KEYS', 'plain', 'run_config', 'file_hash', 'config_source', 're
 import hashlib
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from ..claims import locked_folder
 from ..core import BadSetting, UnreadableFile, atomic_path, choose, provenance
 from ..data.loaders import slice_dls
 from ..data.source import Source
@@ -339,7 +341,8 @@ def train_run(
     run, source = Path(run), as_source(source, changes)
     board = tensorboard_callback(run / 'tensorboard') if tensorboard else None
     recipe = get_recipe(recipe, **changes)
-    with together(device) as device:  # every process that torchrun started; alone: nothing
+    # every process that torchrun started; alone: nothing
+    with together(device) as device, _held_by_the_first(run):
         config = run_config(source, model, recipe, seed=seed, model_kwargs=model_kwargs)
         from_rank0(lambda: check_run(run, config, resume))
         parts = run_parts(run, source, recipe['size'])
@@ -352,6 +355,11 @@ def train_run(
         if rank() == 0:
             write_config(run, config, about)
         return fit_recipe(learn, resume)
+
+
+def _held_by_the_first(run):
+    "One of the processes of a run holds its folder."
+    return locked_folder(run, 'train') if rank() == 0 else nullcontext()
 
 
 def write_config(

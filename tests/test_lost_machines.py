@@ -1,0 +1,341 @@
+"""Killed at any moment, two at once, a closed terminal, a full disk, another machine: nothing is lost.
+
+SNET_KILLS=100 pytest tests/test_lost_machines.py -k killed: the whole proof. CI kills a few."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from PIL import Image
+from processes import ENV, SNET, load, refused, snet, snet_command, started
+
+from snetlib.claims import FolderClaim, locked_folder
+
+KILLS = int(os.environ.get('SNET_KILLS', 8))
+SMOKE = '--recipe smoke --set size=32 --set bs=8 --set steps=6 --set precision=float32'.split()
+
+
+def pictures(folder, n=12):
+    rng = np.random.default_rng(0)
+    for k in range(n):
+        image = rng.integers(0, 99, (48, 48)).astype(np.uint8)
+        mask = np.zeros((48, 48), np.uint8)
+        image[8 + k : 20 + k, 8:20] += 100
+        mask[8 + k : 20 + k, 8:20] = 255
+        for name, pixels in (('images', image), ('masks', mask)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / name / f'c{k:02d}.png')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    "A folder with raw pictures, the same prepared, and a run trained on them."
+    load()
+    folder = tmp_path_factory.mktemp('made')
+    pictures(folder / 'raw')
+    for words in (
+        ('prepare', 'folder', folder / 'raw', '--out', folder / 'ready', '--jobs', 1),
+        ('train', 'folder', '--data', folder / 'ready', *SMOKE, '--out', folder / 'run'),
+    ):
+        done = snet(*words)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def words_of(command, made, out):
+    "The words of a command that writes into `out`."
+    return {
+        'prepare': ('prepare', 'folder', made / 'raw', '--out', out, '--jobs', 1),
+        'train': ('train', 'folder', '--data', made / 'ready', *SMOKE, '--out', out),
+        'evaluate': ('evaluate', made / 'run', '--part', 'train', '--out', out),
+        'predict': ('predict', made / 'run', made / 'raw/images', '--out', out),
+        'reproduce': (
+            *('reproduce', 'table5', '--scale', 'smoke', '--seeds', 1, '--device', 'cpu'),
+            *('--cache', out),
+        ),
+    }[command]
+
+
+COMMANDS = ['prepare', 'train', 'evaluate', 'predict', 'reproduce']
+
+# ---------------------------------------------------------------- what must be the same
+
+
+def tensors(file):
+    import torch
+
+    state = torch.load(file, weights_only=True)
+    state = state.get('model', state)
+    return {k: v.numpy().tobytes() for k, v in state.items()}
+
+
+def without(file, *columns):
+    table = pd.read_csv(file)
+    return table.drop(columns=[c for c in columns if c in table]).to_csv()
+
+
+def outcome(command, out):
+    "What a command leaves, without clocks and without what it keeps for itself."
+    if command == 'train':
+        return tensors(out / 'last.pth'), tensors(out / 'best.pth'), without(out / 'log.csv', 'seconds')
+    if command == 'predict':
+        masks = {f.name: f.read_bytes() for f in out.glob('*_mask.png')}
+        return masks, without(out / 'predictions.csv', 'status', 'tiles', 'disc (px)', 'class 1 (px)')
+    if command == 'reproduce':
+        (run,) = [p for p in out.glob('phantom-*') if p.is_dir()]
+        table = out / 'tables/table5_smoke.csv'
+        return tensors(run / 'best.pth'), (run / 'scores/scores.csv').read_text(), table.read_text()
+    names = {'prepare': '*.h5', 'evaluate': '*.csv'}[command]
+    files = {str(f.relative_to(out)): f.read_bytes() for f in sorted(out.rglob(names))}
+    return files, sorted(f.name for f in out.iterdir() if f.name[0] != '.')
+
+
+def leftovers(out):
+    return [f for f in out.rglob('*') if '.part.' in f.name or f.name.endswith('.claim')]
+
+
+@pytest.fixture(scope='module')
+def undisturbed(made, tmp_path_factory):
+    "command -> (what it leaves in one go, the seconds it takes)."
+    known = {}
+
+    def run(command):
+        if command not in known:
+            out = tmp_path_factory.mktemp('undisturbed') / command
+            began = time.time()
+            done = snet(*words_of(command, made, out))
+            assert done.returncode == 0, done.stderr
+            known[command] = outcome(command, out), time.time() - began
+        return known[command]
+
+    return run
+
+
+def killed(words, seconds):
+    "Whether SIGKILL came before the end."
+    with started(snet_command(words)) as process:
+        ends = time.time() + seconds
+        while process.poll() is None and time.time() < ends:
+            time.sleep(0.01)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        return process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_killed_at_random_moments_the_result_is_the_same(undisturbed, made, tmp_path, command):
+    reference, seconds = undisturbed(command)
+    draw, hits = random.Random(command), 0
+    for k in range(max(1, KILLS // len(COMMANDS))):
+        out = tmp_path / str(k)
+        words = words_of(command, made, out)
+        hits += killed(words, seconds * draw.uniform(0.02, 0.98))
+        resume = ['--resume'] if command == 'train' and (out / 'last.pth').exists() else []
+        done = snet(*words, *resume)
+        assert done.returncode == 0, (k, done.stderr)
+        assert outcome(command, out) == reference, k
+        assert not leftovers(out), k
+        shutil.rmtree(out)
+    print(f'{command}: {hits} killed')
+    assert hits or KILLS < 20, 'most of the processes were to be killed before their end'
+
+
+# ---------------------------------------------------------------- two at once
+
+
+@pytest.mark.parametrize('command', ['prepare', 'train', 'evaluate', 'predict'])
+def test_the_second_process_is_told_and_changes_nothing(made, tmp_path, command):
+    out = tmp_path / 'out'
+    with locked_folder(out, command):
+        before = sorted(tmp_path.rglob('*'))
+        refused(snet(*words_of(command, made, out)), 'in use by another process')
+        assert sorted(tmp_path.rglob('*')) == before
+    assert snet(*words_of(command, made, out)).returncode == 0
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_two_at_once_leave_what_one_leaves(undisturbed, made, tmp_path, command):
+    out = tmp_path / 'out'
+    words = snet_command(words_of(command, made, out))
+    with started(words) as one, started(words) as two:
+        codes = [one.wait(), two.wait()]
+        said = one.said() + two.said()
+    assert 0 in codes and 'Traceback' not in said, said
+    assert outcome(command, out) == undisturbed(command)[0]
+    assert not leftovers(out)
+
+
+# ---------------------------------------------------------------- a closed terminal
+
+
+@pytest.mark.parametrize('command', ['train', 'prepare', 'predict'])
+def test_a_closed_terminal_says_what_is_kept(made, tmp_path, command):
+    out = tmp_path / 'out'
+    words = words_of(command, made, out)
+    words = (*words, '--set', 'steps=5000') if command == 'train' else words
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a job in the background may ignore it
+    with started(snet_command(words)) as process:
+        while not list(out.glob('.*.claim')) and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGHUP)
+        code, said = process.wait(), process.said()
+    assert code in (129, 0) and 'Traceback' not in said
+    assert code == 0 or 'kept' in said.splitlines()[-1]
+    assert code == 129 or command != 'train'
+    assert not leftovers(out)
+
+
+# ---------------------------------------------------------------- a full disk
+
+
+@pytest.mark.parametrize('command', ['evaluate', 'predict'])
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(made, small_disk, command):
+    small_disk.size = '16k'
+    out = small_disk.path / 'out'
+    words = words_of(command, made, out)
+    done = small_disk.run([*SNET, *words], then=f'find {small_disk.path} -name "*.part.*";')
+    assert 'Traceback' not in done.stderr and 'disk is full' in done.stderr, done.stderr
+    assert done.stdout.strip().endswith('code 1'), done.stdout
+
+
+# ---------------------------------------------------------------- another machine, another container
+
+HOLD = """
+import sys, time
+import snetlib.claims as claims
+
+class NoLocks:
+    def __init__(self, path): pass
+    def acquire(self, blocking): raise NotImplementedError
+    def release(self): raise AssertionError
+
+if sys.argv[2] == 'nolocks':
+    claims.FileLock = NoLocks
+with claims.locked_folder(sys.argv[1], 'work'):
+    print('held', flush=True)
+    time.sleep(60)
+"""
+ELSEWHERE = ['unshare', '-u', '-p', '-f', '--kill-child', 'sh', '-c', 'hostname elsewhere; exec "$@"', 'sh']
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    "A process of another host name and another numbering of processes that holds tmp_path/out."
+    if subprocess.run([*ELSEWHERE, 'true'], capture_output=True).returncode:
+        pytest.skip('no private namespaces here (needs root)')
+    holders = []
+
+    def hold(locks):
+        command = [*ELSEWHERE, sys.executable, '-c', HOLD, tmp_path / 'out', locks]
+        holder = subprocess.Popen(
+            list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENV, text=True
+        )
+        holders.append(holder)
+        assert holder.stdout.readline() == 'held\n', holder.stderr.read()
+        return holder
+
+    yield hold
+    for holder in holders:
+        holder.kill()
+        holder.wait()
+
+
+class NoLocks:
+    "A disk without locks."
+
+    def __init__(self, path):
+        pass
+
+    def acquire(self, blocking):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize('locks', ['locks', 'nolocks'])
+def test_a_claim_of_another_container_holds_until_it_is_silent(elsewhere, tmp_path, monkeypatch, locks):
+    out = tmp_path / 'out'
+    holder = elsewhere(locks)
+    if locks == 'nolocks':
+        monkeypatch.setattr('snetlib.claims.FileLock', NoLocks)
+    claim = FolderClaim(out, 'work')
+    owner = claim.owner()
+    assert owner['machine'] == 'elsewhere'
+    part = out / f'.{owner["process"]}.part.file'  # its number may be that of nobody here
+    part.touch()
+    assert not claim.acquire()
+    inside = psutil.Process(holder.pid).children(recursive=True)
+    holder.kill()
+    holder.wait()
+    psutil.wait_procs(inside, 60)
+    assert not claim.acquire(), 'nobody here can know that it is dead'
+    os.utime(claim.file, (time.time() - 130,) * 2)
+    with locked_folder(out, 'work'):
+        assert part.exists(), 'a file of another machine is kept for a day'
+    os.utime(part, (time.time() - 90_000,) * 2)
+    with locked_folder(out, 'work'):
+        assert not part.exists()
+
+
+def test_of_two_that_take_over_one_wins(tmp_path, monkeypatch):
+    monkeypatch.setattr('snetlib.claims.FileLock', NoLocks)
+    dead = dict(process='0123abcd-1', machine='elsewhere', id='x')
+    for _ in range(20):
+        first, second = FolderClaim(tmp_path, 'work'), FolderClaim(tmp_path, 'work')
+        first.file.write_text(json.dumps(dead))
+        os.utime(first.file, (time.time() - 130,) * 2)
+        assert second.owner() == dead
+        assert first.acquire()
+        assert not second._take_away(dead) and not second.acquire()
+        first.release()
+
+
+def test_a_process_that_was_asleep_stops_when_its_folder_is_taken(tmp_path, monkeypatch):
+    from snetlib.core import NotWritable
+
+    monkeypatch.setattr('snetlib.claims.BEAT', 0.05)
+    with pytest.raises(NotWritable, match='taken over'), locked_folder(tmp_path, 'work'):
+        (tmp_path / '.work.claim').write_text('{"process": "0123abcd-1", "id": "x"}')
+        for _ in range(500):
+            time.sleep(0.01)
+    assert (tmp_path / '.work.claim').exists(), 'the claim of the other one stays'
+
+
+def test_a_sign_of_life_keeps_a_long_work(tmp_path, monkeypatch):
+    monkeypatch.setattr('snetlib.claims.BEAT', 0.05)
+    monkeypatch.setattr('snetlib.claims.STALE', 0.5)
+    monkeypatch.setattr('snetlib.claims.FileLock', NoLocks)
+    with locked_folder(tmp_path, 'work'):
+        for _ in range(10):
+            time.sleep(0.1)
+            assert not FolderClaim(tmp_path, 'work').acquire()
+
+
+def test_nothing_that_windows_lacks_is_imported():
+    "fcntl, resource, pwd, grp, termios and posix are not there."
+    code = (
+        'import sys, importlib.abc\n'
+        'class Gone(importlib.abc.MetaPathFinder):\n'
+        '    def find_spec(self, name, path=None, target=None):\n'
+        '        frame = sys._getframe()\n'
+        '        while frame and "importlib" in frame.f_code.co_filename: frame = frame.f_back\n'
+        '        if name in ("fcntl", "resource", "pwd", "grp", "termios"):\n'
+        '            if "snetlib" in (frame.f_globals.get("__name__") or ""): raise ImportError(name)\n'
+        'sys.meta_path.insert(0, Gone())\n'
+        'import snetlib.cli, snetlib.data, snetlib.train, snetlib.predict, snetlib.reproduce\n'
+        'import snetlib.evaluate, snetlib.demo, snetlib.claims\n'
+    )
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for file in Path(__file__).parents[1].joinpath('snetlib').rglob('*.py'):
+        assert 'import fcntl' not in file.read_text(encoding='utf-8')
+        assert 'os.uname' not in file.read_text(encoding='utf-8'), file
