@@ -93,9 +93,9 @@ def outcome(command, out):
         masks = {f.name: f.read_bytes() for f in out.glob('*_mask.png')}
         return masks, without(out / 'predictions.csv', 'status', 'tiles', 'disc (px)', 'class 1 (px)')
     if command == 'reproduce':
-        (run,) = [p for p in out.glob('phantom-*') if p.is_dir()]
-        table = out / 'tables/table5_smoke.csv'
-        return tensors(run / 'best.pth'), (run / 'scores/scores.csv').read_text(), table.read_text()
+        weights = {f.parent.name: tensors(f) for f in sorted(out.glob('phantom-*/best.pth'))}
+        scores = [f.read_text() for f in sorted(out.glob('phantom-*/scores/scores.csv'))]
+        return weights, scores, (out / 'tables/table5_smoke.csv').read_text()
     names = {'prepare': '*.h5', 'evaluate': '*.csv'}[command]
     files = {str(f.relative_to(out)): f.read_bytes() for f in sorted(out.rglob(names))}
     return files, sorted(f.name for f in out.iterdir() if f.name[0] != '.')
