@@ -123,7 +123,9 @@ def test_a_dicom_segmentation_is_the_mask_beside_it(reference, tmp_path):
     _, _, run, _ = reference
     write_series(patient('p0')[0], AFFINE, tmp_path / 'scan')
     predictor = Predictor(Run(run))
-    predictor.files([tmp_path / 'scan'], tmp_path / 'out', dicom_seg=True)
+    predictor.files([tmp_path / 'scan'], tmp_path / 'out')
+    (again,) = predictor.files([tmp_path / 'scan'], tmp_path / 'out', dicom_seg=True)
+    assert again.status == 'done', 'the mask was there, the segmentation was not'
     mask, seg = (read_mask(tmp_path / 'out' / f'scan_{end}') for end in ('mask.nii.gz', 'seg.dcm'))
     assert np.array_equal(mask.label, seg.label)
     assert corner_gap(mask.affine, seg.affine, SHAPE) < 1e-3

@@ -431,7 +431,7 @@ def file(
     "Write the mask and an overlay of one file. Raises `SnetError` for a file that cannot be read."
     (first, *more), out = channels_of(path), Path(out)
     name = case_of(path)
-    there = masks_there(path, out, probabilities)
+    there = masks_there(path, out, probabilities, dicom_seg)
     if there and not overwrite:
         return Prediction(name, 'was there', mask=there[0].name)
     several = self.c_in if self.c_in and self.c_in > 1 else None
@@ -466,10 +466,12 @@ def masks_there(
     path,  # an image, or the files of its channels
     out,  # the folder of masks
     probabilities: bool = False,  # whether its probabilities must be there, too
+    dicom_seg: bool = False,  # likewise its DICOM segmentation
 ) -> list:
-    "The files that a finished prediction of this image left in `out`."
-    out = Path(out)
-    if probabilities and not (out / f'{case_of(path)}_probabilities.npz').exists():
+    "The masks that a finished prediction of this image left in `out`, if all else is there, too."
+    out, name = Path(out), case_of(path)
+    asked = {f'{name}_probabilities.npz': probabilities, f'{name}_seg.dcm': dicom_seg}
+    if any(wanted and not (out / file).exists() for file, wanted in asked.items()):
         return []
     return [f for f in (out / mask_name(path), out / mask_name(path, 2)) if f.exists()]
 
