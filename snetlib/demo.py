@@ -22,7 +22,7 @@ from .predict.predictor import Predictor
 from .report.page import write_report
 from .scores.cases import score_case
 from .train.run import Run, train_run
-from .viz import legend_below, new_figure, overlay
+from .viz import LINES, legend_below, new_figure, overlay
 
 # %% ../nbs/7_use/10_demo.ipynb #641301f1
 CONTENDERS = dict(
@@ -200,7 +200,7 @@ def learning_curves(
 ):
     "Training loss and validation Dice of both networks against seconds of training."
     fig, axes = new_figure(1, 2, (3.6, 2.4))
-    for (name, log), colour, style in zip(logs.items(), ('#0072B2', '#D55E00'), ('-', '--')):
+    for (name, log), colour, style in zip(logs.items(), LINES, ('-', '--')):
         for ax, column in zip(axes[0], ('train_loss', 'valid_dice')):
             ax.plot(
                 *log[['seconds', column]].dropna().to_numpy(float).T,

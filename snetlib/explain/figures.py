@@ -14,7 +14,7 @@ from ..core import BadSetting, SnetError, choose
 from .hooks import eval_mode, snet_layers
 from ..theory.divergences import standardise, unit_histogram
 from ..theory.han import symmetric_kl
-from ..viz import as_rgb, blend, new_figure
+from ..viz import LINES, as_rgb, blend, new_figure
 from torch import nn
 from torch.nn import functional as F
 
@@ -55,7 +55,8 @@ def draw_heat(
     ax.set_axis_off()
 
 # %% ../../nbs/7_use/05_figures.ipynb #db81a723
-BLUE, ORANGE, GREEN, GREY = '#0072B2', '#D55E00', '#009E73', '#999999'  # CNN, ViT, fused, neutral
+BLUE, ORANGE, GREEN = LINES[:3]  # CNN, ViT, fused
+GREY = '#999999'  # neutral
 
 
 def density(

@@ -18,7 +18,7 @@ from ..report.tables import format_estimate, to_markdown
 from .papers import EXPERIMENTS
 from .plan import BESIDE, SCALES
 from .verdict import as_text, estimate_of
-from ..viz import new_figure
+from ..viz import LINES, new_figure
 
 # %% ../../nbs/8_results/09_recorded.ipynb #09_recorded04
 def in_checkout(
@@ -96,7 +96,7 @@ def summary_line(scale, line):
     }
 
 # %% ../../nbs/8_results/09_recorded.ipynb #09_recorded10
-OURS, THEIRS = '#0072B2', '#D55E00'
+OURS, THEIRS = LINES[:2]
 
 
 def ladder_figure(
