@@ -298,3 +298,24 @@ WRONG |= {  # tutorials/03_build_snet
         'lambda net, place, slices: 3 * loss_of_dice(net, place, slices)',
     ],
 }
+WRONG |= {  # tutorials/05_measuring_honestly
+    'check_my_dice': [
+        'lambda p, t, protocol: 1.0',
+        'lambda p, t, protocol: 2 * (p & t).sum() / max(1, p.sum() + t.sum())',
+        "lambda p, t, protocol: my_dice(p, t, 'corrected')",
+        "lambda p, t, protocol: my_dice(p, t, 'published')",
+    ],
+    'check_means': ['(0.6, 0.8, 0.6, 0.6)', '(0.75, 0.8, 0.75, 0.6)', '(0.8, 0.6, 0.75, 0.6)'],
+    'check_pooled': [
+        'lambda p, t, s: 0.0',
+        'lambda p, t, s: np.percentile(surface_distances(p, t, s)[0], 95)',
+        'lambda p, t, s: my_hd95(p, t, None) + 0.1',
+        'lambda p, t, s: np.concatenate(surface_distances(p, t, s)).max()',
+    ],
+    'check_patients': [
+        'lambda v, rng, draws: interval(v.ravel(), rng, draws)',
+        'lambda v, rng, draws: np.percentile(v.mean(1), [2.5, 97.5])',
+        'lambda v, rng, draws: patient_interval(v, rng, draws)[::-1]',
+        'lambda v, rng, draws: patient_interval(v + 0.05, rng, draws)',
+    ],
+}
