@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test lab export path runall pages format fuzz bench bench-models gpu record readme hooks install clean
+.PHONY: help demo test lab student slides docs export path runall pages format fuzz bench bench-models gpu record readme hooks install clean
 help:                    ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 demo: install            ## train SNet and a U-Net on a real MRI, predict an unseen slab, write demo/report.html
@@ -13,6 +13,12 @@ test: install            ## what CI runs: style, export in sync, every page, eve
 	$(BIN)/python .ci/check.py
 lab: install             ## JupyterLab on the course, on this machine only
 	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir nbs nbs/course.ipynb
+student: install         ## clean copies of the lessons in work/, without solutions, with nbgrader's tags
+	$(BIN)/python .ci/student.py
+slides: install          ## a slide deck of every lesson in site/slides/
+	$(BIN)/python .ci/slides.py
+docs: install            ## pages and API reference as a searchable site in site/
+	$(BIN)/python .ci/docs.py
 export: install          ## notebooks -> snetlib/
 	$(BIN)/nbdev_export && $(BIN)/nbdev_clean
 path: install            ## headers, links to the neighbours, and the page of the course

@@ -65,8 +65,10 @@ def reading_time(nb):
     return f'{base} minute{"s" if base > 1 else ""}{more}'
 
 
-def running_time(page):
+def running_time(page, nb):
     "Measured seconds of one processor, rounded up; see runall.py."
+    if not any(c.cell_type == 'code' for c in nb.cells):
+        return 'nothing runs'
     seconds = TIMES.get(page.relative_to(NBS).as_posix())
     if seconds is None:
         return 'not measured'
@@ -131,7 +133,7 @@ def header(nb, page, modules):
     "Write the four rows of a page; the author's prerequisites and goals stay."
     cell = opening(nb)
     old = rows_of(cell.source)
-    new = {'reading time': reading_time(nb), 'running time': running_time(page)}
+    new = {'reading time': reading_time(nb), 'running time': running_time(page, nb)}
     new['prerequisites'] = old.get('prerequisites') or needed(nb, page, modules)
     new['goals'] = old.get('goals', '')
     cell.source = with_rows(cell.source, new | {k: v for k, v in old.items() if k not in ROWS})
@@ -198,7 +200,7 @@ def map_of(part, pages):
     lines = [f'### {part.capitalize()}: {len(chosen)} pages, {total(list(chosen.values()))}', '']
     lines += ['| page | what it does | read | run | figures | exercises |', '|---|---|---|---|---|---|']
     for page, nb in chosen.items():
-        numbers = f'{minutes_to_read(nb)} min | {running_time(page)} | {figures(nb)} | {exercises(nb)}'
+        numbers = f'{minutes_to_read(nb)} min | {running_time(page, nb)} | {figures(nb)} | {exercises(nb)}'
         at = link(page, NBS / 'course.ipynb')
         lines.append(f'| {at} | {sentence_of(nb)} | {numbers} |')
     return '\n'.join(lines)
@@ -214,12 +216,10 @@ def syllabus(entry, pages):
     here = NBS / 'course.ipynb'
     lines = [f'### {entry["title"]}', '', entry['for'], '', '| when | pages | to read |', '|---|---|---|']
     for when, names in entry['steps']:
-        found = [p for p in map(page_named, names) if p in pages]
-        if not found:
-            continue
+        found = [page_named(n) for n in names]
         read = sum(minutes_to_read(pages[p]) for p in found)
         lines.append(f'| {when} | {", ".join(link(p, here) for p in found)} | {read} min |')
-    every = {page_named(n) for _, names in entry['steps'] for n in names} & set(pages)
+    every = {page_named(n) for _, names in entry['steps'] for n in names}
     lines += ['', f'Together: {total([pages[p] for p in every])}.']
     return '\n'.join(lines)
 

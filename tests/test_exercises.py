@@ -298,24 +298,78 @@ WRONG |= {  # tutorials/03_build_snet
         'lambda net, place, slices: 3 * loss_of_dice(net, place, slices)',
     ],
 }
+WRONG |= {  # tutorials/04_train_snet
+    'check_steepest': [
+        'lambda r, y: r[y.argmin()]',
+        'lambda r, y: 0.003',
+        'lambda r, y: r[np.gradient(y, r).argmin()]',
+    ],
+    'check_loop': [
+        'lambda net, x, y, opt, steps: None',
+        'lambda net, x, y, opt, steps: nn.init.zeros_(net.weight)',
+        'lambda net, x, y, opt, steps: [((net(x) - y).square().mean().backward(), opt.step()) '
+        'for _ in range(steps)]',
+    ],
+    'check_shift': ['lambda i, m: 0', 'lambda i, m: 11', 'lambda i, m: m.any(0).argmax()'],
+    'check_schedule': ['(0.5, 0.1)', '(0.54, 0.9)', '(0.46, 0.13)'],
+}
 WRONG |= {  # tutorials/05_measuring_honestly
     'check_my_dice': [
-        'lambda p, t, protocol: 1.0',
-        'lambda p, t, protocol: 2 * (p & t).sum() / max(1, p.sum() + t.sum())',
-        "lambda p, t, protocol: my_dice(p, t, 'corrected')",
-        "lambda p, t, protocol: my_dice(p, t, 'published')",
+        'lambda c: np.ones(len(c) - 1)',
+        'lambda c: 2 * np.diagonal(c) / (c.sum(0) + c.sum(1))',
+        'lambda c: (np.diagonal(c) / (c.sum(0) + c.sum(1) - np.diagonal(c)))[1:]',
     ],
-    'check_means': ['(0.6, 0.8, 0.6, 0.6)', '(0.75, 0.8, 0.75, 0.6)', '(0.8, 0.6, 0.75, 0.6)'],
-    'check_pooled': [
-        'lambda p, t, s: 0.0',
-        'lambda p, t, s: np.percentile(surface_distances(p, t, s)[0], 95)',
-        'lambda p, t, s: my_hd95(p, t, None) + 0.1',
-        'lambda p, t, s: np.concatenate(surface_distances(p, t, s)).max()',
+    'check_cheat': ['(0.0, 0.4)', '(1.0, 0.0)', '(0.4, 0.4)'],
+    'check_my_hd95': [
+        'lambda a, b: 0',
+        'lambda a, b: np.linalg.norm(a[:, None] - b[None], axis=-1).min(1).max()',
+        'lambda a, b: np.percentile(np.linalg.norm(a[:, None] - b[None], axis=-1), 95)',
     ],
-    'check_patients': [
-        'lambda v, rng, draws: interval(v.ravel(), rng, draws)',
-        'lambda v, rng, draws: np.percentile(v.mean(1), [2.5, 97.5])',
-        'lambda v, rng, draws: patient_interval(v, rng, draws)[::-1]',
-        'lambda v, rng, draws: patient_interval(v + 0.05, rng, draws)',
+    'check_coverage': ['lambda n: 1', 'lambda n: 0.95', 'lambda n: 0.8'],
+}
+WRONG |= {  # tutorials/06_small_objects
+    'check_left': ['(1, 1)', '(5 / 8, 5 / 32)', '(25 / 64, 25 / 32)'],
+    'check_recall': [
+        'lambda t, limit: 0.5',
+        'lambda t, limit: t[t.area < limit].found.mean()',
+        "lambda t, limit: t[(t.kind == 'true') & (t.area > limit)].found.mean()",
     ],
+    'check_gift': ['(0, 1, 0.5)', '(0.5, 0.999, 0.75)', '(0, 0.999, 0.999)'],
+    'check_one_pixel': ['lambda s: 1', 'lambda s: 1 - 1 / s**2', 'lambda s: (s - 1) / (s + 1)'],
+}
+WRONG |= {  # tutorials/07_your_own_data
+    'check_values': [
+        "{'0': 0, '128': 2, '255': 1}",
+        "{0: 0, 128: 1, 255: 2}",
+        "{'0': 0, '255': 1}",
+    ],
+    'check_pairs_by_name': [
+        'lambda i, m: list(zip(i, m))',
+        'lambda i, m: list(zip(sorted(i), sorted(m)))',
+        'lambda i, m: []',
+    ],
+    'check_group': [r"r'P\d\d_left'", r"r'\d+'", "r'P'", r"r'P\d\d'"],
+    'check_where': [
+        'lambda a, v: a[:3, :3] @ v',
+        'lambda a, v: np.array(v, float)',
+        'lambda a, v: np.linalg.inv(a)[:3] @ [*v, 1]',
+    ],
+}
+WRONG |= {  # tutorials/08_reproducing_a_table
+    'check_spread': [
+        'lambda v: (v.mean(), v.std(), v.std())',
+        'lambda v: (v.mean(), v.mean(1).std(ddof=1), v.mean(0).std(ddof=1))',
+        'lambda v: (v.mean(), v.mean(0).std(), v.mean(1).std())',
+    ],
+    'check_paired': [
+        'lambda a, b: bootstrap_ci(a - b)',
+        'lambda a, b: bootstrap_ci(b)',
+        'lambda a, b: bootstrap_ci(np.sort(b) - a)',
+    ],
+    'check_verdict': [
+        "lambda low, high, claimed: 'direction'",
+        "lambda low, high, claimed: 'direction' if low > 0 else 'undecided'",
+        "lambda low, high, claimed: 'direction' if (low + high) * claimed > 0 else 'opposite'",
+    ],
+    'check_chance': ['0.05', '0.5', '0.95**10'],
 }

@@ -53,6 +53,7 @@ def test_a_walk_along_the_links_visits_every_page_once(pages):
 
 def test_what_is_missing_is_found():
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('# A page\n\n> One sentence.')])
+    nb.cells.append(nbformat.v4.new_code_cell('1'))
     assert path.rows_of(path.opening(nb).source) == {}
     path.header(nb, ROOT / 'nbs/1_start/no_page.ipynb', {})
     rows = path.rows_of(path.opening(nb).source)

@@ -1,0 +1,69 @@
+"What `make slides` and `make docs` write, as far as it can be told without building the whole site."
+
+import importlib.util
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def script(name):
+    "A script of .ci as a module; skips where its libraries are missing."
+    spec = importlib.util.spec_from_file_location(f'course_{name}', ROOT / f'.ci/{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+LESSONS = sorted((ROOT / 'nbs/tutorials').glob('*.ipynb'))
+
+
+@pytest.mark.parametrize('page', LESSONS, ids=lambda p: p.stem)
+def test_a_deck_has_a_slide_for_each_idea_and_no_solution(page, tmp_path):
+    pytest.importorskip('nbconvert')
+    slides = script('slides')
+    nb = slides.deck(nbformat.read(page, 4))
+    tags = [c.metadata.slideshow.slide_type for c in nb.cells]
+    headings = [c for c in nb.cells if c.cell_type == 'markdown' and c.source.startswith('## ')]
+    assert tags.count('slide') >= len(headings) >= 1
+    text = slides.write(page, tmp_path).read_text(encoding='utf-8')
+    assert 'Solution</summary>' not in text
+    assert text.count('<section') > len(headings)
+
+
+def test_readers_of_the_site_see_no_flags():
+    docs = script('docs')
+    nb = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_code_cell('#| default_exp data.files'),
+            nbformat.v4.new_code_cell('#| export\ndef f():\n    return 1'),
+            nbformat.v4.new_code_cell('check = 1', metadata={'jupyter': {'source_hidden': True}}),
+        ]
+    )
+    cells = docs.page_for_readers(nb).cells
+    assert [c.source for c in cells] == ['def f():\n    return 1', 'check = 1']
+    assert cells[1].metadata.tags == ['hide-input']
+
+
+def test_the_reference_holds_what_stands_beside_the_parameters():
+    docs = script('docs')
+    from snetlib.models.feb import FEB, flatten_to
+
+    text = '\n'.join(docs.entry('flatten_to', flatten_to) + docs.entry('FEB', FEB))
+    assert 'divides c' in text
+    assert '| `heads` | `1` | attention heads; divides gcd(widths) |' in text
+
+
+def test_every_module_is_in_the_reference():
+    docs = script('docs')
+    names = [name for name, _ in docs.modules()]
+    assert 'snetlib.models.snet' in names
+    assert len(names) == len(set(names)) > 80
+
+
+def test_links_to_files_beside_the_pages_become_words():
+    docs = script('docs')
+    text = '[ledger](../data/ledger.csv), [FEB](4_models/02_feb.ipynb), [far](https://x.org)'
+    assert docs.site_link(text) == 'ledger, [FEB](4_models/02_feb.ipynb), [far](https://x.org)'
