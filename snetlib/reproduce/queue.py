@@ -177,8 +177,8 @@ def time_limit(
     signal.signal(signal.SIGINT, stop)  # a job in the background may ignore Ctrl-C
     timer = threading.Timer(3600 * hours, _thread.interrupt_main)
     timer.daemon = True
-    timer.start()
     try:
+        timer.start()
         yield
     except KeyboardInterrupt:
         if time.monotonic() < ends:
