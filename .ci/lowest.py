@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOR_USERS = ('requirements', 'baselines_requirements', 'clinic_requirements')
 TESTS = """core data_formats data_files data_prepare data_transforms data_sets evaluate trust
-models_snet models_sosegformer models_layers registry train_run train_learner train_losses
+models_snet models_sosegformer models_layers models_registry train_run train_learner train_losses
 predict_predictor predict_tiles scores_overlap scores_statistics report cli"""
 
 

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import platform
+import signal
 import threading
 import time
 import uuid
@@ -182,18 +183,49 @@ def _in_use(claim):
     )
 
 
+def _remove_unused(folder):
+    "Remove a folder that holds nothing but the file of a lock."
+    with contextlib.suppress(OSError):
+        for file in folder.glob('.*.lock'):
+            if len(list(folder.iterdir())) == 1:
+                file.unlink()
+        folder.rmdir()
+
+
+@contextlib.contextmanager
+def _heard(claim):
+    "Where Ctrl-C is ignored (a job in the background), hear it if the claim is lost."
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        yield
+        return
+
+    def stop(number, frame):
+        if claim.lost:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def locked_folder(
     out,  # a folder to write into; made if it is missing
     work: str = 'prepare',  # what for
 ):
     "Hold the folder as long as the block runs. Raises `NotWritable` if another process holds it."
+    made_here, done = not Path(out).exists(), False
     claim = FolderClaim(out, work)
     try:
         if not claim.acquire():
             raise _in_use(claim)
         remove_leftovers(out)
-        yield
+        with _heard(claim):
+            yield
+        done = True
     except KeyboardInterrupt as e:
         if not claim.lost:
             raise
@@ -201,3 +233,5 @@ def locked_folder(
         raise NotWritable(what, path=out) from e
     finally:
         claim.release()
+        if made_here and not done:
+            _remove_unused(Path(out))

@@ -149,7 +149,7 @@ def test_a_full_disk_stops_with_one_sentence_and_loses_nothing(run, small_disk):
     folder = small_disk.path / 'run'
     done = small_disk.run([*SNET, *train(folder)], then=f'ls -A {folder};')
     assert 'The disk is full' in done.stderr and 'Traceback' not in done.stderr and 'code 1' in done.stdout
-    assert done.stdout.split('code 1')[1].split() == ['config.json'], 'nothing half-written'
+    assert done.stdout.split('code 1')[1].split() == ['.train.lock', 'config.json'], 'nothing half-written'
 
 
 def test_evaluate_says_which_cases_are_missing(tmp_path):

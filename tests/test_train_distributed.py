@@ -93,7 +93,7 @@ def leftovers(run):
     return [
         p.name
         for p in run.iterdir()
-        if p.name not in ('config.json', 'last.pth', 'best.pth', 'log.csv', 'cache', '.train.lock')
+        if p.name not in ('config.json', 'last.pth', 'best.pth', 'log.csv', 'log.txt', 'cache', '.train.lock')
     ]
 
 

@@ -70,7 +70,8 @@ class Schedule(RunCallback):
 
     def before_epoch(self):
         self.skipped = False
-        self.learn.train_iter = self.epoch * len(self.dls.train)  # also where a run continues
+        sizes = len(self.recipe.get('multi_scale') or [1])  # steps with each batch
+        self.learn.train_iter = self.epoch * len(self.dls.train) * sizes  # also in a continued run
         if self.out_of_time():
             raise CancelFitException
 
