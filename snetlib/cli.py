@@ -389,6 +389,9 @@ def predict(
     mirror: bool = typer.Option(False, help='mean over mirror images: steadier, four times slower'),
     probabilities: bool = typer.Option(False, help='write NAME_probabilities.npz (float16), too'),
     dicom_seg: bool = typer.Option(False, help='of a DICOM series write NAME_seg.dcm, too'),
+    runtime: str = typer.Option(
+        'auto', help='torch, onnx, openvino, or auto: on a CPU the export in RUN, if there is one'
+    ),
     device: str | None = DEVICE,
     overwrite: bool = typer.Option(False, help='predict again what is there already'),
 ):
@@ -396,12 +399,15 @@ def predict(
     choose(weights, ('best', 'last'), 'checkpoint')
     rule = parse_intensity(intensity)
     from snetlib.predict import Predictor
-    from snetlib.predict.export import Exported, export_folder
+    from snetlib.predict.export import Exported, computed_by, export_folder
     from snetlib.train.run import Run
 
-    trained = Run(run, weights, _find_device(device), model)
     if export_folder(run):
         trained = Exported(run)
+    else:
+        trained = computed_by(Run(run, weights, _find_device(device), model), runtime)
+    if isinstance(trained, Exported):
+        typer.echo(f'Computed by {trained.about["to"]}.', err=True)
     predictor = Predictor(
         trained,
         'auto' if tile is None else tile,
@@ -661,7 +667,7 @@ OPTIONS = {  # options that an error's `key` can name
     'train': ('data', 'model', 'recipe', 'seed', 'device'),
     'predict': (
         *('weights', 'model', 'axis', 'bs', 'resize'),
-        *('intensity', 'tile', 'overlap', 'device'),
+        *('intensity', 'tile', 'overlap', 'runtime', 'device'),
     ),
     'evaluate': ('data', 'model', 'part', 'pred', 'truth', 'classes', 'resize'),
     'export': ('to', 'model', 'weights', 'out'),

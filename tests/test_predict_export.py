@@ -14,7 +14,13 @@ from snetlib.core import BadSetting, NotAtHand, SnetError, UnreadableFile
 from snetlib.data.files import read_case
 from snetlib.data.source import Source
 from snetlib.predict import Predictor
-from snetlib.predict.export import Exported, check_packages, export_folder, export_run
+from snetlib.predict.export import (
+    Exported,
+    check_packages,
+    computed_by,
+    export_folder,
+    export_run,
+)
 from snetlib.train.run import Run
 
 MISSING = [p for p in ('onnx', 'onnxscript', 'onnxruntime') if importlib.util.find_spec(p) is None]
@@ -25,7 +31,8 @@ def toy_run(network):
     "What `export_run` asks of a run, around any network."
     data = dict(c_in=1, n_out=2, class_names=['background', 'bright'], intensity=dict(kind='none'))
     config = dict(data=data, recipe=dict(size=None))
-    return SimpleNamespace(config=config, weights='best', model=lambda: network, folder='run')
+    made = dict(weights='best', folder='run', digest='toy', place='cpu')
+    return SimpleNamespace(config=config, model=lambda: network, **made)
 
 
 def pointwise():
@@ -144,3 +151,47 @@ def test_the_command_predicts_with_an_exported_network(exported, tmp_path):
     assert done.returncode == 0, done.stderr
     expected = Predictor(pointwise()).array(picture[None] / 255)[0]
     np.testing.assert_array_equal(np.asarray(Image.open(out / 'p_mask.png')) > 0, expected > 0)
+
+
+def trained_toy(folder, network):
+    "A run on disk around a network that `create_model` does not know."
+    run = toy_run(network)
+    run.folder = folder
+    return run
+
+
+@needs_onnx
+def test_an_export_in_the_run_computes_it_on_a_cpu_and_only_while_it_is_of_these_weights(tmp_path):
+    run = trained_toy(tmp_path, pointwise())
+    assert computed_by(run) is run, 'nothing is exported yet'
+    export_run(run)
+    chosen = computed_by(run)
+    assert isinstance(chosen, Exported) and chosen.about['to'] == 'onnx'
+    assert computed_by(run, 'torch') is run
+    run.place = 'cuda'
+    assert computed_by(run) is run, 'a GPU is faster'
+    run.place, run.digest = 'cpu', 'trained on'
+    assert computed_by(run) is run, 'an export of older weights'
+    with pytest.raises(NotAtHand, match='export the run first'):
+        computed_by(run, 'onnx')
+    with pytest.raises(BadSetting, match='runtime'):
+        computed_by(run, 'tensorrt')
+
+
+@needs_onnx
+def test_the_run_itself_predicts_images_that_an_export_cannot(tmp_path):
+    run = trained_toy(tmp_path, pointwise())
+    export_run(run)
+    image = np.random.default_rng(0).random((1, 20, 24))
+    masks = Predictor(computed_by(run)).array(image)
+    np.testing.assert_array_equal(masks, Predictor(pointwise()).array(image))
+
+
+def test_a_runtime_that_is_not_installed_is_not_taken(tmp_path, monkeypatch):
+    run = trained_toy(tmp_path, pointwise())
+    (tmp_path / 'onnx').mkdir()
+    (tmp_path / 'onnx' / 'export.json').write_text('{}')
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    assert computed_by(run) is run
+    with pytest.raises(NotAtHand):
+        computed_by(run, 'onnx')

@@ -430,6 +430,16 @@ class Run(Described):
         "The file of weights."
         return weights_file(self.folder, self.weights)
 
+    @property
+    def digest(self) -> str:
+        "SHA-256 of the file of weights: which weights these are."
+        return hashlib.sha256(Path(self.file).read_bytes()).hexdigest()
+
+    @property
+    def place(self) -> str:
+        "The device that computes: 'cpu', 'cuda', …"
+        return self.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+
     def state(self) -> dict:
         "Names to tensors. Raises `UnreadableFile`."
         return network_state(self.file)
@@ -451,8 +461,8 @@ class Run(Described):
             what = f'{self.folder}/config.json describes no network: {e}; restore it from a copy.'
             raise UnreadableFile(' '.join(what.split()), path=self.folder) from e
         load_weights(model, self.state(), self.file)
-        device = self.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-        return model.eval().to(device, memory_format=fast_settings(device)['memory_format'])
+        how = fast_settings(self.place)['memory_format']
+        return model.eval().to(self.place, memory_format=how)
 
     def _check_network(self, name):
         "A file that a config.json names is never run: it may come from anywhere."

@@ -33,7 +33,8 @@ def as_run(network, c_in, n_out):
     names = ['background', *(f'class {i}' for i in range(1, n_out))]
     data = dict(c_in=c_in, n_out=n_out, class_names=names, intensity=dict(kind='none'))
     config = dict(data=data, recipe=dict(size=None))
-    return SimpleNamespace(config=config, weights='best', folder='run', model=lambda: network)
+    made = dict(weights='best', folder='run', digest='random', place='cpu')
+    return SimpleNamespace(config=config, model=lambda: network, **made)
 
 
 def forms(network, run, folder, compiled):
