@@ -106,7 +106,8 @@ IN_THE_WHEEL = """
 import sys
 import snetlib, snetlib.cli
 from snetlib.models import list_models
-from snetlib.reproduce.papers import EXPERIMENTS, paper_table
+from snetlib.reproduce.our_experiments import EXPERIMENTS
+from snetlib.reproduce.papers import paper_table
 assert snetlib.__file__.startswith(sys.argv[1]), snetlib.__file__
 assert all(len(paper_table(name)) for name, e in EXPERIMENTS.items() if e.paper)
 print('from the wheel:', len(list_models()), 'models')

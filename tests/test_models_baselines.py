@@ -30,7 +30,7 @@ def test_every_baseline_builds(name):
 
 
 def test_rows_of_the_papers_point_at_models():
-    from snetlib.reproduce.papers import EXPERIMENTS
+    from snetlib.reproduce.our_experiments import EXPERIMENTS
 
     named = {row.model for e in EXPERIMENTS.values() for row in e.rows if row.model}
     ours = {*list_models(tag='snet'), *list_models(tag='sosegformer')}

@@ -22,7 +22,7 @@ from snetlib.reproduce.contrasts import (
     read_cells,
     record_files,
 )
-from snetlib.reproduce.papers import pair_row
+from snetlib.reproduce.our_experiments import pair_row
 from snetlib.reproduce.plan import plan, scaled_model
 from snetlib.reproduce.queue import run_key
 

@@ -21,7 +21,7 @@ from snetlib.reproduce.gains import (
     read_measures,
     whole_seeds,
 )
-from snetlib.reproduce.papers import pair_row
+from snetlib.reproduce.our_experiments import pair_row
 from snetlib.reproduce.plan import scaled_model
 
 RESULTS = Path(__file__).resolve().parent.parent / 'data/results'

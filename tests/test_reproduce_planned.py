@@ -1,12 +1,23 @@
 "E4, E5 and E8 are planned and each runs by one command."
 
+from pathlib import Path
+
+import pandas as pd
 import pytest
 
 from snetlib.models import create_model
 from snetlib.reproduce.contrasts import E4_CONTRASTS, E5_CONTRASTS
 from snetlib.reproduce.everything import reproduce
-from snetlib.reproduce.papers import EXPERIMENTS, designs, measured_costs, random_matchings
+from snetlib.reproduce.our_experiments import (
+    EXPERIMENTS,
+    designs,
+    measured_costs,
+    random_matchings,
+)
 from snetlib.reproduce.plan import plan, tuning_plan
+from snetlib.reproduce.queue import run_key
+
+RESULTS = Path(__file__).resolve().parent.parent / 'data/results'
 
 
 @pytest.fixture
@@ -14,6 +25,25 @@ def folders(tmp_path):
     for name in ('acdc', 'polypgen'):
         (tmp_path / name).mkdir()
     return tmp_path
+
+
+@pytest.mark.parametrize('name', ['e2', 'e4', 'e5', 'e6', 'rivals'])
+def test_recorded_runs_are_runs_of_the_plan(name, folders):
+    "The settings of recorded runs have not changed since: a run that is added is comparable."
+    path = RESULTS / f'{name}_tiny_runs.csv'
+    if not path.is_file():
+        pytest.skip(f'nothing is recorded of {name}')
+    facts = pd.read_csv(path)
+    chosen = EXPERIMENTS[name].tune
+    steps = tuning_plan(name, 'tiny', folders) if chosen else []
+    if not chosen:
+        steps = plan(name, 'tiny', facts.seed.max() + 1, folders)
+    keys = {(step.row.method, step.seed): run_key(step.config) for step in steps}
+    recorded = {(run.cell, run.seed): run.key for run in facts.itertuples()}
+    common = recorded.keys() & keys.keys()
+    assert len(common) == len(recorded) or chosen
+    assert {k: recorded[k] for k in common} == {k: keys[k] for k in common}
+    assert common
 
 
 def test_matchings_use_each_layer_once_and_ten_are_random(folders):

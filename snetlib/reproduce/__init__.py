@@ -11,7 +11,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        'papers': ['EXPERIMENTS', 'Experiment', 'Row', 'paper_table'],
+        'papers': ['Experiment', 'Row', 'paper_table'],
+        'our_experiments': ['EXPERIMENTS'],
         'plan': ['SCALES', 'Step', 'plan'],
         'queue': ['all_devices', 'finished', 'run_name', 'run_one', 'run_queue', 'run_workers'],
         'verdict': ['Verdict', 'as_text', 'unfinished'],

@@ -15,7 +15,8 @@ from ..core import NotAtHand, atomic_path
 from ..data.bands import band_masks
 from ..data.source import Source
 from ..predict import Predictor
-from .papers import EXPERIMENTS, paper_table
+from .our_experiments import EXPERIMENTS
+from .papers import paper_table
 from .plan import stand_in
 from .queue import finished, run_name
 from .tables import configs_by_row, not_run

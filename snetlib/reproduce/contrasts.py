@@ -21,7 +21,7 @@ import pandas as pd
 from ..core import NotAtHand, SnetError, atomic_path, choose
 from ..report.tables import format_estimate, to_markdown
 from .everything import case_scores, planned
-from snetlib.reproduce.papers import (
+from snetlib.reproduce.our_experiments import (
     BUDGETS,
     FAIR_RIVALS,
     blocks_row,

@@ -21,7 +21,8 @@ from ..report.page import write_report
 from ..report.tables import csv_safe, to_latex, to_markdown
 from .bands import bands_table
 from .figures import figure
-from .papers import EXPERIMENTS, paper_table
+from .our_experiments import EXPERIMENTS
+from .papers import paper_table
 from .plan import SCALES, Step, plan, tuning_plan
 from snetlib.reproduce.queue import (
     chosen_lines,

@@ -22,7 +22,13 @@ from ..core import atomic_path
 from ..explain.study import before_training
 from ..models.layers import resize_to
 from .contrasts import FEWEST_SEEDS, MARGIN, difference, read_cells
-from .papers import E2_CONTROL_OF, E2_PAIRS, E2_ROWS, measured_file, pair_row
+from snetlib.reproduce.our_experiments import (
+    E2_CONTROL_OF,
+    E2_PAIRS,
+    E2_ROWS,
+    measured_file,
+    pair_row,
+)
 from .plan import plan
 from .queue import finished, run_name
 from .recorded import in_checkout, recorded_file

@@ -4,19 +4,12 @@
 
 # %% auto #0
 __all__ = ['SCORED', 'BASELINES', 'NOT_BUILT', 'ORGAN_COLUMNS', 'GROUP_COLUMNS', 'HEART_COLUMNS', 'SNET', 'SOSEGFORMER',
-           'FUSIONS', 'SMALL_OBJECT_ROWS', 'SNET_TABLES', 'SOSEGFORMER_TABLES', 'FIGURES', 'ADAPTERS', 'HEADS',
-           'FUSED_PAIRS', 'VIT_CHANGES', 'E1_ENDS', 'E1_BETWEEN', 'E3_ROWS', 'E2_PAIRS', 'E2_CONTROL_OF', 'E2_ROWS',
-           'PART_ROWS', 'RIVALS', 'LEARNING_RATES', 'FAIR_RIVALS', 'OPTIMISER_LINES', 'BUDGETS', 'RIVAL_ROWS',
-           'E5_ROWS', 'E4_ROWS', 'LITE_ENCODER', 'E8_FORMS', 'E8_ROWS', 'E6_ROWS', 'OUR_EXPERIMENTS', 'EXPERIMENTS',
-           'Row', 'Experiment', 'baselines', 'synapse', 'cell_row', 'pair_row', 'blocks_row', 'measured_file',
-           'measured_costs', 'budget_rows', 'matching_row', 'designs', 'random_matchings', 'e8_rows', 'paper_file',
-           'paper_table']
+           'FUSIONS', 'SMALL_OBJECT_ROWS', 'SNET_TABLES', 'ABLATION_TABLES', 'SOSEGFORMER_TABLES', 'FIGURES', 'PRINTED',
+           'Row', 'Experiment', 'baselines', 'synapse', 'paper_file', 'paper_table']
 
 # %% ../../nbs/8_results/00_papers.ipynb #00_papers02
-import random
 from dataclasses import dataclass, field
 from importlib.resources import files
-from itertools import permutations
 
 import pandas as pd
 from ..core import NotAtHand, choose
@@ -122,7 +115,7 @@ GROUP_COLUMNS = dict(  # of Tables 5 and 6, section 5.1.1
 )
 HEART_COLUMNS = dict(rv=('RV',), myo=('Myo',), lv=('LV',))
 
-# %% ../../nbs/8_results/00_papers.ipynb #00_papers14
+# %% ../../nbs/8_results/00_papers.ipynb #accccfa1
 SNET = Row('SNet', 'snet_base')
 SOSEGFORMER = Row('SoSegFormer', 'sosegformer_base')
 FUSIONS = (Row('Unstagger', 'table5_unstagger'), Row('Stagger', 'table5_stagger'))
@@ -136,7 +129,7 @@ def synapse(name, title, rows, **more):
     "An experiment of the SNet paper on Synapse."
     return Experiment(name, title, 'synapse', 'synapse_paper', rows, **more)
 
-
+# %% ../../nbs/8_results/00_papers.ipynb #9dd0190d
 SNET_TABLES = (
     synapse(
         'table1',
@@ -175,6 +168,10 @@ SNET_TABLES = (
         paper='snet_table4',
         kind='size',
     ),
+)
+
+# %% ../../nbs/8_results/00_papers.ipynb #ff63c746
+ABLATION_TABLES = (
     synapse(
         'table5',
         'Unstagger against stagger fusion',
@@ -198,7 +195,7 @@ SNET_TABLES = (
     ),
 )
 
-# %% ../../nbs/8_results/00_papers.ipynb #00_papers15
+# %% ../../nbs/8_results/00_papers.ipynb #678fe3ed
 SOSEGFORMER_TABLES = (
     Experiment(
         'tableI',
@@ -228,6 +225,8 @@ SOSEGFORMER_TABLES = (
         kind='bands',
     ),
 )
+
+# %% ../../nbs/8_results/00_papers.ipynb #87fc9a41
 FIGURES = (
     synapse('figure1', 'Activations of lower and higher layers', (SNET,), kind='figure'),
     synapse('figure2', 'What goes into a fusion and what comes out', FUSIONS, kind='figure'),
@@ -246,257 +245,7 @@ FIGURES = (
         kind='figure',
     ),
 )
-
-# %% ../../nbs/8_results/00_papers.ipynb #00_papersE2
-ADAPTERS = {'adapters as they are': {}, 'equal width': dict(fuse_width='equal')}
-HEADS = {
-    'head on the first pair': {},
-    'head on CNN3': dict(supervise='cnn3'),
-    'no head': dict(supervise=None),
-}
-FUSED_PAIRS = {'stagger': 'stagger', 'low': 'unstagger', 'high': 'high', 'all': 'all'}
-VIT_CHANGES = ('matched', 'flipped', 'other_image', 'zero')
-
-
-def cell_row(
-    pairs: str,  # a key of `FUSED_PAIRS`
-    adapters: str,  # a key of `ADAPTERS`
-    head: str,  # a key of `HEADS`
-    **more,  # further keywords of SNet
-) -> Row:
-    "One cell of E1 or E3; what is left as it is is no keyword, so equal cells are one run."
-    fusion = {} if pairs == 'stagger' else dict(fusion=FUSED_PAIRS[pairs])
-    kwargs = fusion | ADAPTERS[adapters] | HEADS[head] | more
-    name = ', '.join([pairs, adapters, head, *more.values()])
-    return Row(name, 'snet_base', tuple(kwargs.items()))
-
-
-E1_ENDS = tuple(
-    cell_row(pairs, adapters, head)
-    for adapters, head in (
-        ('equal width', 'no head'),
-        ('adapters as they are', 'head on the first pair'),
-    )
-    for pairs in FUSED_PAIRS
-)
-E1_BETWEEN = tuple(
-    row
-    for adapters in ADAPTERS
-    for head in HEADS
-    for pairs in FUSED_PAIRS
-    if (row := cell_row(pairs, adapters, head)) not in E1_ENDS
-)
-E3_ROWS = (
-    E1_ENDS[0],
-    *(cell_row('stagger', 'equal width', 'no head', vit_input=how) for how in VIT_CHANGES),
-)
-
-
-def pair_row(
-    cnn: int,  # CNN layer, 1 … 4
-    vit: int,  # ViT layer, 1 … 4
-    vit_input: str = 'as_is',  # what enters the fusion as ViT map
-) -> Row:
-    "One cell of E2: a single fusion, equal widths, no second head."
-    change = {} if vit_input == 'as_is' else dict(vit_input=vit_input)
-    equal = ADAPTERS['equal width'] | HEADS['no head'] | dict(vit_widths='equal')
-    kwargs = dict(pairs=((cnn, vit),)) | equal | change
-    name = ', '.join([f'CNN{cnn} with ViT{vit}', *change.values()])
-    return Row(name, 'snet_base', tuple(kwargs.items()))
-
-
-E2_PAIRS = tuple((cnn, vit) for cnn in range(1, 5) for vit in range(1, 5))
-E2_CONTROL_OF = {1: 1, 2: 2, 3: 1, 4: 2}  # CNN layer -> ViT layer that Table 5 fuses it with
-E2_ROWS = (
-    *(pair_row(*pair) for pair in E2_PAIRS),
-    *(pair_row(c, v, how) for c, v in E2_CONTROL_OF.items() for how in ('zero', 'other_image')),
-)
-PART_ROWS = tuple(
-    Row(method, model)
-    for method, model in (
-        ('SoSegFormer', 'sosegformer_base'),
-        ('no cross-scale instruction', 'sosegformer_no_cross_scale'),
-        ('arrows between neighbours', 'sosegformer_neighbour_arrows'),
-        ('arrows from the first stage', 'sosegformer_first_arrows'),
-        ('no StageFormer', 'sosegformer_no_stageformer'),
-        ('no ASPP', 'sosegformer_no_aspp'),
-        ('separable attention', 'sosegformer_separable'),
-    )
-)
-
-
-def blocks_row(**on) -> Row:
-    "One cell of E6: each of feb, ffb, gab as it is, or off with as many parameters."
-    off = {block: 'matched' for block, there in on.items() if not there}
-    name = ', '.join(f'{block.upper()} {"on" if there else "off"}' for block, there in on.items())
-    return Row(name, 'snet_base', tuple(off.items()))
-
-
-RIVALS = {  # our name of the row -> registered network; V-Net, HRNet and R50 U-Net have one width
-    'SNet': 'snet_base',
-    'SoSegFormer': 'sosegformer_base',
-    'U-Net': 'unet',
-    'U-Net++': 'unetpp',
-    'Att-UNet': 'att_unet',
-    'R50 Att-UNet': 'r50_att_unet',
-    'Swin-Unet': 'swin_unet',
-    'HiFormer': 'hiformer_l',
-    'MISSFormer': 'missformer',
-    'TransUNet': 'transunet',
-    'PraNet': 'pranet',
-    'CaraNet': 'caranet',
-    'CFANet': 'cfanet',
-    'R50 ViT': 'r50_vit',
-    'UCTransNet': 'uctransnet',
-    'CTC-Net': 'ctcnet_t34',
-    'ATTransUNet': 'attransunet',
-    'TransClaw U-Net': 'transclaw_unet',
-    'CASTformer': 'catformer',
-}
-LEARNING_RATES = tuple((('lr', lr),) for lr in (1e-3, 3e-3, 1e-2))
-
-
-FAIR_RIVALS = {  # E5: three networks without a ViT beside SNet
-    'SNet': 'snet_base',
-    'U-Net': 'unet',
-    'plain U-Net': 'unet_plain',
-    'nnU-Net-like U-Net': 'dynunet',
-}
-OPTIMISER_LINES = tuple(
-    (('opt', opt), ('lr', lr))
-    for opt, rates in (('adamw', (1e-3, 3e-3, 1e-2)), ('sgd', (0.01, 0.05, 0.2)))
-    for lr in rates
-)
-BUDGETS = {'seconds': 'step_cpu_s', 'GMAC': 'gmac'}  # name -> column of `measured_costs`
-
-
-def measured_file(
-    stem: str,  # 'costs_tiny', 'designs'
-) -> pd.DataFrame:
-    "A file of what was measured here and decides rows, as it is kept in the package."
-    with (files('snetlib.reproduce') / 'measured' / f'{stem}.csv').open(encoding='utf-8') as f:
-        return pd.read_csv(f, index_col=0)
-
-
-def measured_costs() -> pd.DataFrame:
-    "What one training step costs at the scale tiny, by network; seconds from one run."
-    return measured_file('costs_tiny')
-
-
-def budget_rows(
-    networks: dict,  # name of the row -> registered network; the first sets the budget
-    budgets: tuple,  # keys of `BUDGETS`
-) -> tuple:
-    "Each network with the recipe's steps, then with as many as fit each budget."
-    costs, first = measured_costs(), next(iter(networks.values()))
-    rows = [Row(name, model) for name, model in networks.items()]
-    for budget in budgets:
-        cost = costs[BUDGETS[budget]]
-        for name, model in networks.items():
-            share = round(float(cost[first] / cost[model]), 3)
-            rows.append(Row(f'{name}, equal {budget}', model, share=share))
-    return tuple(rows)
-
-
-RIVAL_ROWS = budget_rows(RIVALS, ('seconds',))
-E5_ROWS = budget_rows(FAIR_RIVALS, ('seconds', 'GMAC'))
-
-
-def matching_row(
-    order: tuple,  # ViT layer of CNN1, CNN2, CNN3 and CNN4
-) -> Row:
-    "One network of E4: four fusions, each layer in one of them; equal widths, no second head."
-    equal = ADAPTERS['equal width'] | HEADS['no head'] | dict(vit_widths='equal')
-    kwargs = dict(pairs=tuple(zip(range(1, 5), order))) | equal
-    return Row('matching ' + '-'.join(map(str, order)), 'snet_base', tuple(kwargs.items()))
-
-
-def designs() -> dict:
-    "The matching that each measure of untrained networks prefers: measure -> ViT layers."
-    chosen = measured_file('designs')
-    return {measure: tuple(int(v) for v in row) for measure, row in chosen.iterrows()}
-
-
-def random_matchings(
-    n: int = 10,  # how many
-) -> list:
-    "The first n of the 24 matchings in an order drawn once, without those that were designed."
-    orders = list(permutations(range(1, 5)))
-    random.Random(0).shuffle(orders)
-    return [order for order in orders if order not in designs().values()][:n]
-
-
-E4_ROWS = tuple(matching_row(o) for o in (*dict.fromkeys(designs().values()), *random_matchings()))
-LITE_ENCODER = dict(encoder='tf_efficientnet_lite0', encoder_options=None, pretrained=True)
-E8_FORMS = {
-    'both': {},
-    'no cross-scale': dict(cross_scale=False),
-    'no StageFormer': dict(stageformer=False),
-    'neither': dict(cross_scale=False, stageformer=False),
-}
-
-
-def e8_rows() -> tuple:
-    "Each form with the recipe's steps, and with as many as cost both parts' GMAC."
-    gmac, rows = measured_costs()['gmac'], []
-    for name, form in E8_FORMS.items():
-        kwargs = tuple((LITE_ENCODER | form).items())
-        share = round(float(gmac['e8, both'] / gmac[f'e8, {name}']), 3)
-        rows.append(Row(name, 'sosegformer_base', kwargs))
-        rows.append(Row(f'{name}, equal GMAC', 'sosegformer_base', kwargs, share=share))
-    return tuple(rows)
-
-
-E8_ROWS = e8_rows()
-E6_ROWS = tuple(
-    blocks_row(feb=feb, ffb=ffb, gab=gab)
-    for feb in (True, False)
-    for ffb in (True, False)
-    for gab in (True, False)
-)
-OUR_EXPERIMENTS = (
-    synapse('e1', 'Table 5 taken apart', E1_ENDS + E1_BETWEEN, kind='cells'),
-    synapse('e1_ends', 'Table 5 taken apart, eight of 24 cells', E1_ENDS, kind='cells'),
-    synapse('e2', 'All sixteen pairs, one fusion each', E2_ROWS, kind='cells'),
-    synapse('e6', 'Table 6 as a 2 × 2 × 2 factorial', E6_ROWS, kind='cells'),
-    synapse('e3', 'What enters the fusion', E3_ROWS, kind='cells'),
-    Experiment(
-        'rivals',
-        'All networks by one recipe, at equal steps and at equal seconds',
-        'acdc',
-        'acdc_paper',
-        RIVAL_ROWS,
-        kind='cells',
-        tune=LEARNING_RATES,
-    ),
-    Experiment(
-        'e5',
-        'U-Nets tuned as SNet is, at equal steps, seconds and GMAC',
-        'acdc',
-        'acdc_paper',
-        E5_ROWS,
-        kind='cells',
-        tune=OPTIMISER_LINES,
-    ),
-    Experiment(
-        'e8',
-        'Cross-scale instruction and StageFormer on a pre-trained encoder',
-        'polypgen',
-        'sosegformer_paper',
-        E8_ROWS,
-        kind='bands',
-    ),
-    synapse('e4', 'Networks designed by a measure, and random matchings', E4_ROWS, kind='cells'),
-    Experiment(
-        'parts',
-        'SoSegFormer, one part left out or changed',
-        'polypgen',
-        'sosegformer_paper',
-        PART_ROWS,
-        kind='cells',
-    ),
-)
-EXPERIMENTS = {e.name: e for e in (*SNET_TABLES, *SOSEGFORMER_TABLES, *FIGURES, *OUR_EXPERIMENTS)}
+PRINTED = {e.name: e for e in (*SNET_TABLES, *ABLATION_TABLES, *SOSEGFORMER_TABLES, *FIGURES)}
 
 # %% ../../nbs/8_results/00_papers.ipynb #00_papers18
 def paper_file(
@@ -512,7 +261,7 @@ def paper_table(
     name: str,  # 'table1' … 'table6', 'tableI' … 'tableIII'
 ) -> pd.DataFrame:
     "The paper's numbers as printed. Raises `NotAtHand` for a figure, `BadSetting` for no table."
-    e = EXPERIMENTS[choose(name, EXPERIMENTS, 'table')]
+    e = PRINTED[choose(name, PRINTED, 'table')]
     if not e.paper:
         raise NotAtHand(f'The papers print no numbers for {name}.', key=name)
     return paper_file(e.paper)

@@ -18,7 +18,8 @@ from ..core import BadSetting, NotAtHand, choose
 from ..data.sets.catalogue import DATASETS
 from ..data.source import Source
 from ..models.registry import list_models
-from .papers import EXPERIMENTS, PART_ROWS, Experiment, Row, baselines
+from .our_experiments import EXPERIMENTS, PART_ROWS
+from .papers import Experiment, Row, baselines
 from ..train.recipes import get_recipe
 from ..train.rival_recipes import PAPER_RECIPE
 from ..train.run import run_config

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from ..core import NotAtHand
 from ..data.sets.catalogue import DATASETS
 from ..report.tables import format_estimate, to_markdown
-from .papers import EXPERIMENTS
+from .our_experiments import EXPERIMENTS
 from .plan import BESIDE, SCALES
 from .verdict import as_text, estimate_of
 from ..viz import LINES, new_figure

@@ -16,7 +16,8 @@ from ..data.bands import band_masks
 from ..data.source import Source
 from ..models import create_model
 from ..models.registry import count_parameters, gflops
-from .papers import EXPERIMENTS, paper_table
+from .our_experiments import EXPERIMENTS
+from .papers import paper_table
 from .plan import data_root, scaled_model
 from .verdict import Verdict
 

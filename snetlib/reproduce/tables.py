@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from ..core import NotAtHand
 from ..report.tables import read_case_table
-from .papers import EXPERIMENTS, paper_table
+from .our_experiments import EXPERIMENTS
+from .papers import paper_table
 from .queue import finished, run_name
 from .verdict import Verdict, estimate_columns, judge
 from ..scores.overlap import nan_mean

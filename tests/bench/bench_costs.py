@@ -19,7 +19,7 @@ from torch import nn
 from snetlib.core import git_commit
 from snetlib.models.layers import PeakMemory
 from snetlib.models.registry import count_parameters, create_model, gflops
-from snetlib.reproduce.papers import EXPERIMENTS
+from snetlib.reproduce.our_experiments import EXPERIMENTS
 
 SIDES = dict(table1=224, table2=224, table3=224, table4=224, tableII=352, tableIII=352)
 INTERPRETED = ('transclaw_unet', 'attransunet', 'catformer')  # their widths are our reading
