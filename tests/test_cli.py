@@ -299,3 +299,62 @@ def test_a_stopped_preparation_does_not_offer_resume(tmp_path):
     for name in ('prepare', 'evaluate', 'predict', 'reproduce', 'demo'):
         assert '--resume' not in str(Stopped(name, 130))
         assert 'same command' in str(Stopped(name, 130))
+
+
+# ---- what programs read
+
+
+def document(done, code=0):
+    "The whole of stdout as JSON, without NaN."
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout, parse_constant=lambda text: pytest.fail(f'{text} is no JSON'))
+
+
+def test_models_are_listed_for_a_program():
+    listed = document(snet('models', 'snet_t*', '--json', '--count'))
+    tiny = next(m for m in listed if m['name'] == 'snet_tiny')
+    assert tiny['parameters'] > 10**6 and 'snet' in tiny['tags'] and tiny['about'].endswith('.')
+    assert not snet('models', 'no_such', '--json').stdout
+
+
+def test_training_and_scores_are_told_to_a_program(tmp_path):
+    out = tmp_path / 'run'
+    done = snet(*train(out, '--set', 'epochs=1', '--json'))
+    told = document(done)
+    assert told['run'] == str(out) and told['epochs'] == 1
+    assert told['last']['epoch'] == 0
+    assert 'epoch' in done.stderr, 'progress is for people'
+    done = snet('evaluate', out, '--out', tmp_path / 'scores', '--json')
+    told = document(done)
+    assert told['lost'] == 0 and told['report'].endswith('report.html')
+    kinds = {(row['protocol'], row['score']) for row in told['scores']}
+    assert {('published', 'dice'), ('corrected', 'dice'), ('corrected', 'nsd')} <= kinds
+    table = snet('evaluate', out, '--out', tmp_path / 'scores').stdout
+    mean = next(r['mean'] for r in told['scores'] if r['class'] == 'mean' and r['score'] == 'dice')
+    assert f'{mean:.3f}' in table
+
+
+def test_predictions_are_told_to_a_program_also_those_that_failed(run, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 48), np.uint8)).save(tmp_path / 'a.png')
+    (tmp_path / 'b.png').write_bytes(b'no picture')
+    files = [tmp_path / 'a.png', tmp_path / 'b.png']
+    done = snet('predict', run, *files, '--intensity', 'percentile', '--out', tmp_path / 'out', '--json')
+    a, b = document(done, code=1)['predictions']
+    assert a['mask'] == 'a_mask.png' and a['status'] == 'done'
+    assert b['status'] == 'failed' and b['reason'] in done.stderr
+
+
+@pytest.mark.parametrize(
+    'words, found',
+    [
+        ('snet tra', 'train'),
+        ('snet train mni --model snet_ti', 'snet_tiny'),
+        ('snet train mni --recipe cpu_', 'cpu_small'),
+        ('snet train phan', 'phantom'),
+        ('snet predict --inten', '--intensity'),
+    ],
+)
+def test_a_shell_completes_commands_and_names(words, found):
+    ask = {'_SNET_COMPLETE': 'complete_bash', 'COMP_WORDS': words, 'COMP_CWORD': str(words.count(' '))}
+    done = subprocess.run(SNET, env={**ENV, **ask}, capture_output=True, text=True)
+    assert found in done.stdout.split(), done.stderr
