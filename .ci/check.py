@@ -49,8 +49,9 @@ def differing(a, b, pattern):
 
 def style():
     "A line is a sentence: ruff over pages, tests and scripts."
-    run(BIN / 'ruff', 'check', 'nbs', 'tests', '.ci', 'setup.py')
-    run(BIN / 'ruff', 'format', '--check', '--quiet', 'nbs', 'tests', '.ci', 'setup.py')
+    scripts = ('nbs', 'tests', '.ci', 'setup.py', 'make.py')
+    run(BIN / 'ruff', 'check', *scripts)
+    run(BIN / 'ruff', 'format', '--check', '--quiet', *scripts)
 
 
 def sync():
