@@ -474,6 +474,12 @@ def predict(
     ),
     overlap: float = typer.Option(0.25, help='share of a tile that the next one covers again'),
     mirror: bool = typer.Option(False, help='mean over mirror images: steadier, four times slower'),
+    also: list[Path] | None = typer.Option(
+        None, help='a further run: the mean of the probabilities of all; may be repeated'
+    ),
+    look: float = typer.Option(
+        0.2, help='with --also or --mirror: mark cases whose answers disagree so much, 0 to 1'
+    ),
     probabilities: bool = typer.Option(False, help='write NAME_probabilities.npz (float16), too'),
     dicom_seg: bool = typer.Option(False, help='of a DICOM series write NAME_seg.dcm, too'),
     runtime: str = typer.Option(
@@ -487,15 +493,10 @@ def predict(
     choose(weights, ('best', 'last'), 'checkpoint')
     rule = parse_intensity(intensity)
     from snetlib.predict import Predictor
-    from snetlib.predict.export import Exported, computed_by, export_folder
-    from snetlib.train.run import Run
 
-    if export_folder(run):
-        trained = Exported(run)
-    else:
-        trained = computed_by(Run(run, weights, _find_device(device), model), runtime)
-    if isinstance(trained, Exported):
-        typer.echo(f'Computed by {trained.about["to"]}.', err=True)
+    device = _find_device(device)
+    folders = [run, *(also or [])]
+    trained = [_opened(folder, weights, device, model, runtime) for folder in folders]
     predictor = Predictor(
         trained,
         'auto' if tile is None else tile,
@@ -504,6 +505,7 @@ def predict(
         resize,
         intensity=rule,
         mirror=mirror,
+        look=look,
         progress=True,
     )
     kept = dict(overwrite=overwrite, probabilities=probabilities, dicom_seg=dicom_seg)
@@ -519,6 +521,20 @@ def predict(
             f'{len(failed)} of {len(done)} files could not be predicted; '
             f'the reasons stand above and in {out}/predictions.csv.'
         )
+
+
+def _opened(folder, weights, device, model, runtime):
+    "A run, or an export of one."
+    from snetlib.predict.export import Exported, computed_by, export_folder
+    from snetlib.train.run import Run
+
+    if export_folder(folder):
+        trained = Exported(folder)
+    else:
+        trained = computed_by(Run(folder, weights, device, model), runtime)
+    if isinstance(trained, Exported):
+        typer.echo(f'Computed by {trained.about["to"]}.', err=True)
+    return trained
 
 
 def _prediction_line(p):
@@ -773,7 +789,7 @@ OPTIONS = {  # options that an error's `key` can name
     'train': ('data', 'model', 'recipe', 'seed', 'device'),
     'predict': (
         *('weights', 'model', 'axis', 'bs', 'resize'),
-        *('intensity', 'tile', 'overlap', 'runtime', 'device'),
+        *('intensity', 'tile', 'overlap', 'runtime', 'device', 'look'),
     ),
     'evaluate': ('data', 'model', 'part', 'pred', 'truth', 'classes', 'resize'),
     'export': ('to', 'model', 'weights', 'out'),
