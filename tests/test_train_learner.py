@@ -10,11 +10,17 @@ import torch
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.callback.progress import CSVLogger, ShowGraphCallback
 from fastai.callback.schedule import fine_tune, fit_one_cycle, lr_find  # noqa: F401
-from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
+from fastai.callback.tracker import (
+    EarlyStoppingCallback,
+    ReduceLROnPlateau,
+    SaveModelCallback,
+)
 from fastai.callback.training import GradientAccumulation
+from fastai.data.transforms import get_c
 from fastai.interpret import Interpretation, SegmentationInterpretation
 from fastai.learner import Learner, load_learner
-from fastai.losses import CrossEntropyLossFlat
+from fastai.losses import CrossEntropyLossFlat, DiceLoss
+from fastai.vision.core import PILImageBW
 from fastai.vision.data import SegmentationDataLoaders
 from PIL import Image
 from torch import nn
@@ -118,6 +124,43 @@ def top_losses(learn):
     assert found.top_losses(1, items=True)[2][0].case in ('case0', 'case1')
 
 
+def predict_picture(learn):
+    values = (255 * squares(1).images[0]).astype(np.uint8)
+    Image.fromarray(values).save(learn.path / 'picture.png')
+    from_file = learn.predict(learn.path / 'picture.png')[2]
+    assert torch.equal(learn.predict(Image.fromarray(values))[2], from_file)
+    assert torch.equal(learn.predict(PILImageBW.create(values))[2], from_file)
+
+
+def scheduled(learn):
+    fit_recipe(learn)
+    learn.recorder.plot_sched()
+    assert len(learn.recorder.hps['lr']) == 4, 'one rate a step'
+
+
+def their_loss(learn):
+    learn.loss_func = CrossEntropyLossFlat(axis=1)
+    learn.fit(1, lr=1e-3)
+    targets, losses = learn.get_preds(with_loss=True)[1:]
+    assert len(losses) == len(targets) == 4
+    learn.loss_func = DiceLoss()
+    learn.fit(1, lr=1e-3)
+
+
+def first_call_writes(learn):
+    assert not learn.path.exists()
+    learn.add_cb(CSVLogger())
+    learn.fit_one_cycle(1, 1e-3)
+    learn.export()
+    assert {f.name for f in learn.path.iterdir()} == {'history.csv', 'export.pkl'}
+
+
+def loggable(learn):
+    fit_recipe(learn)
+    numbers = {key: type(x) for group in learn.opt.hypers for key, x in group.items()}
+    assert numbers['lr'] is float and set(numbers.values()) == {float}
+
+
 def explicit_lr(learn):
     learn.fit(2, lr=1e-3)
     assert learn.opt.hypers[-1]['lr'] == 1e-3
@@ -151,6 +194,13 @@ WORKS = dict(
     save_model=save,
     csv=log_to_csv,
     show_graph=lambda learn: fit_recipe(learn.add_cb(ShowGraphCallback())),
+    predict_picture=predict_picture,
+    schedule_curve=scheduled,
+    their_loss=their_loss,
+    loggable=loggable,
+    classes=lambda learn: (get_c(learn.dls), learn.dls.vocab.index('square')),
+    plateau=lambda learn: learn.fit(1, 1e-3, cbs=ReduceLROnPlateau(monitor='valid_loss')),
+    test_set=lambda learn: learn.get_preds(dl=learn.dls.test_dl([squares(1).images[0]])),
     loss_curve=lambda learn: fit_recipe(learn).recorder.plot_loss(skip_start=0),
 )
 
@@ -170,6 +220,10 @@ REFUSED = dict(
     tta=lambda learn: learn.tta(),
     fp16_on_a_cpu=lambda learn: learn.to_fp16(),
     array_outside=lambda learn: learn.predict(np.full((20, 24), 200.0)),
+    channels_first=lambda learn: learn.predict(np.zeros((1, 20, 24))),
+    channels=lambda learn: learn.predict(np.zeros((20, 24, 3))),
+    list_of_arrays=lambda learn: learn.predict([np.zeros((20, 24))]),
+    monitor=lambda learn: learn.fit(1, 1e-3, cbs=SaveModelCallback(monitor='dice')),
     array_shape=lambda learn: learn.predict(np.zeros((2, 3, 20, 24))),
     other_lr=lambda learn: (setattr(learn, 'lr', 1.0), fit_recipe(learn)),
 )
@@ -181,6 +235,10 @@ def test_refuses(call):
         REFUSED[call](learner())
     assert e.value.key
     assert '\n' not in str(e.value)
+
+
+def test_a_folder_is_made_by_what_writes_first(tmp_path):
+    first_call_writes(learner(tmp_path / 'new'))
 
 
 def test_freezing_needs_an_encoder():

@@ -142,6 +142,7 @@ def slice_dls(
     valid_dl = SliceDL(valid, bs=valid_bs, **shared)
     dls = DataLoaders(train_dl, valid_dl, device=device)
     dls.c_in, dls.n_out, dls.class_names = train.c_in, train.n_out, train.class_names
+    dls.c, dls.vocab = train.n_out, list(train.class_names)  # what fastai calls them
     return dls
 
 

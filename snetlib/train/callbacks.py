@@ -47,7 +47,7 @@ class Schedule(RunCallback):
         self.recipe, self.used = recipe, 0.0
 
     def before_fit(self):
-        self.clock = time.monotonic() - self.used
+        self.clock, self.rates = time.monotonic() - self.used, []
 
     def steps_done(self):
         return self.epoch * self.n_iter + self.iter
@@ -78,7 +78,8 @@ class Schedule(RunCallback):
     def before_batch(self):
         if self.training:
             self.tick()
-            self.opt.set_hypers(lr=learning_rate(self.recipe, self.progress()))
+            self.rates.append(learning_rate(self.recipe, self.progress()))
+            self.opt.set_hypers(lr=self.rates[-1])
 
     def after_batch(self):
         if not self.training:
@@ -100,6 +101,9 @@ class Schedule(RunCallback):
     def after_validate(self):
         if self.skipped:
             self.recorder.log += [float('nan')] * (1 + len(self.metrics))
+
+    def after_fit(self):
+        self.recorder.hps = {'lr': self.rates}  # what `recorder.plot_sched` draws
 
 # %% ../../nbs/6_train/06_callbacks.ipynb #b78bbcac
 def pick_precision(
