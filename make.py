@@ -179,7 +179,7 @@ def install():
     pip = (BIN / 'python', '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check')
     if os.environ.get('CPU'):
         install_small_torch(pip)
-    call(*pip, '-c', 'constraints.txt', '-e', '.[dev,baselines]')
+    call(*pip, '-c', 'constraints.txt', '-e', '.[dev,docs,baselines]')
     READY.touch()
 
 

@@ -80,7 +80,7 @@ def test_the_environment_is_made_anew_when_its_files_change(checkout):
     assert said(checkout, sys.executable, 'make.py', 'install') == ''
     (checkout / '.venv/.ready').unlink()
     out = said(checkout, sys.executable, 'make.py', 'install', CPU='')
-    assert 'pip install' in out and '-c constraints.txt -e .[dev,baselines]' in out
+    assert 'pip install' in out and '-c constraints.txt -e .[dev,docs,baselines]' in out
     assert '+cpu' not in out and (checkout / '.venv/.ready').exists()
     (checkout / '.venv/.ready').unlink()
     assert re.search(r'torch==[\d.]+\+cpu', said(checkout, sys.executable, 'make.py', 'test', CPU='1'))

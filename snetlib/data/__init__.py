@@ -6,7 +6,24 @@
 __all__ = []
 
 # %% ../../nbs/3_data/26_data.ipynb #datai3
+from typing import TYPE_CHECKING
+
 import lazy_loader
+
+if TYPE_CHECKING:  # what a type checker and an editor see
+    from snetlib.data.files import Case as Case
+    from snetlib.data.files import Labels as Labels
+    from snetlib.data.files import read_case as read_case
+    from snetlib.data.files import read_image as read_image
+    from snetlib.data.files import read_mask as read_mask
+    from snetlib.data.loaders import load_cases as load_cases
+    from snetlib.data.loaders import load_slices as load_slices
+    from snetlib.data.loaders import slice_dls as slice_dls
+    from snetlib.data.sets.catalogue import get_dataset as get_dataset
+    from snetlib.data.slices import Slices as Slices
+    from snetlib.data.slices import scale_intensity as scale_intensity
+    from snetlib.data.source import Source as Source
+    from snetlib.data.writing import write_mask as write_mask
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,

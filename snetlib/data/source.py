@@ -26,13 +26,13 @@ class Source:
     "Which data: a data set, where it lies, and who may be seen when."
 
     name: str  # a data set by name, 'folder' for your own
-    root: str | None = None  # its folder, raw or prepared; None for 'mni' and 'phantom'
+    root: str | Path | None = None  # its folder, raw or prepared; None for 'mni' and 'phantom'
     split: str | None = None  # a published list, 'layout', 'seeded', 'frames' or a file
     val: int | None = None  # training groups held out where the split has no validation part
     seed: int = 0  # of held-out groups and seeded splits, ≥ 0
-    config: str | dict | None = None  # for 'folder': settings in the place of its dataset.json
+    config: str | Path | dict | None = None  # 'folder': in the place of its dataset.json
     resize: str = 'bilinear'  # how slices get their size; or 'published', see `resize_images`
-    cache: str | bool | None = field(default=None, compare=False)  # a folder of unpacked slices
+    cache: str | Path | bool | None = field(default=None, compare=False)  # of unpacked slices
     jobs: int = field(default=1, compare=False)  # processes that fill the cache
 
     def __post_init__(self):

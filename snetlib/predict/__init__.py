@@ -6,7 +6,14 @@
 __all__ = []
 
 # %% ../../nbs/7_use/03_predict.ipynb #f92850c3
+from typing import TYPE_CHECKING
+
 import lazy_loader
+
+if TYPE_CHECKING:  # what a type checker and an editor see
+    from snetlib.predict.predictor import Predictor as Predictor
+    from snetlib.predict.predictor import find_images as find_images
+    from snetlib.predict.predictor import predict_volume as predict_volume
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,

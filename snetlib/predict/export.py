@@ -212,7 +212,7 @@ def _put(tmp, out, to, about):
 class Exported(Described):
     "An exported network on disk. `Predictor` takes it in place of a `Run`."
 
-    folder: Path  # what `export_run` wrote, or one of its files
+    folder: str | Path  # what `export_run` wrote, or one of its files
     run: object = None  # the `Run` it was made from: predicts images below 33 pixels
 
     def __post_init__(self):

@@ -13,15 +13,17 @@ import json
 import re
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
 from ..claims import locked_folder
-from ..core import BadSetting, DiskFull, SnetError, UnreadableFile, atomic_path, choose
+from ..core import BadSetting, DiskFull, SnetError, UnreadableFile, atomic_path, choose, need
 from ..data.clinic import files_behind, is_volume, read_any_volume, series_in
 from ..data.files import Case, read_image
 from ..data.formats import ENDINGS, UNREAD, kind_of, stem
@@ -65,6 +67,10 @@ class Predictor:
     look: float = LOOK  # disagreement from which a case is marked, 0 to 1, see `Agreement`
     progress: bool = False  # a bar over slices, or over rows of tiles
     fuse: bool = True  # run a copy with its norms folded, see `fuse_for_inference`
+    if TYPE_CHECKING:  # added to the class further down
+        file: ClassVar[Callable[..., 'Prediction']]
+        files: ClassVar[Callable[..., list['Prediction']]]
+        fingerprint: ClassVar[Callable[..., str]]
 
     def __post_init__(self):
         self.trained_intensity = None
@@ -674,6 +680,8 @@ def files(
     dicom_seg: bool = False,  # of a DICOM series write NAME_seg.dcm, too
 ) -> list:
     "Predict many files: a `Prediction` each. A file that fails does not stop the others."
+    if dicom_seg:
+        need('highdicom', 'dicom')  # said before the first case
     paths, out = group_channels(find_images(inputs), self.c_in), Path(out)
     settings = dict(axis=axis, overwrite=overwrite, probabilities=probabilities)
     settings['dicom_seg'] = dicom_seg

@@ -6,7 +6,25 @@
 __all__ = []
 
 # %% ../../nbs/5_measure/08_scores.ipynb #d36ce1a8
+from typing import TYPE_CHECKING
+
 import lazy_loader
+
+if TYPE_CHECKING:  # what a type checker and an editor see
+    from snetlib.scores.cases import score_case as score_case
+    from snetlib.scores.overlap import confusion as confusion
+    from snetlib.scores.overlap import dice_of_confusion as dice_of_confusion
+    from snetlib.scores.overlap import dice_per_class as dice_per_class
+    from snetlib.scores.overlap import iou_per_class as iou_per_class
+    from snetlib.scores.statistics import Estimate as Estimate
+    from snetlib.scores.statistics import bootstrap_ci as bootstrap_ci
+    from snetlib.scores.statistics import compare as compare
+    from snetlib.scores.statistics import crossed_ci as crossed_ci
+    from snetlib.scores.statistics import holm as holm
+    from snetlib.scores.statistics import summarise as summarise
+    from snetlib.scores.surface import assd as assd
+    from snetlib.scores.surface import hd95 as hd95
+    from snetlib.scores.surface import surface_dice as surface_dice
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,

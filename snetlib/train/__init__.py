@@ -6,8 +6,21 @@
 __all__ = []
 
 # %% ../../nbs/6_train/10_train.ipynb #bc770ffb
+from typing import TYPE_CHECKING
+
 import lazy_loader
 from ..core import SnetError  # noqa: F401
+
+if TYPE_CHECKING:  # what a type checker and an editor see
+    from snetlib.train.learner import fit_recipe as fit_recipe
+    from snetlib.train.learner import snet_learner as snet_learner
+    from snetlib.train.losses import CrossEntropy as CrossEntropy
+    from snetlib.train.losses import DeepSupervision as DeepSupervision
+    from snetlib.train.losses import SNetLoss as SNetLoss
+    from snetlib.train.recipes import RECIPES as RECIPES
+    from snetlib.train.recipes import get_recipe as get_recipe
+    from snetlib.train.run import Run as Run
+    from snetlib.train.run import train_run as train_run
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,

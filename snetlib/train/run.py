@@ -406,7 +406,7 @@ class Described:
 class Run(Described):
     "A trained run on disk: its settings, its network, its log and its scores."
 
-    folder: Path  # what `train_run` wrote, or a name from `list_weights()`
+    folder: str | Path  # what `train_run` wrote, or a name from `list_weights()`
     weights: str = 'best'  # 'best': highest validation Dice; 'last': the last epoch
     device: str | None = None  # None: the GPU if there is one
     network: str | None = None  # 'FILE.py:FUNCTION', which runs that file; None: by its name
