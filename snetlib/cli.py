@@ -738,7 +738,7 @@ def reproduce(
     if add_to and any(changes.values()):
         raise BadSetting('Recorded scores belong to the planned settings; leave the changes out.')
     if add_to:
-        from snetlib.reproduce.contrasts import add_runs
+        from snetlib.reproduce.cells import add_runs
 
         how = dict(scale=scale, seeds=seeds, data=data, cache=cache, device=device, hours=hours)
         how['only'] = tuple(row or ())

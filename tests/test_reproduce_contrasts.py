@@ -9,19 +9,9 @@ import torch
 
 from snetlib.core import BadSetting, NotAtHand, SnetError, seed_everything
 from snetlib.models import create_model
-from snetlib.reproduce.contrasts import (
-    CELL_COLUMNS,
-    E1_CONTRASTS,
-    E3_CONTRASTS,
-    add_rows,
-    add_runs,
-    contrasts_table,
-    decide,
-    headline,
-    patient_scores,
-    read_cells,
-    record_files,
-)
+from snetlib.reproduce.cells import CELL_COLUMNS, add_rows, add_runs, read_cells, record_files
+from snetlib.reproduce.contrasts import contrasts_table, decide, patient_scores
+from snetlib.reproduce.our_contrasts import E1_CONTRASTS, E3_CONTRASTS, headline
 from snetlib.reproduce.our_experiments import pair_row
 from snetlib.reproduce.plan import plan, scaled_model
 from snetlib.reproduce.queue import run_key

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from snetlib.core import seed_everything
 from snetlib.models import create_model
-from snetlib.reproduce.contrasts import read_cells
+from snetlib.reproduce.cells import read_cells
 from snetlib.reproduce.gains import (
     E2_PAIRS,
     fused_maps,

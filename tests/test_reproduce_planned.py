@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from snetlib.models import create_model
-from snetlib.reproduce.contrasts import E4_CONTRASTS, E5_CONTRASTS
 from snetlib.reproduce.everything import reproduce
+from snetlib.reproduce.our_contrasts import E4_CONTRASTS, E5_CONTRASTS
 from snetlib.reproduce.our_experiments import (
     EXPERIMENTS,
     designs,

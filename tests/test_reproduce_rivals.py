@@ -5,7 +5,7 @@ import pytest
 
 from snetlib.core import BadSetting
 from snetlib.models import create_model
-from snetlib.reproduce.contrasts import add_runs, record_files
+from snetlib.reproduce.cells import add_runs, record_files
 from snetlib.reproduce.everything import planned, reproduce
 from snetlib.reproduce.our_experiments import EXPERIMENTS, LEARNING_RATES, RIVALS, measured_costs
 from snetlib.reproduce.plan import QUARTER_WIDTH, plan, tuning_plan

@@ -22,8 +22,10 @@ from ..models.ffb import FFB
 from ..models.fusion import PAIRS
 from ..models.registry import count_parameters, create_model
 from ..models.snet import SNet
-from .contrasts import E1_CONTRASTS, E3_CONTRASTS, contrasts_table, read_cells
+from .cells import read_cells
+from .contrasts import contrasts_table
 from .gains import hypotheses, read_measures
+from .our_contrasts import E1_CONTRASTS, E3_CONTRASTS
 from .papers import GROUP_COLUMNS, paper_file
 from .recorded import recorded, recorded_file
 from .sizes import EXPLAINED

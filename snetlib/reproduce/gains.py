@@ -21,7 +21,8 @@ from scipy.stats import rankdata, spearmanr
 from ..core import atomic_path
 from ..explain.study import before_training
 from ..models.layers import resize_to
-from .contrasts import FEWEST_SEEDS, MARGIN, difference, read_cells
+from .cells import read_cells
+from .contrasts import FEWEST_SEEDS, MARGIN, difference
 from snetlib.reproduce.our_experiments import (
     E2_CONTROL_OF,
     E2_PAIRS,
