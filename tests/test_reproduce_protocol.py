@@ -112,7 +112,13 @@ def test_honest_is_what_was_run_before():
 
 
 @pytest.mark.parametrize(
-    'wrong', [dict(protocol='strict'), dict(name='table9'), dict(changes=dict(scoring=dict(best=1)))]
+    'wrong',
+    [
+        dict(protocol='strict'),
+        dict(name='table9'),
+        dict(changes=dict(scoring=dict(best=1))),
+        dict(changes=dict(scoring=dict(weights='worst'))),
+    ],
 )
 def test_an_unknown_protocol_is_refused(wrong):
     with pytest.raises(BadSetting):

@@ -334,6 +334,8 @@ def check_changes(changes):
         choose(key, parts, 'part of the changes')
     for key in (changes or {}).get('scoring', {}):
         choose(key, SCORING, 'setting of the scores')
+    weights = (changes or {}).get('scoring', {}).get('weights', 'best')
+    choose(weights, ('best', 'last'), 'checkpoint')
     return parts | (changes or {})
 
 
