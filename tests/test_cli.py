@@ -109,6 +109,8 @@ def test_predict_writes_masks_and_reports_failures(run, tmp_path):
         'good one_overlay.png',
         'grey_mask.png',
         'grey_overlay.png',
+        'labels.ctbl',
+        'labels.label',
         'predictions.csv',
     ]
 

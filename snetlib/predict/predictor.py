@@ -28,7 +28,7 @@ from ..data.clinic import files_behind, is_volume, read_any_volume, series_in
 from ..data.files import Case, read_image
 from ..data.formats import ENDINGS, UNREAD, kind_of, stem
 from ..data.slices import scale_intensity
-from ..data.writing import OME, write_mask, write_tiff
+from ..data.writing import OME, VOLUMES_OUT, write_label_files, write_mask, write_tiff
 from ..models.layers import fuse_for_inference
 from snetlib.predict.slices import (
     Agreement,
@@ -713,6 +713,9 @@ def _predict_files(self, paths, out, settings):
         done.append(result)
         table.add({**before, **result.row()} if result.status == 'was there' else result.row())
     table.write()
+    volumes = [p for p in done if p.mask.endswith(VOLUMES_OUT)]
+    if volumes and self.class_names:
+        write_label_files(out, self.class_names)
     return done
 
 
