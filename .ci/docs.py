@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import nbformat
 
@@ -31,6 +33,7 @@ CHAPTERS = {
     'tutorials': 'Lessons',
     'instructor': 'For teachers',
 }
+ORDER = ['tutorials', *CHAPTERS]
 CONF = """project, author, copyright = 'snetlib', 'the snetlib authors', '2026, the snetlib authors'
 extensions = ['myst_nb', 'sphinx-mathjax-offline']
 nb_execution_mode = 'off'
@@ -55,9 +58,21 @@ def page_for_readers(nb):
                 continue
             if cell.metadata.get('jupyter', {}).get('source_hidden'):
                 cell.metadata['tags'] = ['hide-input']
+            carry_descriptions(cell)
         cells.append(cell)
     nb.cells = cells
     return nb
+
+
+def carry_descriptions(cell):
+    "Put the description and the width of a picture where myst-nb reads them."
+    found = [o.get('metadata', {}).get('image/png', {}) for o in cell.outputs]
+    described = [m for m in found if m.get('alt')]
+    if described:
+        image = {'alt': ' '.join(m['alt'] for m in described)}
+        if described[0].get('width'):
+            image['width'] = f'{described[0]["width"]}px'
+        cell.metadata['mystnb'] = {'image': image}
 
 
 def site_link(text):
@@ -157,17 +172,66 @@ def tree(caption, names):
     return f'```{{toctree}}\n:caption: {caption}\n:maxdepth: 1\n\n' + '\n'.join(names) + '\n```\n'
 
 
+def write_chapter(out, folder, title, names):
+    "The first page of a chapter, which lists its pages; its name."
+    (out / folder).mkdir(exist_ok=True)
+    inside = [Path(n).name for n in names]
+    (out / folder / 'index.md').write_text(f'# {title}\n\n' + tree(title, inside), encoding='utf-8')
+    return f'{folder}/index'
+
+
 def write_index(out, pages, names):
-    "The first page, with one tree a chapter."
+    "The first page, which lists the chapters."
+    chapters = ['course']
+    for folder in sorted(CHAPTERS, key=ORDER.index):
+        chosen = [p.with_suffix('').as_posix() for p in pages if p.parts[0] == folder]
+        if chosen:
+            chapters.append(write_chapter(out, folder, CHAPTERS[folder], chosen))
+    chapters.append(write_chapter(out, 'reference', 'Reference', names))
     text = '# snetlib\n\nMedical image segmentation with SNet and SoSegFormer, taught and measured. '
     text += 'Begin with [the course](course.ipynb).\n\n'
-    text += tree('The course', ['course'])
-    for folder in ('tutorials', *CHAPTERS):
-        chosen = [p.with_suffix('').as_posix() for p in pages if p.parts[0] == folder]
-        if chosen and tree(CHAPTERS[folder], chosen) not in text:
-            text += tree(CHAPTERS[folder], chosen)
-    text += tree('Reference', [f'reference/{n}' for n in names])
-    (out / 'index.md').write_text(text, encoding='utf-8')
+    (out / 'index.md').write_text(text + tree('Contents', chapters), encoding='utf-8')
+
+
+# ---- links
+
+
+class Page(HTMLParser):
+    "Names that a page of the site can be entered at, and addresses that it leads to."
+
+    def __init__(self, text):
+        super().__init__()
+        self.names, self.links = set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.names |= {found[k] for k in ('id', 'name') if found.get(k)}
+        self.links += [found[k] for k in ('href', 'src') if found.get(k)]
+
+
+def leads_nowhere(link, path, pages):
+    "Whether an address inside the site names a file or a place that is not there."
+    parts = urlsplit(link)
+    if parts.scheme or parts.netloc:
+        return False
+    target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+    if not target.exists():
+        return True
+    known = pages[target].names if target in pages else None
+    return bool(parts.fragment) and known is not None and unquote(parts.fragment) not in known
+
+
+def broken_links(site):
+    "'page: address' of every address inside the site that leads nowhere."
+    found = [p.resolve() for p in Path(site).rglob('*.html') if '_static' not in p.parts]
+    pages = {p: Page(p.read_text(encoding='utf-8')) for p in found}
+    return [
+        f'{path.name}: {link}'
+        for path, page in pages.items()
+        for link in page.links
+        if leads_nowhere(link, path, pages)
+    ]
 
 
 def build(site):
@@ -190,5 +254,9 @@ def build(site):
 
 
 if __name__ == '__main__':
-    count, reference = build(Path(sys.argv[1]) if sys.argv[1:] else ROOT / 'site')
+    place = Path(sys.argv[1]) if sys.argv[1:] else ROOT / 'site'
+    count, reference = build(place)
     print(f'{count} pages and {reference} modules of the reference')
+    broken = broken_links(place)
+    if broken:
+        sys.exit('\n'.join(['These links lead nowhere:', *broken]))

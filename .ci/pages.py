@@ -64,10 +64,20 @@ def execute(page, everything=False):
             cell.outputs = [o for o in cell.outputs if not is_warning(o)]
             for out in cell.outputs:
                 out.get('data', {}).pop('application/vnd.jupyter.widget-view+json', None)
+            describe(cell)
     for cell, skip, outputs in zip(done.cells, skipped, kept):
         if cell.cell_type == 'code' and skip:
             cell.outputs = outputs
     return done
+
+
+def describe(cell):
+    "Give the pictures of a cell the descriptions of its `#| fig-alt:` lines, in their order."
+    texts = iter(re.findall(r'^#\|\s*fig-alt:\s*(.+)$', cell.source, re.M))
+    for out in cell.outputs:
+        known = out.get('metadata', {}).get('image/png', {})
+        if 'image/png' in out.get('data', {}) and 'alt' not in known:
+            out.metadata['image/png'] = known | {'alt': next(texts, '')}
 
 
 def is_warning(out):

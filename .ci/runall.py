@@ -1,7 +1,8 @@
-"""Run All of every page, as a reader does it: `python .ci/runall.py [PAGE ...]`.
+"""Run All of every page, as a reader does it: `python .ci/runall.py [missing | PAGE ...]`.
 
 The pages run by nbconvert in a fresh clone without real data. Each page's seconds of processor time go to
-`.ci/times.json`, from which the headers of the pages take their running times.
+`.ci/times.json`, from which the headers of the pages take their running times. `missing` runs the pages
+that have no time yet: a stopped run goes on there.
 """
 
 import json
@@ -46,13 +47,31 @@ def run_page(copy, page, out):
     return process.returncode, used.ru_utime + used.ru_stime, text[-1500:]
 
 
+def read_times():
+    return json.loads(TIMES.read_text()) if TIMES.exists() else {}
+
+
+def record(page, seconds):
+    "Write one page's time at once, so that a stopped run loses nothing."
+    times = read_times() | {page.relative_to('nbs').as_posix(): round(seconds, 1)}
+    known = {k: v for k, v in sorted(times.items()) if (ROOT / 'nbs' / k).exists()}
+    TIMES.write_text(json.dumps(known, indent=1) + '\n')
+
+
+def chosen(names):
+    "The pages named; those without a time for `missing`; all pages without a name."
+    if names and names != ['missing']:
+        return [Path(n).resolve().relative_to(ROOT) for n in names]
+    found = (ROOT / 'nbs').rglob('*.ipynb')
+    pages = sorted(p.relative_to(ROOT) for p in found if '.ipynb_checkpoints' not in p.parts)
+    if names:
+        times = read_times()
+        pages = [p for p in pages if p.relative_to('nbs').as_posix() not in times]
+    return pages
+
+
 def main(names):
-    pages = [Path(n).resolve().relative_to(ROOT) for n in names]
-    if not pages:
-        found = (ROOT / 'nbs').rglob('*.ipynb')
-        pages = sorted(p.relative_to(ROOT) for p in found if '.ipynb_checkpoints' not in p.parts)
-    times = json.loads(TIMES.read_text()) if TIMES.exists() else {}
-    failed = []
+    pages, failed = chosen(names), []
     with tempfile.TemporaryDirectory() as folder:
         copy, out = clone(folder), Path(folder) / 'out'
         out.mkdir()
@@ -63,9 +82,7 @@ def main(names):
                 failed.append(page)
                 print(log, flush=True)
             else:
-                times[page.relative_to('nbs').as_posix()] = round(seconds, 1)
-    known = {k: v for k, v in sorted(times.items()) if (ROOT / 'nbs' / k).exists()}
-    TIMES.write_text(json.dumps(known, indent=1) + '\n')
+                record(page, seconds)
     print(f'{len(pages) - len(failed)} of {len(pages)} pages reach the end')
     if failed:
         sys.exit(1)

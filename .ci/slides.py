@@ -4,6 +4,7 @@ A heading begins a slide. A picture, a table or an exercise gets a slide of its 
 and solutions are left out, and code is shown without flags. `REVEAL` names another copy of reveal.js.
 """
 
+import html
 import os
 import re
 import sys
@@ -36,6 +37,17 @@ def slide_type(cell):
     return '-' if cell.outputs and len(cell.source.splitlines()) <= 14 else 'skip'
 
 
+def as_html(out):
+    "A picture as HTML, which keeps its description; nbconvert's template leaves it out."
+    data, known = out.get('data', {}), out.get('metadata', {}).get('image/png', {})
+    if 'image/png' not in data:
+        return
+    width = f' width="{known["width"]}"' if known.get('width') else ''
+    alt = html.escape(known.get('alt', ''))
+    source = ''.join(data['image/png'].split())
+    out.data = {'text/html': f'<img src="data:image/png;base64,{source}" alt="{alt}"{width}>'}
+
+
 def short_title(source):
     "The first slide: title, sentence and question, without the table of times."
     return source.split('\n| | |')[0].strip()
@@ -49,6 +61,8 @@ def deck(nb):
             cell.source = re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M)
             if picture(cell):
                 cell.metadata['tags'] = ['picture']
+                for out in cell.outputs:
+                    as_html(out)
     first = nb.cells[0]
     first.source = short_title(first.source)
     return nb

@@ -67,3 +67,41 @@ def test_links_to_files_beside_the_pages_become_words():
     docs = script('docs')
     text = '[ledger](../data/ledger.csv), [FEB](4_models/02_feb.ipynb), [far](https://x.org)'
     assert docs.site_link(text) == 'ledger, [FEB](4_models/02_feb.ipynb), [far](https://x.org)'
+
+
+PICTURE = {'image/png': 'aGVsbG8='}
+
+
+def cell_with_pictures(source, *metadata):
+    "A cell whose outputs are pictures."
+    outputs = [nbformat.v4.new_output('display_data', data=PICTURE, metadata=m) for m in metadata]
+    return nbformat.v4.new_code_cell(source, outputs=outputs)
+
+
+def test_a_picture_gets_the_description_of_its_line():
+    pages = script('pages')
+    own = {'image/png': {'alt': 'from show_figure', 'width': 300}}
+    cell = cell_with_pictures('#| fig-alt: one\n#| fig-alt: two\nf()', {}, own, {})
+    pages.describe(cell)
+    assert [o.metadata['image/png']['alt'] for o in cell.outputs] == ['one', 'from show_figure', 'two']
+
+
+def test_a_description_reaches_the_site_and_the_slides():
+    docs = script('docs')
+    cell = cell_with_pictures('f()', {'image/png': {'alt': 'A curve.', 'width': 300}})
+    docs.carry_descriptions(cell)
+    assert cell.metadata.mystnb == {'image': {'alt': 'A curve.', 'width': '300px'}}
+    pytest.importorskip('nbconvert')
+    slides = script('slides')
+    slides.as_html(cell.outputs[0])
+    assert 'alt="A curve." width="300"' in cell.outputs[0].data['text/html']
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path):
+    docs = script('docs')
+    (tmp_path / 'a.html').write_text(
+        '<h1 id="top"></h1><a href="b.html#there">1</a><a href="b.html#gone">2</a><img src="c.png">'
+        '<a href="https://example.org/x">3</a><a href="#top">4</a><a href="#low">5</a>'
+    )
+    (tmp_path / 'b.html').write_text('<h1 id="there"></h1>')
+    assert docs.broken_links(tmp_path) == ['a.html: b.html#gone', 'a.html: c.png', 'a.html: #low']

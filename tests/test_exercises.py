@@ -373,3 +373,61 @@ WRONG |= {  # tutorials/08_reproducing_a_table
     ],
     'check_chance': ['0.05', '0.5', '0.95**10'],
 }
+WRONG |= {  # 2_theory/00_entropy
+    'check_channel': ['lambda e: 1', 'lambda e: 1 - e', 'lambda e: 1 - 4 * e * (1 - e)'],
+    'check_forgotten': [
+        'lambda p, f: entropy(p) - entropy(push_forward(p, f))',
+        'lambda p, f: {y: entropy(p) - entropy(push_forward(p, f)) for y in np.unique(f)}',
+        'lambda p, f: {y: 0.0 for y in np.unique(f)}',
+        'lambda p, f: {y: float(p[f == y].sum()) for y in np.unique(f)}',
+        'lambda p, f: {y: float(entr(p[f == y]).sum() / np.log(2)) for y in np.unique(f)}',
+    ],
+    'check_price': [
+        'lambda: [0.8, 1.0, 1.2, 1.4]',
+        'lambda: [gaussian_mi(0.95)] * 4',
+        'lambda: [mi_from_samples(*np.random.default_rng(0).multivariate_normal('
+        '[0, 0], [[1, 0.5], [0.5, 1]], 9999).T, bins=k) for k in (2, 4, 8, 16)]',
+    ],
+    'check_table': ['np.eye(2) / 2', 'np.full((2, 2), 0.25)', 'np.outer([1, 0], [0.9, 0.1])'],
+}
+WRONG |= {  # 2_theory/01_han
+    'check_profile': [
+        'np.full((2, 2, 2), 1 / 8)',
+        'np.eye(8)[0].reshape(2, 2, 2)',
+        'np.eye(8)[[0, 7]].mean(0).reshape(2, 2, 2)',
+    ],
+    'check_width': [
+        '(lambda a, b, mi: a + b - mi, lambda a, b, mi, n: 1)',
+        '(lambda a, b, mi: a + b - mi, lambda a, b, mi, n: regime(n, a + b))',
+        '(lambda a, b, mi: a + b - mi, lambda a, b, mi, n: regime(n, max(a, b)))',
+        '(lambda a, b, mi: a + b - mi, lambda a, b, mi, n: 1 + (n > 7) + (n > 8))',
+        '(lambda a, b, mi: a + b, lambda a, b, mi, n: regime(n, a + b - mi))',
+        '(lambda a, b, mi: max(a, b), lambda a, b, mi, n: regime(n, a + b - mi))',
+    ],
+    'check_fool': [
+        '(np.eye(4) / 4, np.full((4, 4), 1 / 16))',
+        '(np.full((4, 4), 1 / 16), np.fliplr(np.diag([0.4, 0.3, 0.2, 0.1])))',
+        '(np.fliplr(np.diag([0.9, 0.1])), np.outer([0.9, 0.1], [0.9, 0.1]))',
+    ],
+}
+WRONG |= {  # 2_theory/02_divergences to 04_pairs
+    'check_sorting': [
+        'lambda x, y: abs(np.mean(x) - np.mean(y))',
+        'lambda x, y: np.abs(np.array(x) - np.array(y)).mean()',
+        'lambda x, y: (np.sort(x) - np.sort(y)).mean()',
+    ],
+    'check_cka': [
+        'lambda x, y: 1.0',
+        'lambda x, y: np.linalg.norm(y.T @ x) ** 2 / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))',
+        'lambda x, y: np.corrcoef(x[:, 0], y[:, 0])[0, 1]',
+        'lambda x, y: linear_cka(x, y, debiased=True)',
+    ],
+    'check_disguise': ['lambda x: x', 'lambda x: 10 + x**2', 'lambda x: 10 + smooth_fields(7, c=4)'],
+    'check_blind': [
+        '(smooth_fields(1, c=2), smooth_fields(2, c=2))',
+        '(np.random.default_rng(0).normal(size=(8, 2, 16, 16)), '
+        'np.random.default_rng(1).normal(size=(8, 2, 16, 16)))',
+        '(lambda z: (z, z))(np.random.default_rng(0).normal(size=(8, 2, 16, 16)))',
+        '(lambda z: (z, z**2))(np.random.default_rng(0).normal(size=(8, 2, 16, 16)) * [[[[3]], [[1]]]])',
+    ],
+}

@@ -148,6 +148,19 @@ FILES = re.compile(r'`((?:tests|snetlib|nbs|\.ci)/[\w./-]+)`')  # of ours, named
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
+def test_every_picture_is_described(page):
+    "Whoever cannot see a picture reads what it shows."
+    for cell in READ[page].cells:
+        for out in cell.get('outputs', []):
+            if any(kind.startswith('image/') for kind in out.get('data', {})):
+                alt = out.metadata.get('image/png', {}).get('alt', '')
+                assert len(alt) >= 20, f'add a line `#| fig-alt: …` to {cell.source[:80]!r}'
+        if cell.cell_type == 'markdown':
+            bare = re.findall(r'!\[\s*\]\([^)]*\)|<img(?![^>]*\balt=)[^>]*>', cell.source)
+            assert not bare, f'a picture without a description: {bare}'
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
 def test_links_lead_somewhere(page):
     text = '\n'.join(c.source for c in READ[page].cells if c.cell_type == 'markdown')
     gone = [link for link in LINKS.findall(text) if not (page.parent / link).exists()]
