@@ -324,6 +324,10 @@ def train(
         autocompletion=completed('recipes'),
     ),
     seed: int = SEED,
+    fold: int | None = typer.Option(None, help='cross-validation: the fold that is tested, from 0'),
+    folds: int | None = typer.Option(
+        None, help='into how many folds all patients are divided (seed: --data-set seed=0)'
+    ),
     resume: bool = typer.Option(False, help='continue this run where it stopped'),
     device: str | None = DEVICE,
     tensorboard: bool = typer.Option(False, help='write curves into OUT/tensorboard'),
@@ -357,7 +361,7 @@ def train(
     with quiet_stdout(as_json):
         learn = train_run(
             out,
-            Source(dataset, data, **data_kwargs),
+            Source(dataset, data, **data_kwargs, fold=fold, folds=folds),
             model,
             recipe,
             seed=seed,
@@ -571,9 +575,10 @@ def export(
 # %% ../nbs/9_command/00_cli.ipynb #a9cae726
 @command
 def evaluate(
-    run: Path | None = typer.Argument(
+    runs: list[Path] | None = typer.Argument(
         None, help='folder of a trained run; or leave it out and give --pred and --truth'
     ),
+    folds: bool = typer.Option(False, help='pool the runs of all folds of a cross-validation'),
     out: Path = typer.Option(..., help='folder for scores.csv, tables and report.html'),
     data: Path | None = typer.Option(None, help='the data; default: where the run found it'),
     part: str = typer.Option('test', help='test, valid or train'),
@@ -587,19 +592,26 @@ def evaluate(
     as_json: bool = AS_JSON,
 ):
     "Score every case under both protocols, with intervals and paired tests, and write a report."
-    if (run is None) == (not pred):
+    if bool(runs) == bool(pred):
         raise BadSetting('Give either a run, or --pred and --truth.')
     if pred and truth is None:
         what = '--pred needs --truth, a folder of true masks with the same stems.'
         raise BadSetting(what)
-    from snetlib.evaluate import evaluate_files, evaluate_run
+    if not folds and len(runs or []) > 1:
+        what = 'Several runs are evaluated one by one; add --folds if they are folds of one set.'
+        raise BadSetting(what)
+    if folds and (pred or part != 'test'):
+        raise BadSetting('--folds pools what each run tests; leave out --pred and --part.')
+    from snetlib.evaluate import evaluate_files, evaluate_folds, evaluate_run
     from snetlib.train.run import Run
 
     folders = _named_folders(pred or [])
+    trained = [Run(folder, network=model) for folder in runs or []]
     with quiet_stdout(as_json):
-        if run is not None:
-            trained = Run(run, network=model)
-            scores = evaluate_run(trained, out, root=data, part=part, resize=resize)
+        if folds:
+            scores = evaluate_folds(trained, out, root=data, resize=resize)
+        elif trained:
+            scores = evaluate_run(trained[0], out, root=data, part=part, resize=resize)
         else:
             class_names = tuple(classes.split(',')) if classes else None
             scores = evaluate_files(folders, truth, out, class_names)
@@ -786,7 +798,7 @@ def demo(
 # %% ../nbs/9_command/00_cli.ipynb #18c9772d
 OPTIONS = {  # options that an error's `key` can name
     'prepare': ('split', 'val', 'seed', 'config', 'jobs'),
-    'train': ('data', 'model', 'recipe', 'seed', 'device'),
+    'train': ('data', 'model', 'recipe', 'seed', 'device', 'fold', 'folds'),
     'predict': (
         *('weights', 'model', 'axis', 'bs', 'resize'),
         *('intensity', 'tile', 'overlap', 'runtime', 'device', 'look'),

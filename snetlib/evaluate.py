@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['NUMBERS', 'ScoredPair', 'content_hash', 'score_cases', 'evaluate_run', 'weights_hash', 'write_evaluation',
-           'evaluate_files', 'said_of', 'mask_files', 'mask_stem']
+           'check_folds', 'evaluate_folds', 'evaluate_files', 'said_of', 'mask_files', 'mask_stem']
 
 # %% ../nbs/7_use/08_evaluate.ipynb #eefbaac8
 import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -138,33 +139,43 @@ def evaluate_run(
 ) -> pd.DataFrame:
     "Predict and score every case of a part; writes scores.csv, tables and report.html."
     run = run if isinstance(run, Run) else Run(run)
-    predictor, source = Predictor(run, resize=resize), run.source
-    if root is not None:
-        source = replace(source, root=str(root))
-    items = {i.id: i for i in source.items(part)[: limit or None]}
-    made_by = [weights_hash(run), run.config['recipe'], run.intensity, resize]
-
-    def load(name):
-        return source.dataset.load(items[name])
-
-    def pair(name):
-        case = load(name)
-        content = content_hash(case.image, case.label, case.spacing, case.intensity, made_by)
-        return ScoredPair(case.label, lambda: predictor.case(case), case.spacing, content)
-
-    def triple(name):
-        case = load(name)
-        image = scale_intensity(case.image, case.intensity or run.intensity)
-        return image, predictor.case(case), case.label
-
+    test = _Tested(run, root, part, limit, resize)
     model = run.config['model']
     about = (
-        f'{model}, recipe and seed as in config.json; {len(items)} cases of the part '
-        f'{part!r} of {source.name}; checkpoint chosen on validation.'
+        f'{model}, recipe and seed as in config.json; {len(test.items)} cases of the part '
+        f'{part!r} of {test.source.name}; checkpoint chosen on validation.'
     )
     with locked_folder(out, 'evaluate'):
-        scores = score_cases(list(items), pair, run.class_names, out, model, progress=progress)
-        return write_evaluation(out, scores, about, run.class_names, triple)
+        settings = dict(progress=progress)
+        scores = score_cases(list(test.items), test.pair, run.class_names, out, model, **settings)
+        return write_evaluation(out, scores, about, run.class_names, test.triple)
+
+
+class _Tested:
+    "The cases that a run is tested on: each as a `ScoredPair`, and as a picture."
+
+    def __init__(self, run, root, part, limit, resize):
+        self.run, self.predictor = run, Predictor(run, resize=resize)
+        self.source = run.source if root is None else replace(run.source, root=str(root))
+        self.items = {i.id: i for i in self.source.items(part)[: limit or None]}
+        self.made_by = [weights_hash(run), run.config['recipe'], run.intensity, resize]
+
+    def load(self, name):
+        "A case of the part."
+        return self.source.dataset.load(self.items[name])
+
+    def pair(self, name):
+        "A case to be scored."
+        case = self.load(name)
+        made_from = (case.image, case.label, case.spacing, case.intensity, self.made_by)
+        predict = partial(self.predictor.case, case)
+        return ScoredPair(case.label, predict, case.spacing, content_hash(*made_from))
+
+    def triple(self, name):
+        "(image, pred, targ) of a case."
+        case = self.load(name)
+        image = scale_intensity(case.image, case.intensity or self.run.intensity)
+        return image, self.predictor.case(case), case.label
 
 
 def weights_hash(
@@ -208,6 +219,96 @@ def _shown(scores):
     "Names of the cases that the report shows, each once."
     picked = [pick_cases(part).values() for _, part in scores.groupby('model', sort=False)]
     return dict.fromkeys(name for names in picked for name in names)
+
+# %% ../nbs/7_use/08_evaluate.ipynb #a97b5a05
+def check_folds(
+    runs: list,  # `Run`s
+) -> list:
+    "The runs in the order of their folds. Raises `BadSetting` unless each fold is there once."
+    found = {}
+    for run in runs:
+        fold, folds = run.source.fold, run.source.folds
+        if folds is None:
+            what = f'{run.folder} was not trained on a fold; train each run on one of them.'
+            raise BadSetting(what, path=run.folder, key='folds')
+        if fold in found:
+            what = f'Fold {fold} is there twice, in {found[fold].folder} and in {run.folder}.'
+            raise BadSetting(f'{what} Keep one of them.', path=run.folder, key='folds')
+        found[fold] = run
+    first = runs[0]
+    for run in runs[1:]:
+        apart = [key for key, value in _same_of(run).items() if value != _same_of(first)[key]]
+        if apart:
+            raise BadSetting(
+                f'{first.folder} and {run.folder} differ in {", ".join(apart)}; pool only runs '
+                'that differ in nothing but their fold.',
+                path=run.folder,
+                key='folds',
+            )
+    missing = sorted(set(range(first.source.folds)) - set(found))
+    if missing:
+        raise BadSetting(
+            f'Of {first.source.folds} folds these are missing: {", ".join(map(str, missing))}; '
+            'train them, or give their runs, too.',
+            key='folds',
+        )
+    return [found[fold] for fold in sorted(found)]
+
+
+def _same_of(run):
+    "What all folds of a cross-validation have in common."
+    facts = {k: v for k, v in run.config.items() if k in ('dataset', 'model', 'model_kwargs')}
+    data = {k: v for k, v in run.config['data_kwargs'].items() if k != 'fold'}
+    facts |= {'recipe': run.config['recipe'], 'data settings': data, 'classes': run.class_names}
+    return facts
+
+
+def evaluate_folds(
+    runs: list,  # folders of the runs of all folds, or `Run`s, in any order
+    out,  # folder for scores and report
+    *,
+    root=None,  # the data; None: where the runs found it
+    resize: str = 'logits',  # or 'published', see `snetlib.predict.slices.slice_labels`
+    progress: bool = True,  # a bar
+) -> pd.DataFrame:
+    "Score every patient by the run that has not seen him or her; one table. Raises `BadSetting`."
+    runs = check_folds([run if isinstance(run, Run) else Run(run) for run in runs])
+    tested = [_Tested(run, root, 'test', 0, resize) for run in runs]
+    place = {}
+    for test in tested:
+        twice = [name for name in test.items if name in place]
+        if twice:
+            raise BadSetting(
+                f'{twice[0]} is tested by two folds; the data have changed since the runs were '
+                'trained: restore them.',
+                case=twice[0],
+                key='folds',
+            )
+        place |= dict.fromkeys(test.items, test)
+    seen = {item.id for item in tested[0].source.items('all')}
+    if seen - set(place):
+        lost = sorted(seen - set(place))
+        what = f'{len(lost)} cases are tested by no fold, the first is {lost[0]}; restore the data.'
+        raise BadSetting(what, case=lost[0], key='folds')
+    first = runs[0]
+    about = (
+        f'{first.config["model"]}, recipe as in config.json; {len(place)} cases of '
+        f'{first.source.name}, each predicted by the one of {len(runs)} runs that was not trained '
+        'on its fold; checkpoints chosen on validation within the training folds.'
+    )
+
+    def pair(name):
+        return place[name].pair(name)
+
+    def triple(name):
+        return place[name].triple(name)
+
+    with locked_folder(out, 'evaluate'):
+        settings = dict(progress=progress)
+        model = first.config['model']
+        scores = score_cases(list(place), pair, first.class_names, out, model, **settings)
+        scores['fold'] = [place[case].run.source.fold for case in scores['case']]
+        return write_evaluation(out, scores, about, first.class_names, triple)
 
 # %% ../nbs/7_use/08_evaluate.ipynb #3b4b170e
 def evaluate_files(

@@ -19,7 +19,7 @@ from ..core import BadSetting, NotAtHand, SnetError, UnreadableFile, choose
 from .clinic import files_behind
 from .files import Case, read_case
 from .formats import stem
-from .splitting import PARTS, draw_groups, hold_out, read_split
+from .splitting import PARTS, draw_fold, draw_groups, hold_out, read_split
 
 # %% ../../nbs/3_data/08_dataset.ipynb #5bbe3690
 @dataclass(frozen=True, slots=True)
@@ -222,12 +222,13 @@ class DataSet:
         self,
         items: list,  # from `items`
         split: str | None = None,  # a list's name, 'layout', 'seeded', a file; None: `split_name`
-        val: int | None = None,  # groups held out where there is no validation part; ≤ a quarter
-        seed: int = 0,  # of the held-out groups and of 'seeded'
+        val: int | None = None,  # groups held out where no validation part is; ≤ a quarter
+        seed: int = 0,  # of the held-out groups, of 'seeded' and of folds
+        fold: tuple | None = None,  # (k, n): test on fold k of n; the parts that there are dissolve
     ) -> dict:
         "{'train': items, 'valid': items, 'test': items}. Raises `BadSetting` for unknown names."
         laid = any(i.part for i in items)
-        name = self.split_name(items, split)
+        name = 'fold' if fold else self.split_name(items, split)
         if name == 'frames':
             raise BadSetting(
                 'the split "frames" cuts through cases and can be used for slices only; '
@@ -239,9 +240,13 @@ class DataSet:
             return f'{i.part}/{i.unit}' if name == 'layout' and laid else i.unit
 
         units = {unit(i) for i in items}
-        groups = self._groups(items, units, name, laid, seed, unit)
+        if fold:
+            groups = draw_fold(units, *fold, seed)
+        else:
+            groups = self._groups(items, units, name, laid, seed, unit)
         groups = {part: [g for g in groups.get(part, ()) if g in units] for part in PARTS}
-        val = self.val if val is None else val
+        if val is None:
+            val = self.val or (max(1, len(groups['train']) // 10) if fold else 0)
         if not groups['valid'] and val and len(groups['train']) > 1:
             groups = hold_out(groups, min(val, max(1, len(groups['train']) // 4)), seed)
         chosen = {part: set(ids) for part, ids in groups.items()}

@@ -29,9 +29,11 @@ class Source:
     root: str | Path | None = None  # its folder, raw or prepared; None for 'mni' and 'phantom'
     split: str | None = None  # a published list, 'layout', 'seeded', 'frames' or a file
     val: int | None = None  # training groups held out where the split has no validation part
-    seed: int = 0  # of held-out groups and seeded splits, ≥ 0
+    seed: int = 0  # of held-out groups, seeded splits and folds, ≥ 0
     config: str | Path | dict | None = None  # 'folder': in the place of its dataset.json
     resize: str = 'bilinear'  # how slices get their size; or 'published', see `resize_images`
+    fold: int | None = None  # cross-validation: the fold that is tested, from 0
+    folds: int | None = None  # into how many folds all patients are divided
     cache: str | Path | bool | None = field(default=None, compare=False)  # of unpacked slices
     jobs: int = field(default=1, compare=False)  # processes that fill the cache
 
@@ -39,11 +41,23 @@ class Source:
         for key in ('root', 'split', 'config', 'cache'):
             if isinstance(getattr(self, key), Path):
                 object.__setattr__(self, key, str(getattr(self, key)))
-        for key, least in (('seed', 0), ('val', 0)):
+        for key, least in (('seed', 0), ('val', 0), ('fold', 0), ('folds', 2)):
             value = getattr(self, key)
             if value is not None and (not isinstance(value, int) or value < least):
                 what = f'{key} is {value!r}; give a whole number of {least} or more.'
                 raise BadSetting(what, key=key)
+
+        self._check_folds()
+
+    def _check_folds(self):
+        if (self.fold is None) != (self.folds is None):
+            what = (
+                'Cross-validation needs both: which fold is tested, and how many folds there are.'
+            )
+            raise BadSetting(what, key='folds' if self.folds is None else 'fold')
+        if self.folds is not None and self.split is not None:
+            what = f'Folds divide all patients anew, so the split {self.split!r} has no meaning.'
+            raise BadSetting(f'{what} Leave out one of the two.', key='split')
 
     @cached_property
     def dataset(self) -> DataSet:
@@ -56,7 +70,8 @@ class Source:
 
     def parts(self) -> dict:
         "{'train': items, 'valid': items, 'test': items}. Raises `BadSetting`."
-        return self.dataset.parts(self._found, self.split, self.val, self.seed)
+        fold = None if self.folds is None else (self.fold, self.folds)
+        return self.dataset.parts(self._found, self.split, self.val, self.seed, fold)
 
     def items(
         self,
@@ -112,6 +127,8 @@ class Source:
         described = [self.dataset.description(), self.split, self.val, self.seed, part]
         if self.resize != 'bilinear':
             described.append(self.resize)
+        if self.folds is not None:
+            described.append([self.fold, self.folds])
         h = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
         part_of = {}
         if self.split != 'frames':
