@@ -203,6 +203,44 @@ def test_a_case_that_cannot_be_read_is_named_and_the_rest_is_scored(folder_data,
     assert failed.case.str.contains('test1').all() and failed.why.str.contains('test1').all()
 
 
+def changed_pixels(path, value):
+    pixels = np.array(Image.open(path))
+    pixels[:4, :4] = value
+    Image.fromarray(pixels).save(path)
+
+
+def test_no_score_outlives_its_data(folder_data, tmp_path):
+    "A corrected truth is scored again; other training images are refused, and the folder says how to go on."
+    recipe = get_recipe('smoke', size=32, bs=2, steps=2)
+    config = run_config(Source('folder', folder_data), 'snet_tiny', recipe)
+    cache = tmp_path / 'cache'
+    folder = cache / R.run_name(config)
+    done = R.run_one(config, cache, progress=False)
+    before = pd.read_csv(folder / 'scores/scores.csv')
+    trained = (folder / 'best.pth').read_bytes()
+    assert R.run_one(config, cache, progress=False) == done
+    changed_pixels(folder_data / 'test/masks/test1.png', 1)
+    queue.forget_data()
+    assert R.finished(config, cache) is None
+    again = R.run_one(config, cache, progress=False)
+    assert again['content'] != done['content'] and R.finished(config, cache) == again
+    after = pd.read_csv(folder / 'scores/scores.csv')
+    changed = after['case'].str.contains('test1')
+    assert (before[changed]['dice'] != after[changed]['dice']).any()
+    assert before[~changed].equals(after[~changed])
+    assert (folder / 'best.pth').read_bytes() == trained, 'the network is the same'
+
+    changed_pixels(folder_data / 'train/images/train1.png', 255)
+    with pytest.raises(BadSetting, match='other images.*delete this folder'):
+        R.run_one(config, cache, progress=False)
+    assert R.finished(config, cache) is None, 'no old score is shown'
+    shutil.rmtree(folder)
+    assert R.run_one(config, cache, progress=False)['content'] not in (done['content'], again['content'])
+    shutil.rmtree(folder_data)
+    queue.forget_data()
+    assert R.finished(config, cache), 'without the data there is nothing to compare'
+
+
 def test_a_failing_run_leaves_the_others(tmp_path):
     steps = R.plan('table5', 'smoke', 2)
     broken = [(r, s, c if s else c | dict(model_kwargs={'fusion': 'sideways'})) for r, s, c in steps]

@@ -29,6 +29,7 @@ from snetlib.reproduce.queue import (
     claimed,
     estimated_hours,
     finished,
+    forget_data,
     run_missing,
     run_name,
     time_limit,
@@ -211,6 +212,7 @@ def reproduce(
     only: tuple = (),  # names of rows or networks, if not all are wanted
 ) -> pd.DataFrame | None:
     "Train what is missing, score it, write; the table, or None for a figure. Raises `SnetError`."
+    forget_data()
     e = EXPERIMENTS[choose(name, EXPERIMENTS, 'table or figure')]
     file = f'{name}_{choose(scale, SCALES, "scale")}'
     out = Path(out) if out else Path(cache) / 'tables'

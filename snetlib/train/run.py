@@ -224,7 +224,7 @@ def check_content(
         old, new = (b['counts']['train_slices'] for b in (before, about))
         raise BadSetting(
             f'{run} was started on other images ({old} training slices, now {new}); '
-            'restore them, or start another run.',
+            'restore them, start another run, or delete this folder to train anew.',
             path=run,
             key='data',
         )
