@@ -156,7 +156,7 @@ def test_large_files_are_read_in_bands_or_refused_by_their_header(tmp_path, monk
     f = tmp_path / 'large.tif'
     tifffile.imwrite(f, np.zeros((14000, 14000), np.uint8), tile=(512, 512), compression='zlib')
     monkeypatch.setattr(
-        'snetlib.data.formats.psutil.virtual_memory', lambda: type('M', (), dict(available=10**8))
+        'snetlib.data.reading.psutil.virtual_memory', lambda: type('M', (), dict(available=10**8))
     )
     with pytest.raises(UnreadableFile, match='too large.*cut it into tiles'):
         read_picture(f)
