@@ -431,3 +431,23 @@ WRONG |= {  # 2_theory/02_divergences to 04_pairs
         '(lambda z: (z, z**2))(np.random.default_rng(0).normal(size=(8, 2, 16, 16)) * [[[[3]], [[1]]]])',
     ],
 }
+WRONG |= {  # tutorials/01_why_stagger
+    'check_bits': ['(6, 2)', '(5, 0)', '(4, 1)'],
+    'check_information': [
+        'lambda p: entropy(p)',
+        'lambda p: entropy(marginal(p, 0)) + entropy(marginal(p, 1))',
+        'lambda p: entropy(p) - entropy(marginal(p, 0)) - entropy(marginal(p, 1))',
+    ],
+    'check_unpaired': [
+        'lambda p: p',
+        'lambda p: np.full(p.shape, 1 / p.size)',
+        'lambda p: np.outer(marginal(p, 1), marginal(p, 0))',
+        'lambda p: p[::-1]',
+    ],
+    'check_cheapest': [
+        'lambda t: 1',
+        'lambda t: int(np.argmax([joint_entropy(p) for p in t]))',
+        'lambda t: int(np.argmin([mutual_information(p) for p in t]))',
+        'lambda t: int(np.argmax([mutual_information(p) for p in t]))',
+    ],
+}
