@@ -1,7 +1,7 @@
 # The recipes stand in make.py, which also runs without make: python make.py test
 PYTHON ?= python3
 RECIPES := help demo test lab student slides docs export path runall pages format clean-wheel fuzz \
-	bench bench-models gpu record readme hooks install clean
+	bench bench-load bench-models gpu record readme hooks install clean
 .DEFAULT_GOAL := help
 
 .PHONY: $(RECIPES)

@@ -134,6 +134,12 @@ def bench():
 
 
 @recipe
+def bench_load():
+    "100, 1,000 and 10,000 cases through the commands; N=… gives other numbers"
+    run('python', 'tests/bench/load.py', *os.environ.get('N', '').split())
+
+
+@recipe
 def bench_models():
     "what every network of the papers costs -> data/results/costs.csv"
     run('python', 'tests/bench/bench_costs.py', '--rounds', '3', '--write', 'data/results/costs.csv')
