@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from snetlib.reproduce.scales import scaled_model
 
 from snetlib.core import BadSetting, NotAtHand, SnetError, seed_everything
 from snetlib.models import create_model
@@ -13,7 +14,7 @@ from snetlib.reproduce.cells import CELL_COLUMNS, add_rows, add_runs, read_cells
 from snetlib.reproduce.contrasts import contrasts_table, decide, patient_scores
 from snetlib.reproduce.our_contrasts import E1_CONTRASTS, E3_CONTRASTS, headline
 from snetlib.reproduce.our_experiments import pair_row
-from snetlib.reproduce.plan import plan, scaled_model
+from snetlib.reproduce.plan import plan
 from snetlib.reproduce.queue import run_key
 
 ROOT = Path(__file__).resolve().parent.parent

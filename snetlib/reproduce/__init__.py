@@ -13,7 +13,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         'papers': ['Experiment', 'Row', 'paper_table'],
         'our_experiments': ['EXPERIMENTS'],
-        'plan': ['SCALES', 'Step', 'plan'],
+        'scales': ['SCALES'],
+        'plan': ['Step', 'plan'],
         'queue': ['all_devices', 'finished', 'run_name', 'run_one', 'run_queue', 'run_workers'],
         'verdict': ['Verdict', 'as_text', 'unfinished'],
         'tables': ['cases_table', 'cells_table'],

@@ -17,8 +17,8 @@ from ..data.source import Source
 from ..predict import Predictor
 from .our_experiments import EXPERIMENTS
 from .papers import paper_table
-from .plan import stand_in
 from .queue import finished, run_name
+from .scales import stand_in
 from .tables import configs_by_row, not_run
 from .verdict import Verdict, estimate_columns, judge
 from ..scores.overlap import confusion, nan_mean, set_scores

@@ -23,7 +23,7 @@ from .bands import bands_table
 from .figures import figure
 from .our_experiments import EXPERIMENTS
 from .papers import paper_table
-from .plan import SCALES, Step, plan, tuning_plan
+from .plan import Step, plan, tuning_plan
 from snetlib.reproduce.queue import (
     chosen_lines,
     claimed,
@@ -34,6 +34,7 @@ from snetlib.reproduce.queue import (
     run_name,
     time_limit,
 )
+from .scales import SCALES
 from .sizes import data_table, size_table
 from .tables import cases_table, cells_table, read_scores
 from .verdict import as_text

@@ -16,7 +16,8 @@ from ..core import NotAtHand
 from ..data.sets.catalogue import DATASETS
 from ..report.tables import format_estimate, to_markdown
 from .our_experiments import EXPERIMENTS
-from .plan import BESIDE, SCALES
+from .plan import BESIDE
+from .scales import SCALES
 from .verdict import as_text, estimate_of
 from ..viz import LINES, new_figure
 

@@ -18,7 +18,7 @@ from ..models import create_model
 from ..models.registry import count_parameters, gflops
 from .our_experiments import EXPERIMENTS
 from .papers import paper_table
-from .plan import data_root, scaled_model
+from .scales import data_root, scaled_model
 from .verdict import Verdict
 
 # %% ../../nbs/8_results/09_sizes.ipynb #06_sizes04
