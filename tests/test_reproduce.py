@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 from processes import SNET, ended, forked
-from snetlib.reproduce.scales import SAME_NETWORK, scaled_model
 
 from snetlib import reproduce as R
 from snetlib.core import BadSetting, NotAtHand
@@ -23,6 +22,7 @@ from snetlib.models import create_model
 from snetlib.reproduce import queue
 from snetlib.reproduce.plan import plan
 from snetlib.reproduce.queue import TimeIsUp, estimated_hours, number_of_steps, time_limit
+from snetlib.reproduce.scales import SAME_NETWORK, scaled_model
 from snetlib.train.recipes import get_recipe
 from snetlib.train.run import run_config
 

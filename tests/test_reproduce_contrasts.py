@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from snetlib.reproduce.scales import scaled_model
 
 from snetlib.core import BadSetting, NotAtHand, SnetError, seed_everything
 from snetlib.models import create_model
@@ -16,6 +15,7 @@ from snetlib.reproduce.our_contrasts import E1_CONTRASTS, E3_CONTRASTS, headline
 from snetlib.reproduce.our_experiments import pair_row
 from snetlib.reproduce.plan import plan
 from snetlib.reproduce.queue import run_key
+from snetlib.reproduce.scales import scaled_model
 
 ROOT = Path(__file__).resolve().parent.parent
 

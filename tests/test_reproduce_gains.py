@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import spearmanr
-from snetlib.reproduce.scales import scaled_model
 
 from snetlib.core import seed_everything
 from snetlib.models import create_model
@@ -23,6 +22,7 @@ from snetlib.reproduce.gains import (
     whole_seeds,
 )
 from snetlib.reproduce.our_experiments import pair_row
+from snetlib.reproduce.scales import scaled_model
 
 RESULTS = Path(__file__).resolve().parent.parent / 'data/results'
 

@@ -2,7 +2,6 @@
 
 import pandas as pd
 import pytest
-from snetlib.reproduce.scales import QUARTER_WIDTH
 
 from snetlib.core import BadSetting
 from snetlib.models import create_model
@@ -11,6 +10,7 @@ from snetlib.reproduce.everything import planned, reproduce
 from snetlib.reproduce.our_experiments import EXPERIMENTS, LEARNING_RATES, RIVALS, measured_costs
 from snetlib.reproduce.plan import plan, tuning_plan
 from snetlib.reproduce.queue import chosen_lines, run_key
+from snetlib.reproduce.scales import QUARTER_WIDTH
 from snetlib.train.rival_recipes import PAPER_RECIPE, RIVAL_RECIPES
 
 

@@ -12,12 +12,12 @@ import time
 
 import pandas as pd
 import torch
-from snetlib.reproduce.scales import TINY_SCALE, scaled_model
 
 from snetlib.core import git_commit
 from snetlib.models.registry import count_parameters, create_model, gflops
 from snetlib.reproduce.our_experiments import E8_FORMS, FAIR_RIVALS, LITE_ENCODER, RIVALS
 from snetlib.reproduce.papers import Row
+from snetlib.reproduce.scales import TINY_SCALE, scaled_model
 from snetlib.train.losses import SNetLoss
 
 
