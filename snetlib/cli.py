@@ -556,17 +556,23 @@ def _prediction_line(p):
 @command
 def export(
     run: Path = typer.Argument(..., help='folder of a trained run'),
-    to: str = typer.Option('onnx', help='onnx or openvino'),
-    out: Path | None = typer.Option(None, help='folder; default: RUN/onnx or RUN/openvino'),
+    to: str = typer.Option('onnx', help='onnx, openvino or monai'),
+    out: Path | None = typer.Option(None, help='folder; default: RUN/onnx, …'),
     weights: str = typer.Option('best', help='best (by validation) or last'),
     model: str | None = NETWORK,
 ):
-    "Write a network for ONNX Runtime or OpenVINO, after comparing it with the original."
-    choose(to, ('onnx', 'openvino'), 'format')
+    "Write a network for ONNX Runtime, OpenVINO or MONAI, after comparing it with the original."
+    choose(to, ('onnx', 'openvino', 'monai'), 'format')
     choose(weights, ('best', 'last'), 'checkpoint')
     from snetlib.predict.export import Exported, export_run
     from snetlib.train.run import Run
 
+    if to == 'monai':
+        from snetlib.predict.bundle import export_bundle
+
+        folder = export_bundle(Run(run, weights, 'cpu', model), out)
+        typer.echo(f'{folder}: run it as {folder}/docs/README.md says')
+        return
     typer.echo('Following the network for every size takes minutes.', err=True)
     folder = export_run(Run(run, weights, 'cpu', model), out, to)
     apart = Exported(folder).about['apart']
