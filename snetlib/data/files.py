@@ -73,7 +73,7 @@ class Mask:
         "(z, H, W)"
         return tuple(self.label.shape[:3])
 
-# %% ../../nbs/3_data/14_files.ipynb #de35d832
+# %% ../../nbs/3_data/14_files.ipynb #7dd7a492
 @dataclass
 class _Loaded:
     "What a file holds before it is an image or a mask."
@@ -128,7 +128,7 @@ def _load(path, axis, mask=False, channels=None):
         return _load_arrays(path, 'label' if mask else 'image')
     raise unread_kind(path)
 
-
+# %% ../../nbs/3_data/14_files.ipynb #edb3f353
 def _image(loaded, path, axis, id):
     "The image of what was loaded, as a case without a label."
     image = loaded.drawn.numbers
@@ -175,7 +175,7 @@ def read_image(
     stacked = np.stack([c.image for c in channels], -1)
     return replace(channels[0], image=stacked, notes=sum((c.notes for c in channels), ()))
 
-# %% ../../nbs/3_data/14_files.ipynb #0a05bf1c
+# %% ../../nbs/3_data/14_files.ipynb #eed23874
 @dataclass(frozen=True)
 class Labels:
     "What the numbers, colours or brightness of masks mean. Only one of the first four is given."
@@ -196,7 +196,7 @@ class Labels:
         table = self.values or self.colours
         return max(1, *table.values()) + 1 if table else None
 
-
+# %% ../../nbs/3_data/14_files.ipynb #0d01362b
 def _refuse_probabilities(odd, path):
     "Raise `WrongLabels` where many different fractions of 1 stand in a mask."
     if odd.size < 3 or not (odd > 0).all() or not (odd < 1).all() or len(np.unique(odd)) < 3:
@@ -300,7 +300,7 @@ def _colours_wanted(path, why):
         path=path,
     )
 
-# %% ../../nbs/3_data/14_files.ipynb #d825e7c6
+# %% ../../nbs/3_data/14_files.ipynb #3d601d23
 def _index(drawn, path, known=()):
     "The numbers of a mask, a palette's index where that is what the tool meant."
     y = drawn.numbers
@@ -331,7 +331,7 @@ def _grey(y, path, brightest=False):
         return y.max(-1)
     raise _colours_wanted(path, 'is a mask in colours')
 
-
+# %% ../../nbs/3_data/14_files.ipynb #e6ce01a5
 def _brighter(y, path, threshold, jpeg):
     "Class 1 where a mask is brighter than a threshold; a mask of 0 and 1 is taken as it is."
     whole = y.dtype.kind in 'iub'
@@ -363,7 +363,7 @@ def _classes(drawn, labels, path):
         return _brighter(y, path, labels.threshold, drawn.jpeg), None
     return map_values(y, path, labels.values) if labels.values else as_label(y, path), None
 
-
+# %% ../../nbs/3_data/14_files.ipynb #20cc16fb
 def _mask(loaded, labels, path, axis):
     label, instances = _classes(loaded.drawn, labels, path)
     place = loaded.spacing, loaded.affine, instances, Path(path), axis
@@ -378,7 +378,7 @@ def read_mask(
     "The classes of a file. NaN is background. Raises `UnreadableFile` and `WrongLabels`."
     return _mask(_load(path, axis, mask=True), labels, path, axis)
 
-# %% ../../nbs/3_data/14_files.ipynb #fff9db8b
+# %% ../../nbs/3_data/14_files.ipynb #cd9b9024
 def within(
     mask: Mask,  # as read
     image: Case,  # the image it belongs to
@@ -400,7 +400,7 @@ def within(
     affine[:3, 3] -= mask.affine[:3, :3] @ first
     return replace(mask, label=to_slices(whole, mask.axis), affine=affine)
 
-
+# %% ../../nbs/3_data/14_files.ipynb #8015be50
 def read_case(
     image_path,  # a file of any kind, or a folder with a DICOM series; a list becomes channels
     label_path=None,  # its mask, of any kind; an npz or h5 may hold both
@@ -430,7 +430,7 @@ def read_case(
         objects = arrays['instances'].reshape(mask.label.shape)
     return replace(case, label=mask.label, instances=objects, notes=case.notes + mask.notes)
 
-# %% ../../nbs/3_data/14_files.ipynb #bacbf91b
+# %% ../../nbs/3_data/14_files.ipynb #eae6ff88
 @dataclass
 class _Seen:
     "What one mask shows about its coding."
@@ -474,7 +474,7 @@ def _look(path, axis, inside):
     palette = {n: tuple(drawn.palette[n].tolist()) for n in numbers} if indexed else {}
     return _Seen(Path(path), numbers, palette, False)
 
-
+# %% ../../nbs/3_data/14_files.ipynb #3a7dda7b
 def _same_palette(seen):
     "Raise `WrongLabels` if one number has two colours in two files."
     colour_of = {}
@@ -510,7 +510,7 @@ def _beside_jpeg(seen):
             )
     return Labels(threshold=127)
 
-
+# %% ../../nbs/3_data/14_files.ipynb #664f1517
 def _by_numbers(seen):
     "The meaning of the numbers found. Raises `WrongLabels` where that would be guessing."
     numbers = sorted({n for s in seen for n in s.numbers})
@@ -540,6 +540,15 @@ def _by_numbers(seen):
         raise WrongLabels(what, path=path)
     return Labels(classes=largest + 1)
 
+# %% ../../nbs/3_data/14_files.ipynb #134e1398
+def _plain_numbers(path, axis):
+    "The numbers of a mask, 255 left out; None where it holds colours or cannot be read."
+    try:
+        y = _grey(_load(path, axis, mask=True).drawn.numbers, path)
+    except (UnreadableFile, WrongLabels):
+        return None
+    return [n for n in numbers_in(y).tolist() if n != 255]
+
 
 def _coded_like(paths, like, axis):
     "The truth's coding, or plain classes where a prediction holds those. Raises `WrongLabels`."
@@ -566,16 +575,7 @@ def _coded_like(paths, like, axis):
             )
     return like
 
-
-def _plain_numbers(path, axis):
-    "The numbers of a mask, 255 left out; None where it holds colours or cannot be read."
-    try:
-        y = _grey(_load(path, axis, mask=True).drawn.numbers, path)
-    except (UnreadableFile, WrongLabels):
-        return None
-    return [n for n in numbers_in(y).tolist() if n != 255]
-
-
+# %% ../../nbs/3_data/14_files.ipynb #d53ce9ab
 def settle_labels(
     paths,  # the masks of a folder
     labels: Labels = Labels(),  # what is known; complete where it says anything
