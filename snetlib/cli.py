@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['KEPT', 'app', 'NETWORK', 'DEVICE', 'SEED', 'JOBS', 'RESIZE', 'AS_JSON', 'RAW_SETS', 'OPTIONS', 'known_names',
            'collect_names', 'completed', 'write_names', 'Stopped', 'command', 'parse_settings', 'parse_intensity',
-           'json_text', 'quiet_stdout', 'models', 'train', 'prepare', 'check', 'predict', 'export', 'evaluate', 'said',
-           'reproduce', 'demo', 'advice', 'sentence', 'main', 'explain']
+           'json_text', 'quiet_stdout', 'models', 'train', 'prepare', 'check', 'predict', 'postprocess', 'export',
+           'evaluate', 'said', 'reproduce', 'demo', 'advice', 'sentence', 'main', 'explain']
 
 # %% ../nbs/9_command/00_cli.ipynb #921ebd0e
 import contextlib
@@ -42,14 +42,14 @@ def collect_names() -> dict:
     import snetlib.models  # noqa: F401
     from snetlib.data.sets.catalogue import DATASETS, FOLDERS
     from snetlib.models.registry import MODELS
-    from snetlib.train.recipes import EXTRA_KEYS, RECIPES
+    from snetlib.train.recipes import EXTRA_KEYS, OPTIONAL_KEYS, RECIPES
 
     models = {}
     for name, build in MODELS.items():
         if build.__module__.startswith('snetlib.'):
             about = (build.__doc__ or '').strip().splitlines()
             models[name] = dict(about=about[0] if about else '', tags=list(build.tags))
-    keys = {key for recipe in RECIPES.values() for key in recipe} | set(EXTRA_KEYS)
+    keys = {key for recipe in RECIPES.values() for key in recipe} | set(EXTRA_KEYS | OPTIONAL_KEYS)
     return dict(
         models=models,
         recipes=list(RECIPES),
@@ -484,6 +484,7 @@ def predict(
     look: float = typer.Option(
         0.2, help='with --also or --mirror: mark cases whose answers disagree so much, 0 to 1'
     ),
+    postprocess: bool = typer.Option(False, help='apply the rules that `snet postprocess` found'),
     probabilities: bool = typer.Option(False, help='write NAME_probabilities.npz (float16), too'),
     dicom_seg: bool = typer.Option(False, help='of a DICOM series write NAME_seg.dcm, too'),
     runtime: str = typer.Option(
@@ -509,6 +510,7 @@ def predict(
         resize,
         intensity=rule,
         mirror=mirror,
+        keep_largest=_common_rules(folders, weights) if postprocess else (),
         look=look,
         progress=True,
     )
@@ -525,6 +527,19 @@ def predict(
             f'{len(failed)} of {len(done)} files could not be predicted; '
             f'the reasons stand above and in {out}/predictions.csv.'
         )
+
+
+def _common_rules(folders, weights):
+    "The rules of a run; several must have the same. Raises `BadSetting`, `NotAtHand`."
+    from snetlib.predict.predictor import read_rules
+    from snetlib.train.run import Run
+
+    rules = {str(folder): read_rules(Run(folder, weights)) for folder in folders}
+    if len(set(rules.values())) > 1:
+        said = '; '.join(f'{folder}: {list(found)}' for folder, found in rules.items())
+        what = f'The runs have different rules ({said}); predict without --postprocess.'
+        raise BadSetting(what)
+    return next(iter(rules.values()))
 
 
 def _opened(folder, weights, device, model, runtime):
@@ -551,6 +566,26 @@ def _prediction_line(p):
     if absent:
         facts.append(f'not found: {", ".join(absent)}')
     return f'{p.case}: ' + ', '.join([p.status, *facts])
+
+
+@command
+def postprocess(
+    run: Path = typer.Argument(..., help='folder of a trained run'),
+    data: Path | None = typer.Option(None, help='the data; default: where the run found it'),
+    weights: str = typer.Option('best', help='best (by validation) or last'),
+    model: str | None = NETWORK,
+    device: str | None = DEVICE,
+):
+    "Find on validation cases of which classes only the largest piece should stay."
+    choose(weights, ('best', 'last'), 'checkpoint')
+    from snetlib.predict.postprocess import find_rules
+    from snetlib.train.run import Run
+
+    gains = find_rules(Run(run, weights, _find_device(device), model), data)
+    typer.echo('Dice on validation, without and with only the largest piece of each class:')
+    typer.echo(gains.round(4).to_string())
+    kept = ', '.join(gains.index[gains.keep]) or 'no class, as none gains'
+    typer.echo(f'{run}/postprocess.json: the largest piece is kept of {kept}')
 
 
 @command
@@ -594,6 +629,7 @@ def evaluate(
     truth: Path | None = typer.Option(None, help='true masks with the same stems'),
     classes: str | None = typer.Option(None, help='names separated by commas, background first'),
     resize: str = RESIZE,
+    postprocess: bool = typer.Option(False, help='apply the rules that `snet postprocess` found'),
     model: str | None = NETWORK,
     as_json: bool = AS_JSON,
 ):
@@ -611,13 +647,16 @@ def evaluate(
     from snetlib.evaluate import evaluate_files, evaluate_folds, evaluate_run
     from snetlib.train.run import Run
 
+    if postprocess and pred:
+        raise BadSetting('--postprocess applies the rules of a run; leave it out with --pred.')
     folders = _named_folders(pred or [])
+    how = dict(root=data, resize=resize, postprocess=postprocess)
     trained = [Run(folder, network=model) for folder in runs or []]
     with quiet_stdout(as_json):
         if folds:
-            scores = evaluate_folds(trained, out, root=data, resize=resize)
+            scores = evaluate_folds(trained, out, **how)
         elif trained:
-            scores = evaluate_run(trained[0], out, root=data, part=part, resize=resize)
+            scores = evaluate_run(trained[0], out, part=part, **how)
         else:
             class_names = tuple(classes.split(',')) if classes else None
             scores = evaluate_files(folders, truth, out, class_names)
@@ -807,7 +846,7 @@ OPTIONS = {  # options that an error's `key` can name
     'train': ('data', 'model', 'recipe', 'seed', 'device', 'fold', 'folds'),
     'predict': (
         *('weights', 'model', 'axis', 'bs', 'resize'),
-        *('intensity', 'tile', 'overlap', 'runtime', 'device', 'look'),
+        *('intensity', 'tile', 'overlap', 'runtime', 'device', 'look', 'postprocess'),
     ),
     'evaluate': ('data', 'model', 'part', 'pred', 'truth', 'classes', 'resize'),
     'export': ('to', 'model', 'weights', 'out'),

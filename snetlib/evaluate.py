@@ -32,7 +32,7 @@ from .data.files import read_mask, settle_labels, within
 from .data.formats import case_name, kind_of, unread_kind
 from .data.geometry import same_place
 from .data.slices import scale_intensity
-from .predict.predictor import Predictor, images_in
+from .predict.predictor import Predictor, images_in, read_rules
 from .report.figures import pick_cases
 from .report.page import evaluation_parts, write_report
 from snetlib.report.tables import (
@@ -135,15 +135,16 @@ def evaluate_run(
     part: str = 'test',  # 'test', 'valid' or 'train'
     limit: int = 0,  # only so many cases; 0 takes all
     resize: str = 'logits',  # or 'published', see `snetlib.predict.slices.slice_labels`
+    postprocess: bool = False,  # apply the run's rules, see `read_rules`
     progress: bool = True,  # a bar
 ) -> pd.DataFrame:
     "Predict and score every case of a part; writes scores.csv, tables and report.html."
     run = run if isinstance(run, Run) else Run(run)
-    test = _Tested(run, root, part, limit, resize)
+    test = _Tested(run, root, part, limit, resize, postprocess)
     model = run.config['model']
     about = (
         f'{model}, recipe and seed as in config.json; {len(test.items)} cases of the part '
-        f'{part!r} of {test.source.name}; checkpoint chosen on validation.'
+        f'{part!r} of {test.source.name}; checkpoint chosen on validation{test.rules_said()}.'
     )
     with locked_folder(out, 'evaluate'):
         settings = dict(progress=progress)
@@ -154,11 +155,19 @@ def evaluate_run(
 class _Tested:
     "The cases that a run is tested on: each as a `ScoredPair`, and as a picture."
 
-    def __init__(self, run, root, part, limit, resize):
-        self.run, self.predictor = run, Predictor(run, resize=resize)
+    def __init__(self, run, root, part, limit, resize, postprocess):
+        self.run, self.rules = run, read_rules(run) if postprocess else ()
+        self.predictor = Predictor(run, resize=resize, keep_largest=self.rules)
         self.source = run.source if root is None else replace(run.source, root=str(root))
         self.items = {i.id: i for i in self.source.items(part)[: limit or None]}
         self.made_by = [weights_hash(run), run.config['recipe'], run.intensity, resize]
+        if self.rules:
+            self.made_by.append(self.rules)
+
+    def rules_said(self):
+        "What a report says about rules."
+        names = ', '.join(self.run.class_names[k] for k in self.rules)
+        return f', only the largest piece kept of {names}' if names else ''
 
     def load(self, name):
         "A case of the part."
@@ -269,11 +278,12 @@ def evaluate_folds(
     *,
     root=None,  # the data; None: where the runs found it
     resize: str = 'logits',  # or 'published', see `snetlib.predict.slices.slice_labels`
+    postprocess: bool = False,  # apply each run's own rules, see `read_rules`
     progress: bool = True,  # a bar
 ) -> pd.DataFrame:
     "Score every patient by the run that has not seen him or her; one table. Raises `BadSetting`."
     runs = check_folds([run if isinstance(run, Run) else Run(run) for run in runs])
-    tested = [_Tested(run, root, 'test', 0, resize) for run in runs]
+    tested = [_Tested(run, root, 'test', 0, resize, postprocess) for run in runs]
     place = {}
     for test in tested:
         twice = [name for name in test.items if name in place]
@@ -294,7 +304,8 @@ def evaluate_folds(
     about = (
         f'{first.config["model"]}, recipe as in config.json; {len(place)} cases of '
         f'{first.source.name}, each predicted by the one of {len(runs)} runs that was not trained '
-        'on its fold; checkpoints chosen on validation within the training folds.'
+        'on its fold; checkpoints chosen on validation within the training folds'
+        f'{", largest pieces kept by the rules of each run" if postprocess else ""}.'
     )
 
     def pair(name):

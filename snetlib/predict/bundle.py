@@ -133,7 +133,7 @@ def metadata(
 # %% ../../nbs/7_use/14_bundle.ipynb #bundle14
 README = """# {model}
 
-Written by `snet export --to monai`. Put volumes (NIfTI) into `images` and run, in this folder:
+A run of snetlib as a bundle of MONAI. Put volumes (NIfTI) into `images` and run, in this folder:
 
     python -m monai.bundle run --bundle_root . --config_file configs/inference.json \\
         --meta_file configs/metadata.json --dataset_dir images --output_dir masks

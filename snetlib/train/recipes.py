@@ -159,6 +159,7 @@ OPTIONAL_KEYS = dict(
     drop=None,  # what a drop multiplies the learning rate by
     schedule_epochs=None,  # epochs that the whole run stands for; None: `epochs`
     clip_value=None,  # largest element of the gradient
+    neighbours=None,  # slices on each side that come as further channels (2.5-D)
     multi_scale=None,  # train on each batch at these sizes, as shares of its own
     weighting=None,  # structure loss: 'released' or 'published'; None: 'released'
     squared=None,  # squares in the denominator of SNet's Dice loss; None: True
@@ -228,6 +229,7 @@ RULES = dict(  # key: (is the value fine?, what it must be)
     ),
     schedule_epochs=(lambda v: v is None or whole(v, 1), 'a whole number from 1, or None'),
     clip_value=(lambda v: v is None or (number(v, 0) and v > 0), 'a number above 0, or None'),
+    neighbours=(lambda v: v is None or whole(v, 1), 'a whole number from 1, or None'),
     multi_scale=(is_scales, 'a list of numbers from 0.1 to 10, e.g. (0.75, 1, 1.25), or None'),
     squared=(lambda v: v is None or isinstance(v, bool), 'True, False or None'),
     background=(lambda v: v is None or isinstance(v, bool), 'True, False or None'),

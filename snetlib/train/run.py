@@ -22,6 +22,7 @@ import torch
 from ..claims import locked_folder
 from ..core import BadSetting, UnreadableFile, atomic_path, choose, provenance
 from ..data.loaders import slice_dls
+from ..data.slices import NeighbourSlices
 from ..data.source import Source
 from ..models import create_model
 from ..models.layers import fast_settings
@@ -245,13 +246,20 @@ def run_parts(
     run: Path,  # folder of the run
     source: Source,  # cache None: kept by `cache_folder`
     size,  # (H, W), one number for both, or None
+    neighbours: int | None = None,  # slices on each side that come as channels
 ) -> list:
-    "The training and the validation slices."
+    "The training and the validation slices. Raises `BadSetting`."
     if source.cache is None:
         source = replace(source, cache=cache_folder(run, source.root))
     none_held_out = source.val == 0 and not source.parts()['valid']
     watched = 'train' if none_held_out else 'valid'  # then the best epoch means nothing
-    return [source.slices(part, size) for part in ('train', watched)]
+    parts = [source.slices(part, size) for part in ('train', watched)]
+    if not neighbours:
+        return parts
+    if source.split == 'frames':
+        what = 'The split "frames" tears neighbouring slices apart; leave out neighbours.'
+        raise BadSetting(what, key='neighbours')
+    return [NeighbourSlices(part, neighbours) for part in parts]
 
 
 def describe_data(
@@ -345,7 +353,7 @@ def train_run(
     with together(device) as device, _held_by_the_first(run):
         config = run_config(source, model, recipe, seed=seed, model_kwargs=model_kwargs)
         from_rank0(lambda: check_run(run, config, resume))
-        parts = run_parts(run, source, recipe['size'])
+        parts = run_parts(run, source, recipe['size'], recipe.get('neighbours'))
         about = describe_data(*parts)
         from_rank0(lambda: check_content(run, about))
         learn = run_learner(run, config, parts, device, progress, model)
@@ -396,6 +404,11 @@ class Described:
     @property
     def size(self) -> tuple | None:
         return as_size(self.config['recipe']['size'])
+
+    @property
+    def neighbours(self) -> int:
+        "Slices on each side that the network sees as channels."
+        return self.config['recipe'].get('neighbours') or 0
 
     @property
     def ignore_index(self) -> int | None:
