@@ -88,6 +88,7 @@ def is_warning(out):
 # ---- what a page prints, compared with what is committed
 
 NUMBER = re.compile(r'-?\d+(?:[.,]\d+)*(?:e[+-]?\d+)?%?', re.I)
+BAR = re.compile(r'[^\r\n]*?\d+%\|[^\r\n]*?\]')  # tqdm's: how often it is drawn depends on the time
 VARIES = re.compile(
     r'\b[\d.,]+\s*(s|ms|µs|min|seconds?|minutes?|[kMG]i?B|it/s)\b|0x[0-9a-f]+|(/[\w.+-]+){2,}|\btmp\w+'
 )
@@ -102,7 +103,7 @@ def printed(cell):
             parts.append(''.join(out['text']))
         elif 'text/plain' in data and not any(k.startswith('image/') for k in data):
             parts.append(''.join(data['text/plain']))
-    return VARIES.sub('…', '\n'.join(parts))
+    return VARIES.sub('…', BAR.sub('', '\n'.join(parts)))
 
 
 def same(a, b):
