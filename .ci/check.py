@@ -16,7 +16,7 @@ SKIP = (
     '.venv .git demo runs build dist *.egg-info __pycache__ .ipynb_checkpoints _modidx.py work site'.split()
 )
 CORES = str(os.cpu_count() or 2)
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
 
 
 def run(*command, cwd=ROOT, **env):
@@ -49,9 +49,10 @@ def differing(a, b, pattern):
 
 def style():
     "A line is a sentence: ruff over pages, tests and scripts."
-    scripts = ('nbs', 'tests', '.ci', 'setup.py', 'make.py')
-    run(BIN / 'ruff', 'check', *scripts)
-    run(BIN / 'ruff', 'format', '--check', '--quiet', *scripts)
+    from make import STYLED
+
+    run(BIN / 'ruff', 'check', *STYLED)
+    run(BIN / 'ruff', 'format', '--check', '--quiet', *STYLED)
 
 
 def sync():

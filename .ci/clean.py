@@ -1,6 +1,5 @@
 "sdist, wheel, a new environment with what pip resolves today, and the commands a user gives there."
 
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -9,8 +8,8 @@ import time
 import venv
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-LEFT_OUT = '.venv .git demo runs build dist *.egg-info __pycache__ .ipynb_checkpoints work site'.split()
+from check import copy_of_the_tree
+
 SAID = """
 import importlib.metadata as m, warnings
 warnings.simplefilter('error')
@@ -40,8 +39,7 @@ def run(*command, cwd):
 
 def built(folder):
     "The wheel, made from the source archive, which is made from a copy of the checkout."
-    copy = folder / 'repo'
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LEFT_OUT, 'nbs', 'tests'))
+    copy = copy_of_the_tree(folder, 'nbs', 'tests')
     run(sys.executable, '-m', 'build', '--outdir', folder / 'dist', copy, cwd=folder)
     return next((folder / 'dist').glob('snetlib-*.whl'))
 

@@ -6,6 +6,7 @@ import pickle
 import zlib
 
 import torch
+from torch import nn
 
 from snetlib.models import SNet
 from snetlib.models.layers import bfloat16_is_right
@@ -18,6 +19,19 @@ NUMBERS = dict(
     gab_width=32,
     decoder_width=32,
 )  # least SNet
+
+
+class Threshold(nn.Module):
+    "Class 1 where the image is brighter than the level."
+
+    def __init__(self, level=0.5, n_out=2, slope=1):
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor(level))
+        self.n_out, self.slope = n_out, slope
+
+    def forward(self, x):
+        rest = [self.slope * (x[:, :1] - self.level) - k for k in range(self.n_out - 1)]
+        return torch.cat([torch.zeros_like(x[:, :1]), *rest], 1)
 
 
 def seeded(**kw):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from networks import Threshold
 from processes import refused, snet
 from torch import nn
 
@@ -18,19 +19,6 @@ from snetlib.predict import Predictor
 from snetlib.predict.predictor import OtherMask
 from snetlib.predict.slices import Agreement, Ensemble, Mirrored, device_of, slice_logits
 from snetlib.train.run import Run, train_run
-
-
-class Threshold(nn.Module):
-    "Class 1 where the image is brighter than the level."
-
-    def __init__(self, level=0.5, n_out=2):
-        super().__init__()
-        self.level = nn.Parameter(torch.tensor(level))
-        self.n_out = n_out
-
-    def forward(self, x):
-        rest = [4 * (x[:, :1] - self.level) - k for k in range(self.n_out - 1)]
-        return torch.cat([torch.zeros_like(x[:, :1]), *rest], 1)
 
 
 class Fixed(nn.Module):
@@ -48,7 +36,7 @@ class LeftNeighbour(nn.Module):
 
 
 def levels(*numbers):
-    return [Threshold(n).eval() for n in numbers]
+    return [Threshold(n, slope=4).eval() for n in numbers]
 
 
 VOLUME = np.random.default_rng(0).random((5, 70, 50)).astype(np.float32)

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from networks import Threshold
 from PIL import Image
 from processes import refused, snet
-from torch import nn
 
 from snetlib.core import BadSetting, SnetError, UnreadableFile
 from snetlib.data.files import read_case
@@ -26,19 +26,6 @@ from snetlib.train.run import Run, train_run, without_files
 
 RULE = dict(kind='percentile', lo=0.5, hi=99.5)
 NAMES = ('background', 'disc')
-
-
-class Threshold(nn.Module):
-    "Class 1 where the image is brighter than the level."
-
-    def __init__(self, level=0.5, n_out=2):
-        super().__init__()
-        self.level = nn.Parameter(torch.tensor(level))
-        self.n_out = n_out
-
-    def forward(self, x):
-        rest = [x[:, :1] - self.level - k for k in range(self.n_out - 1)]
-        return torch.cat([torch.zeros_like(x[:, :1]), *rest], 1)
 
 
 def toy(level=0.5, **settings):
