@@ -13,7 +13,12 @@ from processes import ENV, refused, snet
 from snetlib.core import BadSetting
 from snetlib.data.sets.mni import mni_case
 from snetlib.predict import Predictor
-from snetlib.predict.bundle import check_bundle, export_bundle, scaling_transform
+from snetlib.predict.bundle import (
+    check_bundle,
+    export_bundle,
+    inference_config,
+    scaling_transform,
+)
 from snetlib.train.run import Run
 
 for package in ('monai', 'ignite', 'fire'):
@@ -70,6 +75,13 @@ def test_what_no_bundle_can_hold_is_refused(tmp_path, monkeypatch):
     done = snet('export', 'mni-weights', '--to', 'monai', '--out', tmp_path / 'b')
     refused(done, 'ignite', 'snetlib[monai]')
     assert not (tmp_path / 'b').exists()
+
+
+def test_keywords_that_name_files_stay_out_of_a_bundle():
+    run = Run('mni-weights')
+    run.config['model_kwargs'] = dict(pretrained='other.pth', ffb_kernel=3)
+    built = inference_config(run)['network_def']['network']
+    assert 'pretrained' not in built and built['ffb_kernel'] == 3
 
 
 def test_the_description_names_the_classes(tmp_path):

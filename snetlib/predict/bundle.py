@@ -53,9 +53,8 @@ def inference_config(
     run,  # a `Run`
 ) -> dict:
     "What stands in configs/inference.json."
-    c, data = run.config, run.config['data']
-    built = {'_target_': 'snetlib.models.create_model', 'name': c['model'], 'c_in': data['c_in']}
-    built |= {'n_out': data['n_out'], **c['model_kwargs']}
+    built = {'_target_': 'snetlib.models.create_model', 'name': run.config['model']}
+    built |= run.keywords
     network = {'_target_': 'snetlib.predict.bundle.SliceNetwork', 'network': built}
     network['size'] = run.size
     before = [
@@ -149,7 +148,7 @@ def check_bundle(
     "Raise `NotAtHand` or `BadSetting` before the work."
     need('monai', 'monai')
     need('ignite', 'monai')
-    if ':' in run.config['model']:
+    if ':' in run.config['model']:  # `is_own` would import fastai, which changes MONAI's tensors
         what = 'A bundle names its network, and a network of your own has no name in snetlib.'
         raise BadSetting(f'{what} Predict with the run itself.', key='to')
     if run.config['data']['c_in'] != 1:
@@ -164,11 +163,11 @@ def export_bundle(
     "Write a run as a bundle for MONAI; gives the folder. Raises `NotAtHand`, `SnetError`."
     check_bundle(run)
     out = Path(out or Path(run.folder) / 'monai')
-    c, data = run.config, run.config['data']
-    kwargs = dict(c_in=data['c_in'], n_out=data['n_out']) | c['model_kwargs']
-    again, network = create_model(c['model'], **kwargs).eval(), run.model().cpu()
+    again, network = create_model(run.config['model'], **run.keywords).eval(), run.model().cpu()
     again.load_state_dict(network.state_dict())
-    x = torch.rand(1, data['c_in'], 64, 96, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(
+        1, run.config['data']['c_in'], 64, 96, generator=torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
         apart = float((again(x) - network(x)).abs().max())
     if not apart < 1e-4:

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from ..claims import locked_folder
 from ..core import BadSetting, atomic_path, provenance
-from ..data.source import file_digest
 from .predictor import RULES_FILE, Predictor, largest_pieces
 from ..scores.overlap import dice_per_class
 from ..train.run import Run
@@ -73,7 +72,7 @@ def write_rules(
     "Write postprocess.json into the folder of the run."
     kept = [k for k, keep in enumerate(table.keep, 1) if keep]
     numbers = table.reset_index().to_dict('records')
-    facts = dict(keep_largest=kept, classes=numbers, weights=file_digest(run.file))
+    facts = dict(keep_largest=kept, classes=numbers, weights=run.digest)
     with atomic_path(Path(run.folder) / RULES_FILE) as tmp:
         text = json.dumps(facts | dict(origin=provenance()), indent=1, default=float)
         tmp.write_text(text, encoding='utf-8')

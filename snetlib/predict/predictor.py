@@ -39,7 +39,6 @@ from ..data.clinic import files_behind, is_volume, read_any_volume, series_in
 from ..data.files import Case, read_image
 from ..data.formats import ENDINGS, UNREAD, kind_of, stem
 from ..data.slices import neighbour_rows, scale_intensity, stack_neighbours
-from ..data.source import file_digest
 from ..data.writing import OME, VOLUMES_OUT, write_label_files, write_mask, write_tiff
 from ..models.layers import fuse_for_inference
 from snetlib.predict.slices import (
@@ -303,7 +302,7 @@ def read_rules(
         classes, made_for = tuple(map(int, rules['keep_largest'])), rules['weights']
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise UnreadableFile(f'{path} is damaged; find the rules again.', path=path) from e
-    if made_for != file_digest(run.file):
+    if made_for != run.digest:
         what = f'The rules in {path} were found for other weights; find them again.'
         raise BadSetting(what, path=path, key='postprocess')
     return classes

@@ -31,6 +31,7 @@ from fastcore.basics import noop
 from PIL import Image
 from ..core import BadSetting, choose, seed_everything
 from ..data.files import Case, read_case
+from ..data.pictures import image_pixels
 from ..data.slices import Slices, case_slices
 from ..models import create_model
 from snetlib.train.callbacks import (
@@ -226,10 +227,9 @@ class SnetLearner(Learner):
 def picture_case(
     picture: Image.Image,  # of PIL, as fastai's `PILImage`
 ) -> Case:
-    "A picture in memory as a case, values as they are stored."
-    if picture.mode not in ('L', 'RGB', 'I;16', 'F'):
-        picture = picture.convert('RGB')
-    return Case('picture', np.asarray(picture, np.float32)[None])
+    "A picture in memory as a case, as its file would be read."
+    (numbers,) = image_pixels(picture)
+    return Case('picture', numbers[None].astype(np.float32))
 
 
 def case_as_slices(

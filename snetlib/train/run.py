@@ -23,7 +23,7 @@ from ..claims import locked_folder
 from ..core import BadSetting, UnreadableFile, atomic_path, choose, provenance
 from ..data.loaders import slice_dls
 from ..data.slices import NeighbourSlices
-from ..data.source import Source
+from ..data.source import Source, file_digest
 from ..models import create_model
 from ..models.layers import fast_settings
 from ..report.tables import read_case_table
@@ -75,7 +75,7 @@ def own_file_hash(
 ) -> str | None:
     "SHA-256 of its text, or None where there is no such file."
     path = Path(path)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return file_digest(path) if path.is_file() else None
 
 
 def config_source(
@@ -445,8 +445,8 @@ class Run(Described):
 
     @property
     def digest(self) -> str:
-        "SHA-256 of the file of weights: which weights these are."
-        return hashlib.sha256(Path(self.file).read_bytes()).hexdigest()
+        "SHA-256 of the file of weights: which weights these are. Raises `UnreadableFile`."
+        return file_digest(self.file)
 
     @property
     def place(self) -> str:
@@ -457,6 +457,12 @@ class Run(Described):
         "Names to tensors. Raises `UnreadableFile`."
         return network_state(self.file)
 
+    @property
+    def keywords(self) -> dict:
+        "What builds the network beside its name; nothing that names a file."
+        data, more = self.config['data'], without_files(self.config['model_kwargs'])
+        return dict(c_in=data['c_in'], n_out=data['n_out']) | more
+
     def model(self) -> torch.nn.Module:
         "The network in eval(), on its device; made once. Raises `UnreadableFile`, `BadSetting`."
         if not hasattr(self, '_model'):
@@ -464,12 +470,11 @@ class Run(Described):
         return self._model
 
     def build(self):
-        c, data = self.config, self.config['data']
-        kwargs = dict(c_in=data['c_in'], n_out=data['n_out']) | without_files(c['model_kwargs'])
-        self._check_network(c['model'])
+        name, kwargs = self.config['model'], self.keywords
+        self._check_network(name)
         build = own_network if self.network else create_model
         try:
-            model = build(self.network or c['model'], **kwargs)
+            model = build(self.network or name, **kwargs)
         except (TypeError, ValueError, ArithmeticError, LookupError) as e:
             what = f'{self.folder}/config.json describes no network: {e}; restore it from a copy.'
             raise UnreadableFile(' '.join(what.split()), path=self.folder) from e
