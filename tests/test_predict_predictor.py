@@ -110,6 +110,21 @@ def test_channels_are_matched_or_refused():
     assert match_channels(x.repeat(1, 3, 1, 1), 1).shape == x.shape
     with pytest.raises(BadSetting, match='4 channels'):
         match_channels(torch.rand(1, 4, 8, 8), 3)
+    with pytest.raises(BadSetting, match='1 channel and the network takes 2'):
+        match_channels(x, 2)
+
+
+@pytest.mark.parametrize('c_in', [2, 3, 4])
+def test_one_channel_of_several_is_never_taken_for_all(tmp_path, c_in):
+    scan = nib.Nifti1Image(np.random.default_rng(0).random((32, 32, 3)).astype('f4'), np.eye(4))
+    for i in range(c_in):
+        nib.save(scan, tmp_path / f'whole_{i:04}.nii.gz')
+    nib.save(scan, tmp_path / 'lone_0000.nii.gz')
+    rule = dict(kind='percentile', lo=0.5, hi=99.5)
+    one = Predictor(Threshold().eval(), intensity=rule, c_in=c_in)
+    done = one.files([tmp_path], tmp_path / 'masks')
+    status = {one.case: one.status for one in done}
+    assert status == {'whole': 'done', 'lone_0000': 'failed'}
 
 
 def test_probabilities_are_those_of_the_labels():

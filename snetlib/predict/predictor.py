@@ -577,8 +577,9 @@ def file(
         return Prediction(name, 'was there', mask=there[0].name)
     several = self.c_in if self.c_in and self.c_in > 1 else None
     case = read_image([first, *more], axis, name, several)
-    rule = self.intensity_of(case)
     image = _with_channels(case.image)
+    _all_channels(first, image, self.c_in)
+    rule = self.intensity_of(case)
     mask, kept, apart = self._predict(image, rule, keep=probabilities)
     with atomic_path(out / f'{name}_overlay.png') as tmp:
         save_overlay(tmp, *overview(case.image, mask, rule))
@@ -600,6 +601,17 @@ def _marked(result, apart, limit):
     result.disagreement = apart
     result.look = apart is not None and apart >= limit
     return result
+
+
+def _all_channels(path, image, c_in):
+    "Raise `BadSetting` for one channel of several, as nnU-Net's number in its name tells."
+    numbered = NUMBERED.match(stem(path))
+    if not numbered or not c_in or kind_of(path) == 'picture' or image.shape[-1] == c_in:
+        return
+    if int(numbered[2]) < c_in:
+        names = ', '.join(f'{numbered[1]}_{i:04}' for i in range(c_in))
+        what = f'{path} is one channel of a case and the network takes {c_in}'
+        raise BadSetting(f'{what}; put {names} side by side.', key='c_in')
 
 
 def _save_seg(path, mask, series, axis, class_names):

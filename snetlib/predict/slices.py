@@ -26,15 +26,15 @@ def match_channels(
     channels = x.shape[1]
     if channels == c_in:
         return x
-    if channels == 1:
+    if channels == 1 and c_in == 3:
         return x.expand(-1, c_in, -1, -1)
     if channels == 3 and c_in == 1 and (x == x[:, :1]).all():
         return x[:, :1]
-    raise BadSetting(
-        f'The image has {channels} channels and the network takes {c_in}; '
-        f'convert the image (e.g. to grey), or train with c_in={channels}.',
-        key='c_in',
-    )
+    cure = 'convert the image (e.g. to grey)'
+    if channels < c_in:
+        cure = f'give all {c_in} (files CASE_0000, CASE_0001, … are the channels of one case)'
+    what = f'The image has {channels} channel{"s" * (channels != 1)} and the network takes {c_in}'
+    raise BadSetting(f'{what}; {cure}, or train with c_in={channels}.', key='c_in')
 
 # %% ../../nbs/7_use/00_slices.ipynb #beb10be5
 def device_of(
