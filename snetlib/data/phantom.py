@@ -128,6 +128,7 @@ HU = dict(
     muscle=50,
     bone=500,
     marrow=220,
+    disc=90,
     cava=140,
     bowel=35,
     gas=-800,
@@ -203,76 +204,63 @@ def ellipsoid(
     return box, ((c * dx + s * dy) / rx) ** 2 + ((c * dy - s * dx) / ry) ** 2 + (dz / rz) ** 2
 
 # %% ../../nbs/3_data/00_phantom.ipynb #b5060238
-def torso(
-    rng: np.random.Generator,  # where the draws come from
-    axes: tuple,  # open coordinate grids (z, y, x)
-) -> tuple:  # float32, bool
-    "Hounsfield units of a trunk without its organs, and the mask of the cavity inside the muscles."
+def _wall(rng, axes):
+    "(HU of table, fat, muscles and ribs, float32; mask of the cavity inside the muscles)."
     z, y, x = axes
     size = rng.uniform(0.96, 1.04)
-    around = (
-        np.sqrt(((x - 0.5) / (0.43 * size)) ** 2 + ((y - 0.5) / (0.30 * size)) ** 2)
-        + 0.01 * np.cos(4 * np.arctan2(y - 0.5, x - 0.5))
-        + 0 * z
-    )
+    angle, phase = np.arctan2(y - 0.5, x - 0.5), rng.uniform(0, 6)
+    oval = np.sqrt(((x - 0.5) / (0.43 * size)) ** 2 + ((y - 0.5) / (0.30 * size)) ** 2)
+    around = oval + 0.01 * np.cos(4 * angle) + 0 * z  # 1 on the skin
     hu = np.full(around.shape, HU['air'], np.float32)
-    hu[:, :, :][
-        np.broadcast_to(np.abs(y - 0.84 - 0.12 * (x - 0.5) ** 2) < 0.008, hu.shape)
-        & (np.abs(x - 0.5) < 0.42)
-    ] = HU['table']
+    table = (np.abs(y - 0.84 - 0.12 * (x - 0.5) ** 2) < 0.008) & (np.abs(x - 0.5) < 0.42)
+    hu[np.broadcast_to(table, hu.shape)] = HU['table']
     for inside, what in ((1.0, 'fat'), (0.90, 'muscle'), (0.81, 'fat')):
         hu[around < inside] = HU[what]
-    cavity = around < 0.80
-    angle, phase = np.arctan2(y - 0.5, x - 0.5), rng.uniform(0, 6)
-    ribs = (
-        (np.abs(around - 0.84) < 0.022)
-        & (np.cos(9 * angle + 22 * z + phase) > 0.62)
-        & (z > 0.35)
-        & (np.abs(angle + np.pi / 2) > 0.6)
-    )
-    hu[ribs] = HU['bone']
+    ring = (np.abs(around - 0.84) < 0.022) & (z > 0.35) & (np.abs(angle + np.pi / 2) > 0.6)
+    hu[ring & (np.cos(9 * angle + 22 * z + phase) > 0.62)] = HU['bone']  # ribs
+    return hu, around < 0.80
 
-    def put(what, centre, radii, *a, only=None, wobble=()):
-        box, r2 = ellipsoid(axes, centre, radii, *a, wobble=wobble)
-        m = r2 <= 1
-        hu[box][m if only is None else m & only[box]] = HU[what]
 
-    for side in (-1, 1):
-        put(
-            'lung',
-            (0.5 + 0.19 * side, 0.48, 1.12),
-            (0.17, 0.2, 0.30 if side > 0 else 0.22),
-            only=cavity,
-        )
+def _spine(put, cavity):
+    "Lungs, muscles of the back, vertebrae with discs, and the vein before them."
+    for side, height in ((-1, 0.22), (1, 0.30)):
+        put('lung', (0.5 + 0.19 * side, 0.48, 1.12), (0.17, 0.2, height), only=cavity)
         put('muscle', (0.5 + 0.085 * side, 0.655, 0.35), (0.045, 0.05, 0.5))
         put('muscle', (0.5 + 0.075 * side, 0.745, 0.5), (0.06, 0.045, 9.0))
     put('bone', (0.5, 0.68, 0.5), (0.062, 0.050, 9.0))
     put('marrow', (0.5, 0.68, 0.5), (0.054, 0.042, 9.0))
     for k in range(8):
-        box, r2 = ellipsoid(axes, (0.5, 0.68, (k + 0.5) / 8), (0.06, 0.048, 0.008))
-        hu[box][r2 <= 1] = 90  # discs between the vertebrae
+        put('disc', (0.5, 0.68, (k + 0.5) / 8), (0.06, 0.048, 0.008))
     put('bone', (0.5, 0.79, 0.5), (0.012, 0.04, 9.0))
     put('bone', (0.5, 0.735, 0.5), (0.034, 0.026, 9.0))
     put('muscle', (0.5, 0.735, 0.5), (0.024, 0.018, 9.0))
     put('cava', (0.455, 0.60, 0.5), (0.030, 0.024, 9.0), only=cavity)
-    for _ in range(44):  # loops of bowel in the lower half, some with gas
-        centre = (rng.uniform(0.24, 0.76), rng.uniform(0.29, 0.54), rng.uniform(-0.02, 0.34))
+
+
+def _bowel(put, cavity, rng):
+    "44 loops in the lower half, some with gas."
+    for _ in range(44):
+        x, y, z = rng.uniform(0.24, 0.76), rng.uniform(0.29, 0.54), rng.uniform(-0.02, 0.34)
         r = rng.uniform(0.022, 0.042)
-        put(
-            'bowel',
-            centre,
-            (r * 1.3, r, r * 2),
-            rng.uniform(-60, 60),
-            only=cavity,
-            wobble=(0.006, *rng.uniform(0, 6, 4)),
-        )
+        turned, wobble = rng.uniform(-60, 60), (0.006, *rng.uniform(0, 6, 4))
+        put('bowel', (x, y, z), (r * 1.3, r, r * 2), turned, only=cavity, wobble=wobble)
         if rng.random() < 0.4:
-            put(
-                'gas',
-                (centre[0], centre[1] - 0.3 * r, centre[2]),
-                (r * 0.8, r * 0.5, r),
-                only=cavity,
-            )
+            put('gas', (x, y - 0.3 * r, z), (r * 0.8, r * 0.5, r), only=cavity)
+
+
+def torso(
+    rng: np.random.Generator,  # where the draws come from
+    axes: tuple,  # open coordinate grids (z, y, x)
+) -> tuple:  # float32, bool
+    "Hounsfield units of a trunk without its organs, and the mask of the cavity inside the muscles."
+    hu, cavity = _wall(rng, axes)
+
+    def put(what, centre, radii, *turned, only=None, wobble=()):
+        box, r2 = ellipsoid(axes, centre, radii, *turned, wobble=wobble)
+        hu[box][(r2 <= 1) & (True if only is None else only[box])] = HU[what]
+
+    _spine(put, cavity)
+    _bowel(put, cavity, rng)
     return hu, cavity
 
 # %% ../../nbs/3_data/00_phantom.ipynb #26a5b4b0
