@@ -431,6 +431,20 @@ WRONG |= {  # 2_theory/02_divergences to 04_pairs
         '(lambda z: (z, z**2))(np.random.default_rng(0).normal(size=(8, 2, 16, 16)) * [[[[3]], [[1]]]])',
     ],
 }
+WRONG |= {  # tutorials/02_which_layers_meet
+    'check_fit': ['set()', '{(2, 1)}', '{(2, 1), (3, 2), (4, 3)}', '{(1, 1), (2, 2)}'],
+    'check_floor': [
+        'lambda t: t.mi - t.mi_floor',
+        'lambda t: t.mi',
+        'lambda t: (t.mi_floor - t.mi).clip(lower=0)',
+        'lambda t: [(t.mi - t.mi_floor).clip(lower=0).mean()]',
+    ],
+    'check_rank': [
+        'lambda t, c, v: int(v[-1])',
+        'lambda t, c, v: int((t[t.b == v].kl < t[(t.a == c) & (t.b == v)].kl.item()).sum()) + 1',
+        'lambda t, c, v: int((t[t.a == c].kl < t[(t.a == c) & (t.b == v)].kl.item()).sum())',
+    ],
+}
 WRONG |= {  # tutorials/01_why_stagger
     'check_bits': ['(6, 2)', '(5, 0)', '(4, 1)'],
     'check_information': [
