@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'CHANNELS', 'STYLES', 'LINES', 'class_colours', 'as_rgb', 'as_mask', 'outline', 'blend', 'new_figure',
-           'legend_below', 'overlay', 'montage', 'feature_grid', 'curves', 'save_overlay', 'figure_png']
+           'legend_below', 'overlay', 'grey_range', 'to_grey', 'montage', 'feature_grid', 'curves', 'save_overlay',
+           'figure_png']
 
 # %% ../nbs/1_start/01_viz.ipynb #9f69c47b
 import io
@@ -183,6 +184,39 @@ def overlay(
     return fig
 
 # %% ../nbs/1_start/01_viz.ipynb #b32e310c
+def grey_range(
+    images,  # arrays, of one range
+) -> tuple:
+    "(lo, hi) that become black and white: 0 and 1 as they stand, else percentiles 1 and 99."
+    values = np.concatenate([np.ravel(x) for x in images])
+    values = values[np.isfinite(values)]
+    if np.asarray(images[0]).dtype == np.uint8 or not values.size:
+        return 0, 1
+    if values.min() >= 0 and values.max() <= 1:
+        return 0, 1
+    return tuple(np.percentile(values, (1, 99)))
+
+
+def to_grey(
+    image,  # numbers of any range
+    lo: float,  # becomes black
+    hi: float,  # becomes white
+) -> np.ndarray:
+    "The image in [0, 1]; a range of 0 to 1 changes nothing, colours of 0 to 255 included."
+    if (lo, hi) == (0, 1):
+        return image
+    return ((np.asarray(image, np.float32) - lo) / max(hi - lo, 1e-6)).clip(0, 1)
+
+
+def _one_each(images, **others):
+    "Raise `SnetError` where there is no image, or another number of masks."
+    if not len(images):
+        raise SnetError('There is no image to show; give at least one.')
+    for name, m in others.items():
+        if m is not None and len(m) != len(images):
+            raise SnetError(f'There are {len(images)} images but {len(m)} {name}; give one each.')
+
+
 def montage(
     images,  # (n, H, W), (n, H, W, 3), or a list of images
     masks=None,  # labels (n, H, W) or a list
@@ -195,36 +229,16 @@ def montage(
     size: float = 1.8,  # side of one picture, in inches
 ) -> Figure:
     "A grid of images with their masks, on one grey scale."
-    if not len(images):
-        raise SnetError('There is no image to show; give at least one.')
-    for name, m in (('masks', masks), ('truths', truths)):
-        if m is not None and len(m) != len(images):
-            raise SnetError(f'There are {len(images)} images but {len(m)} {name}; give one each.')
+    _one_each(images, masks=masks, truths=truths)
     pick = np.unique(np.linspace(0, len(images) - 1, min(n, len(images))).round().astype(int))
     cols = min(cols, len(pick))
-    values = np.concatenate([np.ravel(images[i]) for i in pick])
-    shown = np.isfinite(values)
-    lo, hi = (
-        np.percentile(values[shown], (1, 99))
-        if shown.any()
-        and np.asarray(images[0]).dtype != np.uint8
-        and (values[shown].min() < 0 or values[shown].max() > 1)
-        else (0, 1)
-    )
-
-    def scaled(x):
-        return (
-            x
-            if (lo, hi) == (0, 1)
-            else ((np.asarray(x, np.float32) - lo) / max(hi - lo, 1e-6)).clip(0, 1)
-        )
-
+    lo, hi = grey_range([images[i] for i in pick])
     fig, axes = new_figure(-(-len(pick) // cols), cols, (size, size + 0.2))
     used = set()
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, i in zip(axes.flat, pick):
-        x = as_rgb(scaled(images[i]))
+        x = as_rgb(to_grey(images[i], lo, hi))
         m = np.zeros(x.shape[:2], int) if masks is None else masks[i]
         t = None if truths is None else truths[i]
         overlay(x, m, t, ax=ax, alpha=alpha, title=str(i if titles is None else titles[i]))
@@ -276,6 +290,28 @@ STYLES = ('-', '--', ':', '-.')  # line styles beside colours, for print in grey
 LINES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#882255')
 
 
+def _panels(columns):
+    "The columns of losses and the others, without an empty group."
+    losses = {k: v for k, v in columns.items() if 'loss' in k}
+    scores = {k: v for k, v in columns.items() if 'loss' not in k}
+    return [panel for panel in (losses, scores) if panel]
+
+
+def _draw_panel(ax, panel, x, axis):
+    "The lines of one group, each in its colour and style."
+    for i, (name, values) in enumerate(panel.items()):
+        at = np.arange(len(values)) if x is None else x
+        ok = np.isfinite(values)  # a score that is measured every few epochs has gaps
+        style = STYLES[i // 8 % 4] if i > 7 else STYLES[i % 4]
+        marker = 'o' if ok.sum() < 3 else None
+        ax.plot(at[ok], values[ok], style, color=LINES[i % 8], label=name, marker=marker)
+    ax.set_xlabel(axis or 'epoch')
+    ax.set_ylabel('loss' if any('loss' in k for k in panel) else 'score')
+    ax.legend(fontsize=7, frameon=False)
+    ax.grid(alpha=0.3)
+    ax.spines[['top', 'right']].set_visible(False)
+
+
 def curves(
     log,  # dict name -> values, or DataFrame; a column 'epoch' or 'step' is the x axis
     title: str | None = None,  # above
@@ -289,34 +325,12 @@ def curves(
     axis = next((k for k in ('step', 'epoch') if k in columns), None)
     x = columns.pop(axis, None)
     columns.pop('epoch', None)
-    panels = [
-        p
-        for p in (
-            {k: v for k, v in columns.items() if 'loss' in k},
-            {k: v for k, v in columns.items() if 'loss' not in k},
-        )
-        if p
-    ]
+    panels = _panels(columns)
     if not panels or not any(np.isfinite(v).any() for p in panels for v in p.values()):
         raise SnetError('The log holds no finite number to draw; train for at least one epoch.')
     fig, axes = new_figure(1, len(panels), (3.6, 2.6))
     for ax, panel in zip(axes[0], panels):
-        for i, (name, values) in enumerate(panel.items()):
-            at = np.arange(len(values)) if x is None else x
-            ok = np.isfinite(values)  # a score that is measured every few epochs has gaps
-            ax.plot(
-                at[ok],
-                values[ok],
-                STYLES[i // 8 % 4] if i > 7 else STYLES[i % 4],
-                color=LINES[i % 8],
-                label=name,
-                marker='o' if ok.sum() < 3 else None,
-            )
-        ax.set_xlabel(axis or 'epoch')
-        ax.set_ylabel('loss' if any('loss' in k for k in panel) else 'score')
-        ax.legend(fontsize=7, frameon=False)
-        ax.grid(alpha=0.3)
-        ax.spines[['top', 'right']].set_visible(False)
+        _draw_panel(ax, panel, x, axis)
     if title:
         fig.suptitle(title, fontsize=10)
     return fig
