@@ -272,6 +272,23 @@ def _same_of(run):
     return facts
 
 
+def _tester_of(tested):
+    "{case: the fold that tests it}. Raises `BadSetting` for a case that two test, or none."
+    place = {}
+    for test in tested:
+        twice = [name for name in test.items if name in place]
+        if twice:
+            what = f'{twice[0]} is tested by two folds'
+            cure = 'the data have changed since the runs were trained: restore them.'
+            raise BadSetting(f'{what}; {cure}', case=twice[0], key='folds')
+        place |= dict.fromkeys(test.items, test)
+    lost = sorted({item.id for item in tested[0].source.items('all')} - set(place))
+    if lost:
+        what = f'{len(lost)} cases are tested by no fold, the first is {lost[0]}; restore the data.'
+        raise BadSetting(what, case=lost[0], key='folds')
+    return place
+
+
 def evaluate_folds(
     runs: list,  # folders of the runs of all folds, or `Run`s, in any order
     out,  # folder for scores and report
@@ -284,23 +301,7 @@ def evaluate_folds(
     "Score every patient by the run that has not seen him or her; one table. Raises `BadSetting`."
     runs = check_folds([run if isinstance(run, Run) else Run(run) for run in runs])
     tested = [_Tested(run, root, 'test', 0, resize, postprocess) for run in runs]
-    place = {}
-    for test in tested:
-        twice = [name for name in test.items if name in place]
-        if twice:
-            raise BadSetting(
-                f'{twice[0]} is tested by two folds; the data have changed since the runs were '
-                'trained: restore them.',
-                case=twice[0],
-                key='folds',
-            )
-        place |= dict.fromkeys(test.items, test)
-    seen = {item.id for item in tested[0].source.items('all')}
-    if seen - set(place):
-        lost = sorted(seen - set(place))
-        what = f'{len(lost)} cases are tested by no fold, the first is {lost[0]}; restore the data.'
-        raise BadSetting(what, case=lost[0], key='folds')
-    first = runs[0]
+    place, first = _tester_of(tested), runs[0]
     about = (
         f'{first.config["model"]}, recipe as in config.json; {len(place)} cases of '
         f'{first.source.name}, each predicted by the one of {len(runs)} runs that was not trained '
