@@ -1,13 +1,15 @@
 """A slide deck of each lesson: `python .ci/slides.py [PAGE ...]` writes reveal.js pages to `site/slides/`.
 
 A heading begins a slide. A picture, a table or an exercise gets a slide of its own below it. Imports, checks
-and solutions are left out, and code is shown without flags. `REVEAL` names another copy of reveal.js.
+and solutions are left out, and code is shown without flags. What is too high for a slide goes on on the next
+one. `REVEAL` names another copy of reveal.js.
 """
 
 import html
 import os
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import nbformat
@@ -16,6 +18,9 @@ from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / 'site/slides'
+HIGHEST = 17  # lines of text that a slide holds
+WIDTH = 64  # characters of a line of text
+HEADING, TABLE_ROW, PRINTED = 2.5, 1.6, 0.8  # their heights in lines of text
 
 
 def picture(cell):
@@ -37,6 +42,65 @@ def slide_type(cell):
     return '-' if cell.outputs and len(cell.source.splitlines()) <= 14 else 'skip'
 
 
+STYLE = '<style>.reveal pre, .reveal pre code { white-space: pre-wrap !important; }</style>'
+
+
+def text_height(source):
+    "Height of Markdown in lines of text; an empty line counts as half of one."
+    total = 0
+    for line in source.splitlines():
+        if line.startswith('#'):
+            total += HEADING
+        else:
+            total += max(len(textwrap.wrap(line, WIDTH)), 0.5)
+    return total
+
+
+def printed_height(out):
+    "Height of what a cell prints, in lines of text; a table has higher rows."
+    data = out.get('data', {})
+    if 'text/html' in data:
+        return TABLE_ROW * data['text/html'].count('<tr')
+    text = out.get('text') or data.get('text/plain', '')
+    return PRINTED * len(text.splitlines())
+
+
+def height(cell):
+    "Height of a cell on a slide, in lines of text; a picture has a slide of its own."
+    if cell.cell_type == 'markdown':
+        return text_height(cell.source)
+    return PRINTED * len(cell.source.splitlines()) + sum(map(printed_height, cell.outputs)) + 1
+
+
+def pieces(cell):
+    "A cell of text, cut at its headings and, where it is too high, between its paragraphs."
+    if cell.cell_type != 'markdown' or slide_type(cell) == 'skip' or '```' in cell.source:
+        return [cell]
+    parts = []
+    for paragraph in re.split(r'\n\n(?!\s*-)', cell.source):
+        begins = re.match(r'##? ', paragraph)
+        fits = parts and text_height(f'{parts[-1]}\n\n{paragraph}') <= HIGHEST
+        if fits and not begins:
+            parts[-1] += f'\n\n{paragraph}'
+        else:
+            parts.append(paragraph)
+    return [nbformat.v4.new_markdown_cell(part) for part in parts]
+
+
+def tag_slides(cells):
+    "Give each cell nbconvert's tag; a cell that no longer fits begins a slide of its own."
+    used = 0
+    for cell in cells:
+        kind = slide_type(cell)
+        if kind == 'skip':
+            cell.metadata['slideshow'] = {'slide_type': kind}
+            continue
+        if kind == '-' and used + height(cell) > HIGHEST:
+            kind = 'subslide'
+        used = height(cell) if kind != '-' else used + height(cell)
+        cell.metadata['slideshow'] = {'slide_type': kind}
+
+
 def as_html(out):
     "A picture as HTML, which keeps its description; nbconvert's template leaves it out."
     data, known = out.get('data', {}), out.get('metadata', {}).get('image/png', {})
@@ -55,16 +119,16 @@ def short_title(source):
 
 def deck(nb):
     "The page with slide tags; a picture is shown without the code that drew it."
+    nb.cells[0].source = short_title(nb.cells[0].source)
+    nb.cells = [piece for cell in nb.cells for piece in pieces(cell)]
+    tag_slides(nb.cells)
     for cell in nb.cells:
-        cell.metadata['slideshow'] = {'slide_type': slide_type(cell)}
         if cell.cell_type == 'code':
             cell.source = re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M)
             if picture(cell):
                 cell.metadata['tags'] = ['picture']
                 for out in cell.outputs:
                     as_html(out)
-    first = nb.cells[0]
-    first.source = short_title(first.source)
     return nb
 
 
@@ -83,6 +147,7 @@ def write(page, out=OUT):
     body, _ = exporter.from_notebook_node(deck(nbformat.read(page, 4)))
     out.mkdir(parents=True, exist_ok=True)
     path = out / f'{page.stem}.slides.html'
+    body = body.replace('</head>', f'{STYLE}</head>', 1)
     path.write_text(body, encoding='utf-8')
     return path
 

@@ -33,6 +33,35 @@ def test_a_deck_has_a_slide_for_each_idea_and_no_solution(page, tmp_path):
     assert text.count('<section') > len(headings)
 
 
+@pytest.mark.parametrize('page', LESSONS, ids=lambda p: p.stem)
+def test_a_slide_is_not_higher_than_the_screen_and_no_word_is_lost(page):
+    slides = script('slides')
+    nb = slides.deck(nbformat.read(page, 4))
+    heights = []
+    for cell in nb.cells:
+        kind = cell.metadata.slideshow.slide_type
+        if kind in ('slide', 'subslide'):
+            heights.append([])
+        if kind != 'skip':
+            heights[-1].append(slides.height(cell))
+    assert all(len(h) == 1 or sum(h) <= slides.HIGHEST for h in heights)
+    before = nbformat.read(page, 4).cells
+    before[0].source = slides.short_title(before[0].source)
+    words = [
+        ' '.join(c.source for c in cells if c.cell_type == 'markdown').split() for cells in (before, nb.cells)
+    ]
+    assert words[0] == words[1]
+
+
+def test_a_long_text_is_cut_between_its_paragraphs():
+    slides = script('slides')
+    paragraph = ' '.join(['word'] * 130)  # 650 characters: eleven lines
+    cell = nbformat.v4.new_markdown_cell(f'{paragraph}\n\n{paragraph}\n\n## Next\n\nShort.')
+    assert [c.source[:4] for c in slides.pieces(cell)] == ['word', 'word', '## N']
+    short = nbformat.v4.new_markdown_cell('One.\n\nTwo.')
+    assert [c.source for c in slides.pieces(short)] == ['One.\n\nTwo.']
+
+
 def test_readers_of_the_site_see_no_flags():
     docs = script('docs')
     nb = nbformat.v4.new_notebook(
