@@ -1,6 +1,8 @@
 "One reader: every kind of mask, name and geometry gives its right value, or the sentence that fixes it."
 
 import gzip
+import json
+import re
 import unicodedata
 
 import h5py
@@ -116,6 +118,29 @@ def test_palettes(tmp_path):
     palette(other, SQUARE, black, green)  # the same number, another class
     with pytest.raises(WrongLabels, match='two different colours'):
         settle_labels([path, other])
+
+
+def written_cure(error):
+    "What a sentence says to write into dataset.json, as `Labels`."
+    return Labels(colours=json.loads(re.search(r'"colours": (\{.*?\})', str(error)).group(1)))
+
+
+@pytest.mark.parametrize('kind', ['palette', 'rgb', 'jpeg'])
+def test_the_cure_names_the_colours_of_the_file_and_works(tmp_path, kind):
+    white, red, blue = (255, 255, 255), (200, 30, 30), (30, 30, 200)
+    path = tmp_path / ('a.jpg' if kind == 'jpeg' else 'a.png')
+    index = SQUARE.astype(np.uint8)
+    index[:2, :2] = 2
+    if kind == 'palette':
+        palette(path, index, white, red, blue)
+    else:
+        Image.fromarray(np.uint8([white, red, blue])[index]).save(path, quality=95)
+    with pytest.raises(WrongLabels, match='background as class 0') as caught:
+        settle_labels([path])
+    label = read_mask(path, written_cure(caught.value)).label[0]
+    assert (label == 0).mean() == pytest.approx((index == 0).mean(), abs=0.02)
+    if kind != 'jpeg':
+        assert (label == index).all()
 
 
 def test_0_9999_is_mapped_where_it_is_said_and_named_where_not(tmp_path):
