@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIDES', 'Throttle', 'Panel', 'lens_area', 'lens_distance', 'EntropyAreas', 'cached_curve', 'Regimes', 'PairPicker',
-           'window', 'open_mask', 'open_volume', 'VolumeViewer', 'tint', 'patient_sides', 'ScanViewer']
+           'window', 'open_mask', 'open_volume', 'VolumeViewer', 'tint', 'plain_number', 'patient_sides', 'ScanViewer']
 
 # %% ../nbs/7_use/09_widgets.ipynb #eb233ebf
 import html
@@ -562,16 +562,25 @@ class VolumeViewer(Panel):
 # %% ../nbs/7_use/09_widgets.ipynb #scanview2
 def tint(
     rgb: np.ndarray,  # (H, W, 3) in [0, 1]
-    mask: np.ndarray,  # labels (H, W), 0 is background
-    colour: np.ndarray,  # (3,) in [0, 1]
-    opacity: float,  # of the tint, 0 to 1
+    masks: list,  # labels (H, W), 0 is background
+    colours: list,  # (3,) in [0, 1], one for each mask
+    opacity: float,  # of the tints, 0 to 1
 ) -> np.ndarray:
-    "The picture with a mask in one colour: a tint inside, and a line around each label."
-    inside, edge = mask > 0, outline(mask)
+    "The picture with each mask in its colour: tints inside, then lines around every label."
     rgb = rgb.copy()
-    rgb[inside] = (1 - opacity) * rgb[inside] + opacity * colour
-    rgb[edge] = colour
+    for mask, colour in zip(masks, colours):
+        inside = mask > 0
+        rgb[inside] = (1 - opacity) * rgb[inside] + opacity * colour
+    for mask, colour in zip(masks, colours):
+        rgb[outline(mask)] = colour
     return rgb
+
+
+def plain_number(
+    x: float,  # any
+) -> str:
+    "Three digits that count, without an exponent: 0.0213, 4.57, 2998."
+    return f'{x:.0f}' if abs(x) >= 100 else f'{x:.3g}'
 
 
 SIDES = {2: 'RLAP', 1: 'RLSI', 0: 'APSI'}  # by slicing axis: left, right, top, bottom of a picture
@@ -610,6 +619,9 @@ class ScanViewer(VolumeViewer):
         super().__init__(replace(case, label=label), size=tall, **kw)
         for name in ('show_mask', 'show_model'):
             self.controls[name].layout.display = 'none'
+        for name in ('level', 'width'):
+            if self.controls['width'].max >= 200:
+                self.controls[name].readout_format = '.0f'
 
     def swatch(self, name) -> str:
         "A square in the colour of a mask and its name, as HTML."
@@ -635,25 +647,24 @@ class ScanViewer(VolumeViewer):
 
     def tinted(self, v):
         rgb = as_rgb(window(self.case.image[v['z']], v['level'], v['width']))
-        for name in v['shown']:
-            rgb = tint(rgb, self.masks[name][v['z']], self.colours[name], v['opacity'])
-        return rgb
+        masks = [self.masks[name][v['z']] for name in v['shown']]
+        return tint(rgb, masks, [self.colours[name] for name in v['shown']], v['opacity'])
 
     def amount(self, name, pixels) -> str:
         "How much of a mask is on this slice and in all, in the units of a clinic where known."
         if self.case.spacing is None:
             return f'{pixels} pixels here, {self.voxels[name]} in all'
         dz, dy, dx = self.case.spacing
-        here = f'{pixels * dy * dx / 100:.3g} cm² here'
+        here = f'{plain_number(pixels * dy * dx / 100)} cm² here'
         if len(self.case.image) == 1:
             return here
-        return f'{here}, {self.voxels[name] * dz * dy * dx / 1000:.3g} ml in all'
+        return f'{here}, {plain_number(self.voxels[name] * dz * dy * dx / 1000)} ml in all'
 
     def describe(self, v):
         lo, hi = v['level'] - v['width'] / 2, v['level'] + v['width'] / 2
         lines = [
             f'slice <b>{v["z"] + 1}</b> of {len(self.case.image)}',
-            f'grey scale {lo:.4g} to {hi:.4g}',
+            f'grey scale {plain_number(lo)} to {plain_number(hi)}',
             *(f'{self.swatch(n)}: {self.amount(n, k)}' for n, k in v['pixels'].items()),
         ]
         return '<br>'.join(lines)

@@ -26,7 +26,7 @@ from snetlib.core import GeometryMismatch
 from snetlib.data.clinic import write_itk
 from snetlib.data.phantom import abdomen_ct, write_nifti_pair
 from snetlib.view import names_beside, names_of_masks, open_scan
-from snetlib.widgets import ScanViewer, patient_sides, tint
+from snetlib.widgets import ScanViewer, patient_sides, plain_number, tint
 
 ROOT = Path(__file__).resolve().parent.parent
 ARTEFACTS = ROOT / 'tests' / 'artefacts'
@@ -112,7 +112,7 @@ def test_what_the_reader_reads_can_be_shown(scans, tmp_path):
 
 def test_a_mask_in_another_format_lies_on_the_scan(scans, tmp_path):
     stored = nib.load(scans['reader 1'])
-    write_itk(tmp_path / 'reader.mha', np.asarray(stored.dataobj), stored.affine)
+    write_itk(np.asarray(stored.dataobj), stored.affine, tmp_path / 'reader.mha')
     case, found = open_scan(scans['scan'], [scans['reader 1'], tmp_path / 'reader.mha'])
     first, second = found.values()
     assert np.array_equal(first, second) and first.any()
@@ -124,8 +124,8 @@ def test_counting_and_amounts_are_those_of_a_clinic(scans):
     dz, dy, dx = viewer.case.spacing
     text = viewer.text.value
     assert 'slice <b>10</b> of 20' in text
-    assert f'{pixels * dy * dx / 100:.3g} cm² here' in text
-    assert f'{viewer.voxels["reader 1"] * dz * dy * dx / 1000:.3g} ml in all' in text
+    assert f'{plain_number(pixels * dy * dx / 100)} cm² here' in text
+    assert f'{plain_number(viewer.voxels["reader 1"] * dz * dy * dx / 1000)} ml in all' in text
 
 
 @pytest.mark.parametrize('axis,letters', [(2, 'RLAP'), (1, 'RLSI'), (0, 'APSI')])
@@ -149,8 +149,11 @@ def test_letters_stand_where_the_patient_has_them(tmp_path, axis, letters):
 def test_a_line_stays_where_the_tint_is_transparent():
     mask = np.zeros((7, 7), int)
     mask[1:6, 1:6] = 1
-    picture = tint(np.zeros((7, 7, 3)), mask, np.array([0.0, 1, 0]), 0.0)
+    green, blue = np.array([0.0, 1, 0]), np.array([0.0, 0, 1])
+    picture = tint(np.zeros((7, 7, 3)), [mask], [green], 0.0)
     assert picture[1, 1].tolist() == [0, 1, 0] and picture[3, 3].tolist() == [0, 0, 0]
+    picture = tint(np.zeros((7, 7, 3)), [mask, np.ones((7, 7), int)], [green, blue], 1.0)
+    assert picture[1, 1].tolist() == [0, 1, 0], 'a tint hides no line'
 
 
 # ---- refusals, before any server
@@ -424,6 +427,15 @@ def test_window_and_opacity_change_the_picture(tab, name):
     handle(tab, name).focus()
     assert changes(tab, lambda: tab.keyboard.press('PageDown'))
     assert says(tab, 'slice 10 of 20'), 'the key belongs to the slider that has the focus'
+
+
+@served
+@in_browser
+def test_a_window_is_chosen_by_its_name(tab):
+    assert changes(tab, lambda: tab.locator('.widget-dropdown select').select_option('lung'))
+    assert says(tab, 'grey scale -1350 to 150')
+    assert changes(tab, lambda: tab.locator('.widget-dropdown select').select_option('soft tissue'))
+    assert says(tab, 'grey scale -160 to 240')
 
 
 @served
