@@ -436,6 +436,11 @@ def test_a_window_is_chosen_by_its_name(tab):
     assert says(tab, 'grey scale -1350 to 150')
     assert changes(tab, lambda: tab.locator('.widget-dropdown select').select_option('soft tissue'))
     assert says(tab, 'grey scale -160 to 240')
+    handle(tab, 'width').press('ArrowUp')
+    chosen = tab.locator('.widget-dropdown select')
+    assert wait_until(lambda: chosen.input_value() == 'by hand')
+    chosen.select_option('soft tissue')
+    assert says(tab, 'grey scale -160 to 240')
 
 
 @served
@@ -476,6 +481,9 @@ def test_it_ends_with_the_process_that_started_it(scans, tmp_path, number):
     temporary = tmp_path / 't'
     temporary.mkdir()
     page = Shown(scans['scan'], cwd=tmp_path, temporary=temporary)
+    if number == signal.SIGKILL:  # with a kernel at work
+        status, body = answer(page.address)
+        assert status == 200 and b'snet-slice' in body
     below = children(page.process.pid)
     code, said, _ = page.end(number)
     assert code == (0 if number == signal.SIGINT else -number) and 'Traceback' not in said
