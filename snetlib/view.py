@@ -28,7 +28,7 @@ from pathlib import Path
 import ipywidgets as W
 import numpy as np
 from .core import SnetError, need
-from .data.files import read_image
+from .data.files import read_case
 from .data.formats import case_name
 from .data.writing import LABEL_FILES
 from .viz import as_rgb
@@ -77,13 +77,15 @@ def open_scan(
     masks: list = (),  # files that lie in the same place
     axis: int = 2,  # slices along x (0), y (1) or z (2) of the patient
 ) -> tuple:
-    "(case, {name: labels or None}) of what can be shown; else an `SnetError` says why not."
-    case = read_image(scan, axis)
+    "(case, {name: labels}) of what can be shown; else an `SnetError` says why not."
+    case = read_case(scan, axis=axis)
     as_rgb(case.image[0])  # refuses what is neither grey nor in colours
     found = {n: open_mask(p, case) for n, p in zip(names_of_masks(masks), masks)}
+    if not found and case.label is not None:  # arrays with a mask of their own
+        found = {'mask in the file': case.label}
     if len(found) == 1:
         [label] = found.values()
-        found = _by_class(label, masks[0]) or found
+        found = _by_class(label, [*masks, scan][0]) or found
     return case, found
 
 # %% ../nbs/7_use/16_view.ipynb #view0012
@@ -91,6 +93,7 @@ STYLE = """
 <style>
 .snet-page { gap: 24px; padding: 12px; }
 .snet-picture img { display: block; image-rendering: auto; }
+.snet-page .widget-html-content { line-height: 1.5; white-space: normal; }
 .snet-side { text-align: center; color: #bbb; font-weight: bold; }
 .snet-page .noUi-handle:focus { outline: 3px solid #56B4E9; }
 .snet-page .widget-label, .snet-page label, .snet-page .widget-html-content {
@@ -188,8 +191,8 @@ def page_of(
     notes = [W.HTML(escape(note)) for note in viewer.case.notes]
     head = W.HTML(f'<h2>{escape(title)}</h2>')
     sliders = [*window_presets(viewer), *viewer.controls.values()]
-    controls = W.VBox([head, *sliders, viewer.text, W.HTML(HELP), *notes])
-    controls.layout.width = '460px'
+    controls = W.VBox([head, viewer.text, *sliders, W.HTML(HELP), *notes])
+    controls.layout.width, controls.layout.flex = '460px', '0 0 auto'
     page = W.HBox([W.HTML(STYLE), controls, picture])
     page.add_class('snet-page')
     return page
@@ -204,7 +207,7 @@ def show_page(
     asked = json.loads(Path(settings).read_text(encoding='utf-8'))
     try:
         case, masks = open_scan(asked['scan'], asked['masks'], asked['axis'])
-        page = page_of(ScanViewer(case, masks or None), case.id)
+        page = page_of(ScanViewer(case, masks), case.id)
     except SnetError as e:
         page = HTML(f'<p>{escape(str(e))}</p>')
     display(page, HTML(KEYS))

@@ -581,7 +581,9 @@ def plain_number(
     x: float,  # any
 ) -> str:
     "Three digits that count, without an exponent: 0.0213, 4.57, 2998."
-    return f'{x:.0f}' if abs(x) >= 100 else f'{x:.3g}'
+    if abs(x) >= 100:
+        return f'{x:.0f}'
+    return np.format_float_positional(x, precision=3, fractional=False, trim='-')
 
 
 PICTURE_SIDES = {
@@ -622,6 +624,7 @@ class ScanViewer(VolumeViewer):
         label = np.any(any_mask, 0).astype(np.uint8) if any_mask else None
         tall = round(size * min(1, h * dy / (w * dx)))
         super().__init__(replace(case, label=label), size=tall, **kw)
+        self.image.layout.width = f'{round(tall * w * dx / (h * dy))}px'
         for name in ('show_mask', 'show_model'):
             self.controls[name].layout.display = 'none'
         for name in ('level', 'width'):
@@ -647,7 +650,10 @@ class ScanViewer(VolumeViewer):
 
     def compute(self, z, level, width, opacity, show_mask, show_model, **shown):
         names = [name for name in self.masks if shown[f'show {name}']]
-        pixels = {name: int((self.masks[name][z] > 0).sum()) for name in names}
+        pixels = {name: int((mask[z] > 0).sum()) for name, mask in self.masks.items()}
+        for name, k in pixels.items():
+            control = self.controls[f'show {name}']
+            control.description = f'{self.swatch(name)}: {self.amount(name, k)}'
         return dict(z=z, level=level, width=width, opacity=opacity, shown=names, pixels=pixels)
 
     def tinted(self, v):
@@ -667,9 +673,6 @@ class ScanViewer(VolumeViewer):
 
     def describe(self, v):
         lo, hi = v['level'] - v['width'] / 2, v['level'] + v['width'] / 2
-        lines = [
-            f'slice <b>{v["z"] + 1}</b> of {len(self.case.image)}',
-            f'grey scale {plain_number(lo)} to {plain_number(hi)}',
-            *(f'{self.swatch(n)}: {self.amount(n, k)}' for n, k in v['pixels'].items()),
-        ]
-        return '<br>'.join(lines)
+        lo, hi = (x if abs(x) > v['width'] / 1000 else 0.0 for x in (lo, hi))
+        place = f'slice <b>{v["z"] + 1}</b> of {len(self.case.image)}'
+        return f'{place}, grey scale {plain_number(lo)} to {plain_number(hi)}'

@@ -83,6 +83,14 @@ def test_one_mask_is_divided_into_its_classes_and_several_are_not(scans):
     assert list(found) == ['reader 1']
 
 
+def test_the_longer_side_has_the_size_that_is_asked_for():
+    for shape in ((50, 100), (100, 50)):
+        viewer = ScanViewer(np.random.default_rng(0).random(shape), size=320)
+        assert sorted(Image.open(io.BytesIO(viewer.picture())).size) == [160, 320]
+        assert viewer.image.layout.width == f'{320 * shape[1] // 100}px'
+        assert 0.9 < viewer.values['width'] < 1.1, 'of the grey scale'
+
+
 def test_many_objects_are_one_mask(tmp_path):
     numbers = np.zeros((60, 60), np.uint8)
     numbers[::3, ::3] = 1 + np.arange(400).reshape(20, 20) % 200
@@ -102,8 +110,9 @@ def test_names_of_classes_and_of_masks(scans, tmp_path):
 def test_what_the_reader_reads_can_be_shown(scans, tmp_path):
     hu, label, spacing = abdomen_ct(3, (6, 64, 64))
     np.savez(tmp_path / 'scan.npz', image=hu, label=label)
-    viewer = ScanViewer(open_scan(tmp_path / 'scan.npz')[0])
-    assert viewer.picture()[:4] == b'\x89PNG' and not viewer.masks
+    case, found = open_scan(tmp_path / 'scan.npz')
+    assert list(found) == [str(k) for k in np.unique(label) if k]
+    assert ScanViewer(case, found).picture()[:4] == b'\x89PNG'
     assert list(ScanViewer(tmp_path / 'scan.npz').masks) == ['mask in the file']
     colours = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
     Image.fromarray(colours).save(tmp_path / 'colour.png')
@@ -122,8 +131,8 @@ def test_counting_and_amounts_are_those_of_a_clinic(scans):
     viewer = ScanViewer(*open_scan(scans['scan'], [scans['reader 1']]))
     pixels = viewer.set(z=9)['pixels']['reader 1']
     dz, dy, dx = viewer.case.spacing
-    text = viewer.text.value
-    assert 'slice <b>10</b> of 20' in text
+    assert 'slice <b>10</b> of 20' in viewer.text.value
+    text = viewer.controls['show reader 1'].description
     assert f'{plain_number(pixels * dy * dx / 100)} cm² here' in text
     assert f'{plain_number(viewer.voxels["reader 1"] * dz * dy * dx / 1000)} ml in all' in text
 
