@@ -6,7 +6,7 @@
 __all__ = ['KEPT', 'app', 'NETWORK', 'DEVICE', 'SEED', 'JOBS', 'RESIZE', 'AS_JSON', 'RAW_SETS', 'OPTIONS', 'known_names',
            'collect_names', 'completed', 'write_names', 'Stopped', 'command', 'parse_settings', 'parse_intensity',
            'json_text', 'quiet_stdout', 'models', 'train', 'prepare', 'check', 'predict', 'postprocess', 'export',
-           'evaluate', 'said', 'reproduce', 'demo', 'advice', 'sentence', 'main', 'explain']
+           'evaluate', 'view', 'said', 'reproduce', 'demo', 'advice', 'sentence', 'main', 'explain']
 
 # %% ../nbs/9_command/00_cli.ipynb #921ebd0e
 import contextlib
@@ -701,6 +701,28 @@ def _lost_cases(out, models):
     "How many cases the failed.csv of this evaluation names, one file for each of several models."
     files = [out / model / 'failed.csv' for model in models or ['']]
     return sum(len(f.read_text(encoding='utf-8').splitlines()) - 1 for f in files)
+
+# %% ../nbs/9_command/00_cli.ipynb #viewcmd2
+@command
+def view(
+    scan: Path = typer.Argument(
+        ..., help='NIfTI, a folder with a DICOM series, NRRD, MHA, MGZ, npz, h5, a picture'
+    ),
+    masks: list[Path] | None = typer.Argument(None, help='masks that lie where the scan lies'),
+    axis: int = typer.Option(2, min=0, max=2, help='slices along x (0), y (1) or z (2)'),
+    browser: bool = typer.Option(True, help='open the page in the browser'),
+):
+    "Show a scan and its masks as a page in the browser of this computer."
+    from snetlib.view import open_in_browser, view_server
+
+    with view_server(scan, masks or [], axis) as page, contextlib.suppress(KeyboardInterrupt):
+        typer.echo(page.address)
+        typer.echo('Only this computer can open it. It ends with Ctrl-C.')
+        if browser:
+            open_in_browser(page)
+        page.process.wait()
+        raise SnetError('The page ended by itself; give the same command again.')
+    typer.echo('The page is closed.')
 
 # %% ../nbs/9_command/00_cli.ipynb #f3b48cfd
 def said(

@@ -146,6 +146,7 @@ SMOKE = '--recipe smoke --set size=32 --set epochs=1'.split()
         ('monai', 'baselines', ['demo', '--seconds', '1', '--out', 'OUT']),
         ('monai', 'baselines', ['train', 'mni', '--model', 'unet_tiny', *SMOKE, '--out', 'OUT']),
         ('tensorboard', 'tensorboard', ['train', 'mni', '--tensorboard', *SMOKE, '--out', 'OUT']),
+        ('voila', 'view', ['view', 'SCAN', '--no-browser']),
         ('onnx', 'export', ['export', 'mni-weights', '--to', 'onnx', '--out', 'OUT']),
         ('openvino', 'openvino', ['export', 'mni-weights', '--to', 'openvino', '--out', 'OUT']),
         (
