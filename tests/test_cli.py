@@ -112,6 +112,8 @@ def test_predict_writes_masks_and_reports_failures(run, tmp_path):
         'labels.ctbl',
         'labels.label',
         'predictions.csv',
+        'summary.csv',
+        'summary.html',
     ]
 
 
