@@ -886,6 +886,8 @@ def advice(
     "What the command line adds to an error: the option that helps, or nothing."
     kinds = {kind.__name__ for kind in type(error).__mro__}
     again = 'run again with --resume' if command == 'train' else 'give the same command again'
+    if command == 'summary' and 'NotWritable' in kinds:
+        return ''  # it writes into the folder that it reads
     if 'DiskFull' in kinds:
         return f'Free some space and {again}, or choose another --out.'
     if 'FolderInUse' in kinds:

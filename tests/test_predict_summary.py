@@ -1,11 +1,13 @@
 "The summary of a predicted folder: numbers by hand, escaping, failures, resumed runs, nothing from outside."
 
 import csv
+import io
 import json
 import math
 import os
 import re
 import shutil
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -14,7 +16,8 @@ import pytest
 from PIL import Image
 from processes import refused, snet
 
-from snetlib.core import NotAtHand, NotWritable, UnreadableFile
+from snetlib.cli import advice, main
+from snetlib.core import DiskFull, NotAtHand, NotWritable, UnreadableFile
 from snetlib.predict.summary import (
     FEWEST,
     UNUSUAL,
@@ -234,6 +237,7 @@ def test_a_folder_that_no_prediction_made_is_refused(tmp_path):
             read_predictions(tmp_path)
     done = snet('summary', tmp_path)
     refused(done, 'damaged')
+    assert advice(DiskFull('full'), 'summary') == '', 'there is no other folder to choose'
     (tmp_path / 'predictions.csv').unlink()
     refused(snet('summary', tmp_path), 'predictions.csv', str(tmp_path))
 
@@ -309,6 +313,31 @@ def test_a_continued_run_and_the_command_make_the_same_summary(predicted, tmp_pa
     done = snet('predict', 'mni-weights', root / 'scans' / 'a.nii.gz', '--out', out)
     assert done.returncode == 0, done.stderr
     assert len(read_case_table(out / 'summary.csv')) == 3
+
+
+class Terminal(io.StringIO):
+    "A stream that says it is a terminal."
+
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_sees_the_time_left_and_a_program_nothing(predicted, tmp_path, monkeypatch):
+    root, _ = predicted
+    scans = [str(root / 'scans' / f'{name}.nii.gz') for name in 'ab']
+
+    def said(out, *more):
+        monkeypatch.setattr(sys, 'stderr', Terminal())
+        with pytest.raises(SystemExit) as end:
+            main(['predict', 'mni-weights', *scans, '--out', str(tmp_path / out), *more])
+        assert not end.value.code
+        return sys.stderr.getvalue()
+
+    shown = said('people')
+    assert re.search(r'1/2 \[\d\d:\d\d<\d\d:\d\d', shown), 'done, of how many, [time so far < time left'
+    assert 'summary: ' in shown
+    told = said('program', '--json')
+    assert 'a: done' in told and '%|' not in told and '<' not in told, 'lines, no bar'
 
 
 def test_of_a_case_that_is_there_without_amounts_the_mask_is_measured(tmp_path):
