@@ -535,10 +535,10 @@ def predict(
 
 def _summarised(out, axis, progress):
     "Write the summary of a folder and say in a line what it found; the page."
-    from snetlib.predict.summary import counted, write_summary
+    from snetlib.predict.summary import count_marks, write_summary
 
     page = out / 'summary.html'
-    typer.echo(f'{page}: {counted(write_summary(out, axis, progress))}')
+    typer.echo(f'{page}: {count_marks(write_summary(out, axis, progress))}')
     return page
 
 

@@ -22,7 +22,7 @@ from snetlib.predict.summary import (
     FEWEST,
     UNUSUAL,
     CaseSummary,
-    counted,
+    count_marks,
     extent,
     file_within,
     link_to,
@@ -167,7 +167,7 @@ def test_an_empty_folder_and_failures_alone(tmp_path):
     assert read_case_table(tmp_path / 'summary.csv').empty
     write_table(tmp_path, [dict(case='NA', status='failed', reason='cut off')])
     (case,) = write_summary(tmp_path)
-    assert case.failed and counted([case]) == '1 case: 0 to look at, 1 failed, 0 with nothing to note.'
+    assert case.failed and count_marks([case]) == '1 case: 0 to look at, 1 failed, 0 with nothing to note.'
     (row,) = read_case_table(tmp_path / 'summary.csv').to_dict('records')
     assert row['case'] == 'NA' and row['why'] == 'cut off' and row['look'] == 'yes'
 

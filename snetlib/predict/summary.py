@@ -6,7 +6,7 @@
 __all__ = ['UNUSUAL', 'FEWEST', 'AMOUNT', 'COLUMNS', 'STYLE', 'SCRIPT', 'BODY', 'REASONS', 'MEANING', 'RULE', 'robust_z',
            'class_rows', 'file_within', 'read_predictions', 'named_classes', 'CaseSummary', 'summarise_case',
            'shown_amount', 'unit_of', 'by_class', 'usual_amount', 'mark_unusual', 'summary_table', 'thumbnail',
-           'link_to', 'extent', 'class_strips', 'summary_html', 'write_summary', 'counted']
+           'link_to', 'extent', 'class_strips', 'summary_html', 'write_summary', 'count_marks']
 
 # %% ../../nbs/7_use/17_summary.ipynb #summarypg2
 import base64
@@ -279,8 +279,8 @@ def link_to(
 # %% ../../nbs/7_use/17_summary.ipynb #summarypg29
 STYLE = '''
 body { max-width: 84rem }
-:root { --look: #b35900; --bad: #b3261e }
-@media (prefers-color-scheme: dark) { :root { --look: #ffb066; --bad: #ff8a80 } }
+:root { --warn: #b35900; --bad: #b3261e }
+@media (prefers-color-scheme: dark) { :root { --warn: #ffb066; --bad: #ff8a80 } }
 [hidden] { display: none !important }
 .counts { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0 .4rem; padding: 0 }
 .counts a {
@@ -288,7 +288,7 @@ body { max-width: 84rem }
   border-radius: 4px; padding: .4rem 1rem; text-decoration: none
 }
 .counts b { font-size: 1.9rem; display: block; line-height: 1.2 }
-.counts .look { border-color: var(--look) }
+.counts .look { border-color: var(--warn) }
 .counts .bad { border-color: var(--bad) }
 .part > summary { font-size: 1.25rem; font-weight: 700; margin: 2rem 0 .8rem; cursor: pointer }
 .cards {
@@ -302,14 +302,14 @@ body { max-width: 84rem }
   contain-intrinsic-size: auto 14rem
 }
 .wide-cards .card {
-  border-left: 6px solid var(--look);
+  border-left: 6px solid var(--warn);
   display: grid; grid-template-columns: 10rem 1fr; gap: .2rem .8rem; align-items: start
 }
 .wide-cards .card p:first-child { margin-top: 0; font-size: 1rem }
 .card img, .card .none { width: 100%; aspect-ratio: 1; object-fit: contain; background: #000 }
 .card .none { display: grid; place-items: center; color: #ccc; border-radius: 4px }
 .card p { margin: .3rem 0 }
-.card .why, td.look { color: var(--look); font-weight: 600 }
+.card .why, td.look { color: var(--warn); font-weight: 600 }
 .card table { font-size: .8rem; width: 100% }
 .card td { padding: .1rem .5rem .1rem 0 }
 .card td:first-child { white-space: normal }
@@ -319,7 +319,7 @@ td.num, th.num { text-align: right }
 svg { display: block; width: 22rem; height: 1.2rem }
 svg line { stroke: var(--line) }
 svg circle { fill: var(--mark); fill-opacity: .45 }
-svg circle.out { fill: var(--look); fill-opacity: 1 }
+svg circle.out { fill: var(--warn); fill-opacity: 1 }
 thead button { font: inherit; color: inherit; background: none; border: 0; cursor: pointer }
 [aria-sort=ascending] button::after { content: " ↑" }
 [aria-sort=descending] button::after { content: " ↓" }
@@ -515,7 +515,7 @@ def write_summary(
     return cases
 
 
-def counted(
+def count_marks(
     cases: list,  # `CaseSummary`
 ) -> str:
     "'12 cases: 2 to look at, 1 failed, 9 with nothing to note.'"
