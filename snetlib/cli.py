@@ -6,7 +6,7 @@
 __all__ = ['KEPT', 'app', 'NETWORK', 'DEVICE', 'SEED', 'JOBS', 'RESIZE', 'AS_JSON', 'RAW_SETS', 'OPTIONS', 'known_names',
            'collect_names', 'completed', 'write_names', 'Stopped', 'command', 'parse_settings', 'parse_intensity',
            'json_text', 'quiet_stdout', 'models', 'train', 'prepare', 'check', 'predict', 'postprocess', 'export',
-           'evaluate', 'view', 'said', 'reproduce', 'demo', 'advice', 'sentence', 'main', 'explain']
+           'summary', 'evaluate', 'view', 'said', 'reproduce', 'demo', 'advice', 'sentence', 'main', 'explain']
 
 # %% ../nbs/9_command/00_cli.ipynb #921ebd0e
 import contextlib
@@ -464,7 +464,9 @@ def predict(
     inputs: list[Path] = typer.Argument(
         ..., help='images (NIfTI, pictures, NRRD, MHA, MGZ, DICOM, npz, h5) or folders of them'
     ),
-    out: Path = typer.Option(..., help='folder for masks, overlays and predictions.csv'),
+    out: Path = typer.Option(
+        ..., help='folder for masks, overlays, predictions.csv, summary.html and summary.csv'
+    ),
     weights: str = typer.Option('best', help='best (by validation) or last'),
     model: str | None = NETWORK,
     axis: int = typer.Option(2, min=0, max=2, help='NIfTI: slices along x (0), y (1) or z (2)'),
@@ -512,21 +514,32 @@ def predict(
         mirror=mirror,
         keep_largest=_common_rules(folders, weights) if postprocess else (),
         look=look,
-        progress=True,
+        progress=not as_json,
     )
     kept = dict(overwrite=overwrite, probabilities=probabilities, dicom_seg=dicom_seg)
     with quiet_stdout(as_json):
         done = predictor.files(inputs, out, axis=axis, **kept)
         for p in done:
             typer.echo(_prediction_line(p), err=p.error is not None)
+        page = _summarised(out, axis, progress=not as_json)
     if as_json:
-        typer.echo(json_text(dict(out=out, predictions=[p.row() for p in done])))
+        rows = [p.row() for p in done]
+        typer.echo(json_text(dict(out=out, summary=page, predictions=rows)))
     failed = [p for p in done if p.error is not None]
     if failed:
         raise SnetError(
             f'{len(failed)} of {len(done)} files could not be predicted; '
             f'the reasons stand above and in {out}/predictions.csv.'
         )
+
+
+def _summarised(out, axis, progress):
+    "Write the summary of a folder and say in a line what it found; the page."
+    from snetlib.predict.summary import count_marks, write_summary
+
+    page = out / 'summary.html'
+    typer.echo(f'{page}: {count_marks(write_summary(out, axis, progress))}')
+    return page
 
 
 def _common_rules(folders, weights):
@@ -612,6 +625,15 @@ def export(
     folder = export_run(Run(run, weights, 'cpu', model), out, to)
     apart = Exported(folder).about['apart']
     typer.echo(f'{folder}: the logits differ from the original by {apart:.0e} at most')
+
+# %% ../nbs/9_command/00_cli.ipynb #summarycmd1
+@command
+def summary(
+    out: Path = typer.Argument(..., help='folder that `snet predict` wrote into'),
+    axis: int = typer.Option(2, min=0, max=2, help='count slices along x (0), y (1) or z (2)'),
+):
+    "One page of a predicted folder: cases to look at first, volumes of each class; and a table."
+    _summarised(out, axis, progress=True)
 
 # %% ../nbs/9_command/00_cli.ipynb #a9cae726
 @command
@@ -886,6 +908,8 @@ def advice(
     "What the command line adds to an error: the option that helps, or nothing."
     kinds = {kind.__name__ for kind in type(error).__mro__}
     again = 'run again with --resume' if command == 'train' else 'give the same command again'
+    if command == 'summary' and 'NotWritable' in kinds:
+        return ''  # it writes into the folder that it reads
     if 'DiskFull' in kinds:
         return f'Free some space and {again}, or choose another --out.'
     if 'FolderInUse' in kinds:

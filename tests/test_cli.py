@@ -112,6 +112,8 @@ def test_predict_writes_masks_and_reports_failures(run, tmp_path):
         'labels.ctbl',
         'labels.label',
         'predictions.csv',
+        'summary.csv',
+        'summary.html',
     ]
 
 
@@ -186,6 +188,7 @@ QUICK = (
     ('--help',),
     ('--version',),
     ('train', '--help'),
+    ('summary', '--help'),
     ('models', 'snet_*'),
     ('train', 'mni', '--out', 'never', '--model', 'snet_tinny'),
     ('train', 'mnii', '--out', 'never'),
@@ -212,7 +215,7 @@ def test_help_and_a_mistyped_name_take_less_than_a_second_of_work():
         'try: main(sys.argv[1:])\n'
         'finally: print(time.process_time())'
     )
-    for arguments in (QUICK[0], QUICK[4]):
+    for arguments in (QUICK[0], QUICK[5]):
         command = [sys.executable, '-c', code, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, env=ENV)
         assert float(done.stdout.splitlines()[-1]) < 1

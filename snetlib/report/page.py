@@ -7,6 +7,7 @@ __all__ = ['PAGE', 'COMPARISON', 'light_markdown', 'write_report', 'evaluation_p
 
 # %% ../../nbs/5_measure/07_page.ipynb #reportpage2
 import base64
+import hashlib
 import re
 from pathlib import Path
 
@@ -51,7 +52,8 @@ PAGE = '''<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'
+{%- if script %}; script-src '{{ digest }}'{% endif %}">
 <title>{{ title }}</title><style>
 :root {
   color-scheme: light dark;
@@ -87,7 +89,7 @@ img {
   background: #fff; border: 1px solid var(--line); border-radius: 4px
 }
 footer { border-top: 1px solid var(--line); margin-top: 3rem; padding-top: .6rem }
-</style></head><body><main><h1>{{ title }}</h1>
+{{ style }}</style></head><body><main><h1>{{ title }}</h1>
 {% for kind, body, caption in parts %}
 {% if kind == 'text' %}{{ body }}
 {% else %}<figure>
@@ -98,24 +100,39 @@ footer { border-top: 1px solid var(--line); margin-top: 3rem; padding-top: .6rem
 {% endfor %}</main>
 {% if origin %}<footer>
 {%- for k, v in origin.items() %}{{ k }} {{ v }}{{ ' · ' if not loop.last }}{% endfor -%}
-</footer>{% endif %}</body></html>
+</footer>{% endif %}
+{%- if script %}<script>{{ script }}</script>{% endif %}</body></html>
 '''
 
 # %% ../../nbs/5_measure/07_page.ipynb #e910427c
 def write_report(
     path,  # the HTML file to write
     title: str,  # of the page
-    parts: list,  # texts, DataFrames, Figures, PNG paths, in order; or pairs (part, caption)
+    parts: list,  # texts, `Markup`, DataFrames, Figures, PNG paths; or pairs (part, caption)
     origin: bool = True,  # end with versions, commit and class of machine
     dpi: int = 110,  # of the figures
+    style: str = '',  # rules of CSS for this page
+    script: str = '',  # JavaScript; the page's policy lets these letters run and no others
 ) -> Path:
     "Write one self-contained HTML page. Raises `SnetError` for a part it cannot show."
     page = jinja2.Environment(autoescape=True).from_string(PAGE)
     about = provenance() if origin else None
-    html = page.render(title=title, parts=[_part(p, dpi) for p in parts], origin=about)
+    html = page.render(
+        title=title,
+        parts=[_part(p, dpi) for p in parts],
+        origin=about,
+        style=Markup(style),
+        script=Markup(script),
+        digest=_script_digest(script),
+    )
     with atomic_path(path) as tmp:
         tmp.write_text(html, encoding='utf-8')
     return Path(path)
+
+
+def _script_digest(script):
+    "What a page's policy calls a script that may run: the hash of its letters."
+    return 'sha256-' + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _part(part, dpi):
@@ -123,6 +140,8 @@ def _part(part, dpi):
     caption = None
     if isinstance(part, tuple) and len(part) == 2:
         part, caption = part
+    if isinstance(part, Markup):
+        return 'text', part, caption
     if isinstance(part, str):
         return 'text', light_markdown(part), caption
     if isinstance(part, pd.Series):
