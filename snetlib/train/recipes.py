@@ -46,9 +46,11 @@ ACDC_PAPER = SYNAPSE_PAPER | dict(
     epochs=150,  # P: section 5.1.2
 )
 
+
 MONUSEG_RECIPE = SYNAPSE_PAPER | dict(
     epochs=300,  # C: the paper names no number for MoNuSeg; as for Synapse
 )
+
 
 CPU_SMALL = SYNAPSE_PAPER | dict(
     epochs=12,  # C: minutes on two cores
@@ -58,6 +60,7 @@ CPU_SMALL = SYNAPSE_PAPER | dict(
     warmup=0.03,  # C: likewise
 )
 
+
 CPU_DEMO = CPU_SMALL | dict(
     bs=4,  # C: more steps within the same seconds
     epochs=1000,  # C: the clock ends the run (seconds), not the count
@@ -66,12 +69,14 @@ CPU_DEMO = CPU_SMALL | dict(
     valid_every=2,  # C: leaves more of the seconds to training
 )
 
+
 SMOKE = CPU_SMALL | dict(
     epochs=1,  # C: one epoch shows that everything fits together, and nothing else
     bs=4,  # C: least memory
     size=64,  # C: seconds
 )
 
+# %% ../../nbs/6_train/04_recipes.ipynb #05b13ca6
 SOSEGFORMER_PAPER = dict(
     epochs=100,  # P: section III-B
     bs=4,  # P: section III-B
@@ -96,6 +101,7 @@ SOSEGFORMER_PAPER = dict(
     valid_every=1,  # C
 )
 
+
 SOSEGFORMER_CPU = SOSEGFORMER_PAPER | dict(
     epochs=12,  # C: minutes on two cores
     bs=8,  # C: small crops leave room for more of them
@@ -104,6 +110,7 @@ SOSEGFORMER_CPU = SOSEGFORMER_PAPER | dict(
     lr_end=1e-5,  # C: likewise
 )
 
+# %% ../../nbs/6_train/04_recipes.ipynb #f6f8c3bb
 ONE_BRAIN = dict(
     hflip=0.5,  # C: brains are nearly symmetric
     crop=128,  # C: tissue is decided by what is near
@@ -117,16 +124,19 @@ ONE_BRAIN = dict(
     intensity_p=0.7,  # C: three in ten keep the grey values of the template
 )
 
+
 WEIGHTS_MNI = CPU_DEMO | dict(
     epochs=100,  # C: an hour on one core; validation stops improving before
     augment=ONE_BRAIN,  # C: one brain stands for many, so its pose and grey values must vary
 )
+
 
 WEIGHTS_DSB2018 = SOSEGFORMER_CPU | dict(
     epochs=60,  # C: half an hour on one core
     valid_every=3,  # C: leaves more of the time to training
 )
 
+# %% ../../nbs/6_train/04_recipes.ipynb #7df7a5dd
 RECIPES = dict(
     synapse_paper=SYNAPSE_PAPER,
     acdc_paper=ACDC_PAPER,
@@ -198,7 +208,7 @@ def is_scales(v):
     several = isinstance(v, (tuple, list)) and len(v) > 0
     return v is None or (several and all(number(s, 0.1, 10) for s in v))
 
-
+# %% ../../nbs/6_train/04_recipes.ipynb #5262f50e
 RULES = dict(  # key: (is the value fine?, what it must be)
     epochs=(lambda v: whole(v, 1), 'a whole number from 1'),
     bs=(lambda v: whole(v, 1), 'a whole number from 1'),
@@ -235,7 +245,7 @@ RULES = dict(  # key: (is the value fine?, what it must be)
     background=(lambda v: v is None or isinstance(v, bool), 'True, False or None'),
 )
 
-
+# %% ../../nbs/6_train/04_recipes.ipynb #93d3352c
 NEEDS = dict(  # schedule: the lines without which it cannot be computed
     cosine_restarts=('every',),
     drops=('every', 'drop'),
@@ -259,7 +269,7 @@ def check_schedule(
                 key=key,
             )
 
-
+# %% ../../nbs/6_train/04_recipes.ipynb #b1467bb8
 def check_loss(
     recipe: dict,  # a complete recipe
 ):
@@ -286,7 +296,7 @@ def check_loss(
             key='class_weights',
         )
 
-
+# %% ../../nbs/6_train/04_recipes.ipynb #ddbff5ad
 def check_recipe(
     recipe: dict,  # a complete recipe
 ):
