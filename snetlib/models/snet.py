@@ -72,6 +72,11 @@ def supervised_layer(
         raise BadSetting(f'{what}; choose 0 to {len(pairs) - 1}.', key='supervise')
     return pairs[supervise][0] - 1
 
+
+def _second_head(where, widths, n_out):
+    "A 1×1 convolution on the skip connection with the index `where`; None for None."
+    return None if where is None else nn.Conv2d(widths[where], n_out, 1)
+
 # %% ../../nbs/4_models/07_snet.ipynb #50b5715d
 def _check_choices(c_in, n_out, pad, blocks):
     "Raises `BadSetting` for a network that cannot be."
@@ -91,7 +96,7 @@ def use_channels_last(
         if p.dim() == 4:
             p.data = p.data.contiguous(memory_format=torch.channels_last)
 
-# %% ../../nbs/4_models/07_snet.ipynb #be201b83
+# %% ../../nbs/4_models/07_snet.ipynb #a31a6195
 class SNet(nn.Module, PyTorchModelHubMixin):
     "Stagger Network. eval(): logits (b, n_out, h, w). train(): (logits, fused_logits)."
 
@@ -132,26 +137,20 @@ class SNet(nn.Module, PyTorchModelHubMixin):
         _check_choices(c_in, n_out, pad, (feb, ffb, gab))
         pairs = check_pairs(PAIRS[choose(fusion, PAIRS, 'fusion')] if pairs is None else pairs)
         self.c_in, self.n_out, self.pad = c_in, n_out, pad
-        # Parallel Module
-        self.cnn = CNNBranch(c_in, cnn_widths, cnn_down)
+        self.cnn = CNNBranch(c_in, cnn_widths, cnn_down)  # Parallel Module
         reduction = vit_heads, vit_reductions, vit_ratio, attention
         self.vit = ViTBranch(c_in, vit_widths, vit_depths, *reduction)
         self.lower = tuple(sorted({v - 1 for _, v in pairs}))  # ViT layers that are fused, from 0
-        fused_widths = [vit_widths[v] for v in self.lower]
         how = feb_heads, feb_residual, attention, feb == 'matched'
-        self.feb = FEB(fused_widths, *how) if feb else None
-        # Stagger Module
+        self.feb = FEB([vit_widths[v] for v in self.lower], *how) if feb else None
         form = ffb, ffb_kernel, fuse_width, fuse_grid, vit_input
-        self.stagger = StaggerModule(pairs, cnn_widths, vit_widths, *form)
-        # Information Recovery Module
+        self.stagger = StaggerModule(pairs, cnn_widths, vit_widths, *form)  # Stagger Module
         how = gab_width, bool(gab), gab_grid, attention, gab == 'matched'
-        self.gab = GAB(vit_widths[2], vit_widths[3], *how)
+        self.gab = GAB(vit_widths[2], vit_widths[3], *how)  # Information Recovery Module
         self.decoder = Decoder(gab_width, self.stagger.widths[::-1], decoder_width, up)
         self.head = nn.Conv2d(self.decoder.c_out, n_out, 1)
         self.supervised = supervised_layer(supervise if deep_supervision else None, pairs)
-        self.aux_head = None
-        if self.supervised is not None:
-            self.aux_head = nn.Conv2d(self.stagger.widths[self.supervised], n_out, 1)
+        self.aux_head = _second_head(self.supervised, self.stagger.widths, n_out)
         use_channels_last(self)
 
     def features(self, x):
