@@ -160,9 +160,17 @@ def started_by_name(tree):
     return found
 
 
+def is_patched(node):
+    "Whether a function is a method of some class: one under fastcore's `patch`."
+    marks = [d.func if isinstance(d, ast.Call) else d for d in getattr(node, 'decorator_list', [])]
+    return any(isinstance(m, ast.Name) and m.id == 'patch' for m in marks)
+
+
 def public_names(tree):
     "Public functions, classes and constants that a module defines at its top."
     for node in tree.body:
+        if is_patched(node):
+            continue
         if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
             names = [node.name]
         elif isinstance(node, ast.Assign):

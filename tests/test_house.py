@@ -356,6 +356,8 @@ def test_public_names_are_seen():
     code = 'A, (B, _C) = 1, (2, 3)\nD: int = 1\ndef e(): pass\nclass F: pass\ndef _g(): x = 1'
     assert list(public_names(ast.parse(code))) == ['A', 'B', 'D', 'e', 'F']
     assert list(public_names(ast.parse('A = 1\nA = [2]'))) == ['A', 'A']
+    method = '@patch(as_prop=True)\ndef f(self: C): pass\n@patch\ndef g(self: C): pass'
+    assert not list(public_names(ast.parse(method)))
 
 
 # ---- Run All reaches the end of every page

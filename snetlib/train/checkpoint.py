@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from ..core import BadSetting, atomic_path
 from .callbacks import RunCallback, row_text
 from .distributed import rank
@@ -33,9 +34,6 @@ def same_weights(
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 # %% ../../nbs/6_train/07_checkpoint.ipynb #1ea2e1b9
-STATE = ('model', 'opt', 'scaler', 'epoch', 'best', 'history', 'used', 'fingerprint')
-
-
 class Checkpoint(RunCallback):
     "Write last.pth (to continue), best.pth (highest Dice), log.csv and log.txt after every epoch."
 
@@ -80,46 +78,56 @@ class Checkpoint(RunCallback):
             seconds=round(self.schedule.used, 2),
         )
 
-    def state(self):
-        "Everything that a continued run needs, as tensors and plain numbers."
-        scaler = getattr(self.learn, 'scaler', None)
-        return dict(
-            model=unwrap_model(self.model).state_dict(),
-            opt=self.opt.opt.state_dict(),
-            scaler=scaler.state_dict() if scaler else None,
-            epoch=self.epoch + 1,
-            best=self.best,
-            history=self.history,
-            used=self.schedule.used,
-            fingerprint=self.fingerprint,
+# %% ../../nbs/6_train/07_checkpoint.ipynb #e131c08a
+STATE = ('model', 'opt', 'scaler', 'epoch', 'best', 'history', 'used', 'fingerprint')
+
+
+@patch
+def state(self: Checkpoint):
+    "Everything that a continued run needs, as tensors and plain numbers."
+    scaler = getattr(self.learn, 'scaler', None)
+    return dict(
+        model=unwrap_model(self.model).state_dict(),
+        opt=self.opt.opt.state_dict(),
+        scaler=scaler.state_dict() if scaler else None,
+        epoch=self.epoch + 1,
+        best=self.best,
+        history=self.history,
+        used=self.schedule.used,
+        fingerprint=self.fingerprint,
+    )
+
+
+@patch
+def restore(self: Checkpoint, state, path):
+    "Put the learner into a saved state. Raises `DamagedFile` or `BadSetting`."
+    if missing := [k for k in STATE if k not in state]:
+        raise DamagedFile(
+            f'{path} is no state of a run (it has no {missing[0]}), perhaps weights alone; '
+            'restore it from a copy, or start a new run from these weights (recipe line init).',
+            path=path,
         )
+    if state['fingerprint'] != self.fingerprint:
+        raise BadSetting(
+            f'{path} was trained with another configuration; repeat the settings of that run '
+            '(see config.json), or choose another folder.',
+            path=path,
+        )
+    load_weights(self.learn.model, state['model'], path)
+    self.opt.opt.load_state_dict(state['opt'])
+    self.start, self.best, self.history = state['epoch'], state['best'], state['history']
+    self.scaler_state, self.schedule.used = state['scaler'], state['used']
 
-    def restore(self, state, path):
-        "Put the learner into a saved state. Raises `DamagedFile` or `BadSetting`."
-        if missing := [k for k in STATE if k not in state]:
-            raise DamagedFile(
-                f'{path} is no state of a run (it has no {missing[0]}), perhaps weights alone; '
-                'restore it from a copy, or start a new run from these weights (recipe line init).',
-                path=path,
-            )
-        if state['fingerprint'] != self.fingerprint:
-            raise BadSetting(
-                f'{path} was trained with another configuration; repeat the settings of that run '
-                '(see config.json), or choose another folder.',
-                path=path,
-            )
-        load_weights(self.learn.model, state['model'], path)
-        self.opt.opt.load_state_dict(state['opt'])
-        self.start, self.best, self.history = state['epoch'], state['best'], state['history']
-        self.scaler_state, self.schedule.used = state['scaler'], state['used']
-
-    def save(self, improved):
-        if improved:
-            with atomic_path(self.folder / 'best.pth') as tmp:
-                save_tensors(unwrap_model(self.model).state_dict(), tmp)
-        with atomic_path(self.folder / 'last.pth') as tmp:
-            save_tensors(self.state(), tmp)
-        with atomic_path(self.folder / 'log.csv') as tmp:
-            pd.DataFrame(self.history).to_csv(tmp, index=False)
-        with atomic_path(self.folder / 'log.txt') as tmp:
-            tmp.write_text(''.join(row_text(row) + '\n' for row in self.history))
+# %% ../../nbs/6_train/07_checkpoint.ipynb #9d4145c2
+@patch
+def save(self: Checkpoint, improved):
+    "Write last.pth and the logs, and best.pth where this epoch is the best so far."
+    if improved:
+        with atomic_path(self.folder / 'best.pth') as tmp:
+            save_tensors(unwrap_model(self.model).state_dict(), tmp)
+    with atomic_path(self.folder / 'last.pth') as tmp:
+        save_tensors(self.state(), tmp)
+    with atomic_path(self.folder / 'log.csv') as tmp:
+        pd.DataFrame(self.history).to_csv(tmp, index=False)
+    with atomic_path(self.folder / 'log.txt') as tmp:
+        tmp.write_text(''.join(row_text(row) + '\n' for row in self.history))

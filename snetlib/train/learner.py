@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STRUCTURE_LOSSES', 'ENCODERS', 'make_loss', 'Optimiser', 'make_optimiser', 'encoder_and_rest', 'SnetLearner',
            'picture_case', 'case_as_slices', 'array_as_slices', 'data_shape', 'is_own', 'own_builder', 'own_network',
-           'build_network', 'start_from', 'run_callbacks', 'snet_learner', 'check_seed', 'check_edge_map',
-           'check_weights', 'recipe_in_charge', 'epochs_of', 'fit_recipe', 'load_state']
+           'build_network', 'start_from', 'run_callbacks', 'check_seed', 'check_edge_map', 'check_weights',
+           'snet_learner', 'recipe_in_charge', 'epochs_of', 'fit_recipe', 'load_state']
 
 # %% ../../nbs/6_train/08_learner.ipynb #939f280b
 import contextlib
@@ -27,7 +27,7 @@ from fastai.callback.training import GradientClip
 from fastai.data.transforms import get_c
 from fastai.losses import BaseLoss, DiceLoss, FocalLoss
 from fastai.optimizer import OptimWrapper
-from fastcore.basics import noop
+from fastcore.basics import noop, patch
 from PIL import Image
 from ..core import BadSetting, choose, seed_everything
 from ..data.files import Case, read_case
@@ -155,75 +155,60 @@ class SnetLearner(Learner):
                 vars(cb).pop('file', None)  # a closed file, which cannot be pickled
         super().export(*args, **kwargs)
 
-    def freeze_to(self, n):
-        "As fastai's. Raises `BadSetting` for a network that is one group."
-        if self.opt is None:
-            self.create_opt()
-        if n and len(self.opt.param_lists) == 1:
-            raise BadSetting(
-                f'{type(unwrap_model(self.model)).__name__} has no encoder to freeze; '
-                'give the learner a splitter (learn.splitter), or train it whole.',
-                key='splitter',
-            )
-        super().freeze_to(n)
-
-    def set_precision(self, name):
-        "Train in 'float32', 'bfloat16' or 'float16'. Raises `BadSetting` for float16 on a CPU."
-        name = pick_precision(name, torch.device(self.dls.device or 'cpu').type)
-        self.remove_cb(MixedPrecision)
-        if name != 'float32':
-            self.add_cb(Precision(name))
-        return self
-
-    def to_fp16(self, **kwargs):
-        return self.set_precision('float16')
-
-    def to_bf16(self):
-        return self.set_precision('bfloat16')
-
-    def to_fp32(self):
-        return self.set_precision('float32')
-
-    def lr_find(self, *args, **kwargs):
-        "As fastai's; its temporary file does not touch the folder of the run."
-        kept = self.model_dir
-        with tempfile.TemporaryDirectory() as self.model_dir:
-            try:
-                return super().lr_find(*args, **kwargs)
-            finally:
-                self.model_dir = kept
-
-    def tta(self, *args, **kwargs):
-        "Raises `BadSetting`: fastai averages predictions of moved images without moving them back."
+# %% ../../nbs/6_train/08_learner.ipynb #0ea7075a
+@patch
+def freeze_to(self: SnetLearner, n):
+    "As fastai's. Raises `BadSetting` for a network that is one group."
+    if self.opt is None:
+        self.create_opt()
+    if n and len(self.opt.param_lists) == 1:
         raise BadSetting(
-            'tta averages predictions of moved images, which fits labels of whole images only; '
-            'use get_preds.',
-            key='tta',
+            f'{type(unwrap_model(self.model)).__name__} has no encoder to freeze; '
+            'give the learner a splitter (learn.splitter), or train it whole.',
+            key='splitter',
         )
-
-    def predict(self, item, with_input=False, **kwargs):
-        "(mask, mask, probabilities) of a validation index, an image file, or an array in [0, 1]."
-        if not isinstance(self.dls.valid_ds, Slices):
-            return super().predict(item, with_input=with_input, **kwargs)
-        dl = self.dls.valid.new(self.as_slices(item), bs=1, num_workers=0)
-        x, probs, _, mask = self.get_preds(dl=dl, with_input=True, with_decoded=True)
-        found = mask[0], mask[0], probs[0]
-        return (x[0], *found) if with_input else found
-
-    def as_slices(self, item):
-        "One image as a data set of one slice. Raises `BadSetting` for an array outside [0, 1]."
-        valid = self.dls.valid_ds
-        if isinstance(item, (int, np.integer)):
-            return valid.select([int(item)])
-        if isinstance(item, (str, Path)):
-            item = read_case(item)
-        elif isinstance(item, Image.Image):
-            item = picture_case(item)
-        if isinstance(item, Case):
-            return case_as_slices(item, valid.class_names, self.intensity, self.recipe['size'])
-        return array_as_slices(item, valid.class_names, valid.c_in)
+    super(SnetLearner, self).freeze_to(n)
 
 
+@patch
+def lr_find(self: SnetLearner, *args, **kwargs):
+    "As fastai's; its temporary file does not touch the folder of the run."
+    kept = self.model_dir
+    with tempfile.TemporaryDirectory() as self.model_dir:
+        try:
+            return super(SnetLearner, self).lr_find(*args, **kwargs)
+        finally:
+            self.model_dir = kept
+
+# %% ../../nbs/6_train/08_learner.ipynb #14df7d1b
+@patch
+def set_precision(self: SnetLearner, name):
+    "Train in 'float32', 'bfloat16' or 'float16'. Raises `BadSetting` for float16 on a CPU."
+    name = pick_precision(name, torch.device(self.dls.device or 'cpu').type)
+    self.remove_cb(MixedPrecision)
+    if name != 'float32':
+        self.add_cb(Precision(name))
+    return self
+
+
+@patch
+def to_fp16(self: SnetLearner, **kwargs):
+    "Train in float16."
+    return self.set_precision('float16')
+
+
+@patch
+def to_bf16(self: SnetLearner):
+    "Train in bfloat16."
+    return self.set_precision('bfloat16')
+
+
+@patch
+def to_fp32(self: SnetLearner):
+    "Train in float32."
+    return self.set_precision('float32')
+
+# %% ../../nbs/6_train/08_learner.ipynb #b03acb6c
 def picture_case(
     picture: Image.Image,  # of PIL, as fastai's `PILImage`
 ) -> Case:
@@ -249,7 +234,7 @@ def case_as_slices(
     size = (size, size) if isinstance(size, int) else size
     return Slices.stack([case_slices(case, class_names, how, size)], class_names)
 
-
+# %% ../../nbs/6_train/08_learner.ipynb #e30581e1
 def array_as_slices(
     array,  # (H, W) or (H, W, channels), values in [0, 1]
     class_names: tuple,  # of the data set
@@ -272,6 +257,42 @@ def array_as_slices(
         )
     return Slices(x[None], np.zeros((1, *x.shape[:2]), np.uint8), ['array'], class_names)
 
+# %% ../../nbs/6_train/08_learner.ipynb #d6d3228d
+@patch
+def as_slices(self: SnetLearner, item):
+    "One image as a data set of one slice. Raises `BadSetting` for an array outside [0, 1]."
+    valid = self.dls.valid_ds
+    if isinstance(item, (int, np.integer)):
+        return valid.select([int(item)])
+    if isinstance(item, (str, Path)):
+        item = read_case(item)
+    elif isinstance(item, Image.Image):
+        item = picture_case(item)
+    if isinstance(item, Case):
+        return case_as_slices(item, valid.class_names, self.intensity, self.recipe['size'])
+    return array_as_slices(item, valid.class_names, valid.c_in)
+
+
+@patch
+def predict(self: SnetLearner, item, with_input=False, **kwargs):
+    "(mask, mask, probabilities) of a validation index, an image file, or an array in [0, 1]."
+    if not isinstance(self.dls.valid_ds, Slices):
+        return super(SnetLearner, self).predict(item, with_input=with_input, **kwargs)
+    dl = self.dls.valid.new(self.as_slices(item), bs=1, num_workers=0)
+    x, probs, _, mask = self.get_preds(dl=dl, with_input=True, with_decoded=True)
+    found = mask[0], mask[0], probs[0]
+    return (x[0], *found) if with_input else found
+
+
+@patch
+def tta(self: SnetLearner, *args, **kwargs):
+    "Raises `BadSetting`: fastai averages predictions of moved images without moving them back."
+    raise BadSetting(
+        'tta averages predictions of moved images, which fits labels of whole images only; '
+        'use get_preds.',
+        key='tta',
+    )
+
 # %% ../../nbs/6_train/08_learner.ipynb #23d49cc5
 def data_shape(
     dls,  # fastai DataLoaders, ours or any others for segmentation
@@ -288,7 +309,7 @@ def data_shape(
         )
     return dls.valid.one_batch()[0].shape[1], n_out
 
-
+# %% ../../nbs/6_train/08_learner.ipynb #f97f9362
 def is_own(
     model,  # what names a network
 ) -> bool:
@@ -332,7 +353,7 @@ def own_network(
         raise BadSetting(what, key='model')
     return net
 
-
+# %% ../../nbs/6_train/08_learner.ipynb #03904d35
 def build_network(
     model,  # a registered name, 'FILE.py:FUNCTION', or an nn.Module
     dls,  # fastai DataLoaders
@@ -361,7 +382,7 @@ def start_from(
     path = weights_file(init)
     return load_fitting(net, from_rank0(lambda: network_state(path)), path)
 
-
+# %% ../../nbs/6_train/08_learner.ipynb #21460546
 def run_callbacks(
     recipe: dict,  # a complete recipe
     seed: int,  # of the run
@@ -383,50 +404,7 @@ def run_callbacks(
         cbs.append(RunProgress(recipe['seconds']))
     return cbs
 
-
-def snet_learner(
-    dls,  # fastai DataLoaders: from `slice_dls`, or any others for segmentation
-    model='snet_tiny',  # a registered name, or a module (b, c_in, h, w) → logits (b, n_out, h, w)
-    recipe='cpu_small',  # a name from RECIPES or a dictionary
-    *,
-    seed: int = 0,  # seeds the first weights and every epoch
-    run=None,  # folder for checkpoints and log; None keeps them in memory only
-    progress: bool = True,  # bar or lines on stderr
-    model_kwargs: dict | None = None,  # further keywords of the model
-    fingerprint: str = '',  # what a checkpoint must match to be continued
-    **changes,  # lines of the recipe to change, e.g. lr=0.01
-) -> SnetLearner:
-    "A fastai Learner for a recipe; `fit_recipe(learn)` runs it. Raises `BadSetting`."
-    recipe = get_recipe(recipe, **changes)
-    _, n_out = data_shape(dls)
-    check_weights(recipe, n_out)
-    seed_everything(check_seed(seed))
-    net = build_network(model, dls, model_kwargs)
-    check_edge_map(recipe, net)
-    if recipe.get('init'):
-        start_from(net, recipe['init'])
-    if recipe['channels_last']:
-        net = net.to(memory_format=torch.channels_last)
-    net = net.to(torch.device(dls.device or 'cpu'))
-    learn = SnetLearner(
-        dls,
-        torch.compile(net) if recipe['compile'] else net,
-        make_loss(recipe),
-        make_optimiser(recipe),
-        lr=recipe['lr'],
-        splitter=encoder_and_rest,
-        metrics=[CaseDice(recipe['ignore_index'])],
-        cbs=run_callbacks(recipe, seed, run, fingerprint, progress),
-        path=run or getattr(dls, 'path', '.'),
-    )
-    learn.recipe = recipe
-    learn.set_precision(recipe['precision'])
-    if not progress:
-        learn.remove_cb(ProgressCallback)
-        learn.logger = noop
-    return distribute(learn)
-
-
+# %% ../../nbs/6_train/08_learner.ipynb #5fb17a96
 def check_seed(
     seed,  # what was given
 ) -> int:
@@ -460,6 +438,54 @@ def check_weights(
             f'There are {len(weights)} class_weights for {n_out} classes; give one for each class.',
             key='class_weights',
         )
+
+# %% ../../nbs/6_train/08_learner.ipynb #9ee4fef5
+def _first_network(recipe, model, dls, model_kwargs):
+    "The network as training starts with it: its first weights, its order in memory, its device."
+    net = build_network(model, dls, model_kwargs)
+    check_edge_map(recipe, net)
+    if recipe.get('init'):
+        start_from(net, recipe['init'])
+    if recipe['channels_last']:
+        net = net.to(memory_format=torch.channels_last)
+    return net.to(torch.device(dls.device or 'cpu'))
+
+
+def snet_learner(
+    dls,  # fastai DataLoaders: from `slice_dls`, or any others for segmentation
+    model='snet_tiny',  # a registered name, or a module (b, c_in, h, w) → logits (b, n_out, h, w)
+    recipe='cpu_small',  # a name from RECIPES or a dictionary
+    *,
+    seed: int = 0,  # seeds the first weights and every epoch
+    run=None,  # folder for checkpoints and log; None keeps them in memory only
+    progress: bool = True,  # bar or lines on stderr
+    model_kwargs: dict | None = None,  # further keywords of the model
+    fingerprint: str = '',  # what a checkpoint must match to be continued
+    **changes,  # lines of the recipe to change, e.g. lr=0.01
+) -> SnetLearner:
+    "A fastai Learner for a recipe; `fit_recipe(learn)` runs it. Raises `BadSetting`."
+    recipe = get_recipe(recipe, **changes)
+    _, n_out = data_shape(dls)
+    check_weights(recipe, n_out)
+    seed_everything(check_seed(seed))
+    net = _first_network(recipe, model, dls, model_kwargs)
+    learn = SnetLearner(
+        dls,
+        torch.compile(net) if recipe['compile'] else net,
+        make_loss(recipe),
+        make_optimiser(recipe),
+        lr=recipe['lr'],
+        splitter=encoder_and_rest,
+        metrics=[CaseDice(recipe['ignore_index'])],
+        cbs=run_callbacks(recipe, seed, run, fingerprint, progress),
+        path=run or getattr(dls, 'path', '.'),
+    )
+    learn.recipe = recipe
+    learn.set_precision(recipe['precision'])
+    if not progress:
+        learn.remove_cb(ProgressCallback)
+        learn.logger = noop
+    return distribute(learn)
 
 # %% ../../nbs/6_train/08_learner.ipynb #9965bce4
 @contextlib.contextmanager

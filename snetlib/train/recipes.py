@@ -72,6 +72,7 @@ SMOKE = CPU_SMALL | dict(
     size=64,  # C: seconds
 )
 
+# %% ../../nbs/6_train/04_recipes.ipynb #05b13ca6
 SOSEGFORMER_PAPER = dict(
     epochs=100,  # P: section III-B
     bs=4,  # P: section III-B
@@ -104,6 +105,7 @@ SOSEGFORMER_CPU = SOSEGFORMER_PAPER | dict(
     lr_end=1e-5,  # C: likewise
 )
 
+# %% ../../nbs/6_train/04_recipes.ipynb #f6f8c3bb
 ONE_BRAIN = dict(
     hflip=0.5,  # C: brains are nearly symmetric
     crop=128,  # C: tissue is decided by what is near
@@ -127,6 +129,7 @@ WEIGHTS_DSB2018 = SOSEGFORMER_CPU | dict(
     valid_every=3,  # C: leaves more of the time to training
 )
 
+# %% ../../nbs/6_train/04_recipes.ipynb #7df7a5dd
 RECIPES = dict(
     synapse_paper=SYNAPSE_PAPER,
     acdc_paper=ACDC_PAPER,
@@ -198,7 +201,7 @@ def is_scales(v):
     several = isinstance(v, (tuple, list)) and len(v) > 0
     return v is None or (several and all(number(s, 0.1, 10) for s in v))
 
-
+# %% ../../nbs/6_train/04_recipes.ipynb #5262f50e
 RULES = dict(  # key: (is the value fine?, what it must be)
     epochs=(lambda v: whole(v, 1), 'a whole number from 1'),
     bs=(lambda v: whole(v, 1), 'a whole number from 1'),
@@ -235,7 +238,7 @@ RULES = dict(  # key: (is the value fine?, what it must be)
     background=(lambda v: v is None or isinstance(v, bool), 'True, False or None'),
 )
 
-
+# %% ../../nbs/6_train/04_recipes.ipynb #93d3352c
 NEEDS = dict(  # schedule: the lines without which it cannot be computed
     cosine_restarts=('every',),
     drops=('every', 'drop'),
@@ -259,7 +262,7 @@ def check_schedule(
                 key=key,
             )
 
-
+# %% ../../nbs/6_train/04_recipes.ipynb #b1467bb8
 def check_loss(
     recipe: dict,  # a complete recipe
 ):
@@ -286,7 +289,7 @@ def check_loss(
             key='class_weights',
         )
 
-
+# %% ../../nbs/6_train/04_recipes.ipynb #ddbff5ad
 def check_recipe(
     recipe: dict,  # a complete recipe
 ):
