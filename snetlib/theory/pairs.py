@@ -165,7 +165,7 @@ def _dependences(
         cka_floor=float(np.mean(cka_floor)),
     )
 
-# %% ../../nbs/2_theory/04_pairs.ipynb #eb0c0384
+# %% ../../nbs/2_theory/04_pairs.ipynb #117b11dc
 def _check_grid(
     grid: tuple | None,  # (h, w) on which all layers are compared
     layers: list,  # activations (b, c, h, w)
@@ -198,7 +198,7 @@ def _shapes(
         grid_b=tuple(y.shape[2:]),
     )
 
-
+# %% ../../nbs/2_theory/04_pairs.ipynb #6800647d
 def compare_layers(
     acts_a: dict,  # layer name -> (b, c, h, w); the branch with more channels (the CNN)
     acts_b: dict,  # layer name -> (b, c', h', w') of the same images (the ViT)
