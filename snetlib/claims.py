@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BEAT', 'STALE', 'certainly_ended', 'FolderClaim', 'remove_leftovers', 'locked_folder']
 
-# %% ../nbs/1_start/05_claims.ipynb #claims02
+# %% ../nbs/1_start/05_claims.ipynb #8176cc6d
 import _thread
 import contextlib
 import errno
@@ -16,9 +16,12 @@ import signal
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import psutil
+from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from .core import NotWritable, io_error, machine_mark, process_mark
 
@@ -32,14 +35,13 @@ def certainly_ended(
         return False
     return not psutil.pid_exists(int(number))
 
-# %% ../nbs/1_start/05_claims.ipynb #claims09
-BEAT, STALE = 10.0, 120.0  # seconds between two signs of life, and until a silent owner is dead
-
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
-
-
+# %% ../nbs/1_start/05_claims.ipynb #ef044f4c
 class FolderClaim:
     "The right to write into a folder, for one kind of work."
+
+    if TYPE_CHECKING:  # added to the class further down
+        acquire: ClassVar[Callable[..., bool]]
+        release: ClassVar[Callable[..., None]]
 
     def __init__(
         self,
@@ -51,40 +53,6 @@ class FolderClaim:
         self.lock = FileLock(self.folder / f'.{work}.lock')
         self.id, self.lost, self.locked = uuid.uuid4().hex, False, False
         self.finished = threading.Event()
-
-    def acquire(self) -> bool:
-        "Whether the folder is now this process's. Raises `NotWritable`."
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not self._lock():
-                return False
-            if self._free() and self._write():
-                threading.Thread(target=self._beat, name='sign of life', daemon=True).start()
-                return True
-        except OSError as e:
-            self._unlock()
-            raise io_error(e, self.folder) from e
-        self._unlock()
-        return False
-
-    def _lock(self):
-        "Ask the system; a disk without locks leaves the decision to the file."
-        try:
-            self.lock.acquire(blocking=False)
-            self.locked = True
-        except Timeout:
-            return False
-        except NotImplementedError:
-            pass
-        except OSError as e:
-            if e.errno not in _NO_LOCKS:
-                raise
-        return True
-
-    def _unlock(self):
-        if self.locked:
-            self.lock.release()
-            self.locked = False
 
     def owner(self) -> dict:
         "What the claim says: process, machine, id; empty without a claim."
@@ -105,59 +73,115 @@ class FolderClaim:
         finally:
             probe.unlink(missing_ok=True)
 
-    def _free(self):
-        "Whether there is no claim, or that of a dead process, which is then taken away."
-        if not self.file.exists():
-            return True
-        owner = self.owner()
-        mark = str(owner.get('process', ''))
-        here = self.locked and mark.startswith(machine_mark())  # its lock went with it
-        if not here and not certainly_ended(mark) and self.silent() < (STALE if owner else 5):
-            return False
-        return self._take_away(owner)
+# %% ../nbs/1_start/05_claims.ipynb #fa9723a2
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
-    def _take_away(self, owner):
-        "Rename the dead claim; two processes may try, and one of them finds another's."
-        aside = self.folder / f'.{self.id}.claim'
-        try:
-            os.replace(self.file, aside)
-            found = json.loads(aside.read_text(encoding='utf-8'))
-            if found != owner:  # somebody else was faster, and this is a living claim
-                os.replace(aside, self.file)
-        except (OSError, ValueError):
-            found = owner
-        finally:
-            aside.unlink(missing_ok=True)
-        return found == owner
 
-    def _write(self):
-        "Make the file, unless somebody else was faster."
-        text = json.dumps(dict(process=process_mark(), machine=platform.node(), id=self.id))
-        try:
-            with open(self.file, 'x', encoding='utf-8') as f:
-                f.write(text)
-        except FileExistsError:
-            return False
+@patch
+def _lock(self: FolderClaim):
+    "Ask the system; a disk without locks leaves the decision to the file."
+    try:
+        self.lock.acquire(blocking=False)
+        self.locked = True
+    except Timeout:
+        return False
+    except NotImplementedError:
+        pass
+    except OSError as e:
+        if e.errno not in _NO_LOCKS:
+            raise
+    return True
+
+
+@patch
+def _unlock(self: FolderClaim):
+    if self.locked:
+        self.lock.release()
+        self.locked = False
+
+# %% ../nbs/1_start/05_claims.ipynb #89e8731d
+BEAT, STALE = 10.0, 120.0  # seconds between two signs of life, and until a silent owner is dead
+
+
+@patch
+def _write(self: FolderClaim):
+    "Make the file, unless somebody else was faster."
+    text = json.dumps(dict(process=process_mark(), machine=platform.node(), id=self.id))
+    try:
+        with open(self.file, 'x', encoding='utf-8') as f:
+            f.write(text)
+    except FileExistsError:
+        return False
+    return True
+
+
+@patch
+def _beat(self: FolderClaim):
+    "Touch the file until the work is done; stop the work if it is somebody else's."
+    while not self.finished.wait(BEAT):
+        if self.owner().get('id', self.id) != self.id:
+            self.lost = True
+            _thread.interrupt_main()
+            return
+        with contextlib.suppress(OSError):
+            os.utime(self.file)
+
+# %% ../nbs/1_start/05_claims.ipynb #e93f3a31
+@patch
+def _free(self: FolderClaim):
+    "Whether there is no claim, or that of a dead process, which is then taken away."
+    if not self.file.exists():
         return True
+    owner = self.owner()
+    mark = str(owner.get('process', ''))
+    here = self.locked and mark.startswith(machine_mark())  # its lock went with it
+    if not here and not certainly_ended(mark) and self.silent() < (STALE if owner else 5):
+        return False
+    return self._take_away(owner)
 
-    def _beat(self):
-        "Touch the file until the work is done; stop the work if it is somebody else's."
-        while not self.finished.wait(BEAT):
-            if self.owner().get('id', self.id) != self.id:
-                self.lost = True
-                _thread.interrupt_main()
-                return
-            with contextlib.suppress(OSError):
-                os.utime(self.file)
 
-    def release(self):
-        "Give the folder back."
-        self.finished.set()
-        if self.owner().get('id') == self.id:
-            self.file.unlink(missing_ok=True)
+@patch
+def _take_away(self: FolderClaim, owner):
+    "Rename the dead claim; two processes may try, and one of them finds another's."
+    aside = self.folder / f'.{self.id}.claim'
+    try:
+        os.replace(self.file, aside)
+        found = json.loads(aside.read_text(encoding='utf-8'))
+        if found != owner:  # somebody else was faster, and this is a living claim
+            os.replace(aside, self.file)
+    except (OSError, ValueError):
+        found = owner
+    finally:
+        aside.unlink(missing_ok=True)
+    return found == owner
+
+# %% ../nbs/1_start/05_claims.ipynb #5e33f726
+@patch
+def acquire(self: FolderClaim) -> bool:
+    "Whether the folder is now this process's. Raises `NotWritable`."
+    try:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._lock():
+            return False
+        if self._free() and self._write():
+            threading.Thread(target=self._beat, name='sign of life', daemon=True).start()
+            return True
+    except OSError as e:
         self._unlock()
+        raise io_error(e, self.folder) from e
+    self._unlock()
+    return False
 
-# %% ../nbs/1_start/05_claims.ipynb #claims14
+
+@patch
+def release(self: FolderClaim):
+    "Give the folder back."
+    self.finished.set()
+    if self.owner().get('id') == self.id:
+        self.file.unlink(missing_ok=True)
+    self._unlock()
+
+# %% ../nbs/1_start/05_claims.ipynb #638c00f1
 def remove_leftovers(
     out,  # a folder, held by `locked_folder`
     days: float = 1.0,  # age from which the files of other machines are left over, too
@@ -171,7 +195,7 @@ def remove_leftovers(
             if old or certainly_ended(f.name.split('.')[1]):
                 f.unlink()
 
-
+# %% ../nbs/1_start/05_claims.ipynb #624163bc
 def _in_use(claim):
     "The error for the one who comes second."
     owner = claim.owner()
@@ -210,7 +234,7 @@ def _heard(claim):
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-
+# %% ../nbs/1_start/05_claims.ipynb #945cb595
 @contextlib.contextmanager
 def locked_folder(
     out,  # a folder to write into; made if it is missing

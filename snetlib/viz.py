@@ -115,7 +115,7 @@ def blend(
         rgb[edge] = colours[truth[edge] - 1]
     return rgb.astype(np.float32)
 
-# %% ../nbs/1_start/01_viz.ipynb #193efbb7
+# %% ../nbs/1_start/01_viz.ipynb #a8f3c281
 def new_figure(
     rows: int = 1,
     cols: int = 1,  # grid of axes
@@ -159,7 +159,7 @@ def legend_below(
             handlelength=1.2,
         )
 
-
+# %% ../nbs/1_start/01_viz.ipynb #d830285e
 def overlay(
     image,  # (H, W), (H, W, 3) or (3, H, W)
     mask,  # integer labels (H, W)
@@ -183,7 +183,7 @@ def overlay(
         legend_below(fig, [k for k in used if k > 0], class_names, truth is not None)
     return fig
 
-# %% ../nbs/1_start/01_viz.ipynb #b32e310c
+# %% ../nbs/1_start/01_viz.ipynb #ad5db20a
 def grey_range(
     images,  # arrays, of one range
 ) -> tuple:
@@ -216,7 +216,7 @@ def _one_each(images, **others):
         if m is not None and len(m) != len(images):
             raise SnetError(f'There are {len(images)} images but {len(m)} {name}; give one each.')
 
-
+# %% ../nbs/1_start/01_viz.ipynb #8d11ee6b
 def montage(
     images,  # (n, H, W), (n, H, W, 3), or a list of images
     masks=None,  # labels (n, H, W) or a list

@@ -96,8 +96,10 @@ def save_safetensors(
     "A .safetensors file: names, shapes, numbers, nothing that could run."
     Path(path).write_bytes(safetensors.torch.save(state))
 
-# %% ../nbs/1_start/04_weights.ipynb #f26854c8
+# %% ../nbs/1_start/04_weights.ipynb #597df0f6
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
 PREFIXES = ('module.', '_orig_mod.')
 
 
@@ -119,7 +121,7 @@ def strip_prefixes(
             return strip_prefixes({k.removeprefix(prefix): v for k, v in state.items()})
     return state
 
-
+# %% ../nbs/1_start/04_weights.ipynb #360423b1
 def load_weights(
     model: nn.Module,  # the network
     state: dict,  # names to tensors
@@ -135,7 +137,7 @@ def load_weights(
             path=path,
         ) from e
 
-
+# %% ../nbs/1_start/04_weights.ipynb #29aa4413
 def fitting(
     model: nn.Module,  # a network
     state: dict,  # names to tensors
@@ -185,7 +187,7 @@ def for_unit_images(
     mean = state['bn1.running_mean'] + first.sum((1, 2, 3))
     return state | {'conv_stem.weight': 2 * first, 'bn1.running_mean': mean}
 
-# %% ../nbs/1_start/04_weights.ipynb #7daea9a1
+# %% ../nbs/1_start/04_weights.ipynb #8c48210d
 def trained_folders() -> dict:
     "Folders of the trained networks that ship with the package, by name."
     import snetlib
@@ -213,7 +215,7 @@ def full_name(
     fits = [n for n in names if name.endswith('-weights') and n.split('-', 1)[1] == data]
     return fits[0] if fits else None
 
-
+# %% ../nbs/1_start/04_weights.ipynb #3164d557
 def trained_folder(
     name: str,  # 'snet_tiny-mni' or 'mni-weights'
 ) -> Path:

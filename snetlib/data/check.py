@@ -21,7 +21,7 @@ from .sets.catalogue import get_dataset
 from .slices import scale_intensity
 from .splitting import PARTS
 
-# %% ../../nbs/3_data/31_check.ipynb #8295d5c1
+# %% ../../nbs/3_data/31_check.ipynb #dfaa27c4
 @dataclass
 class Finding:
     "Something that a person should know about a data set."
@@ -41,7 +41,7 @@ def kind_of_error(
         return 'unexpected label'
     return 'unreadable'
 
-
+# %% ../../nbs/3_data/31_check.ipynb #b03fb2cf
 def _object_shares(
     case,  # with a label
     n_classes: int,  # background included
@@ -67,7 +67,7 @@ def _image_hash(
         image = image.astype(np.uint8)
     return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
 
-
+# %% ../../nbs/3_data/31_check.ipynb #b6050741
 def check_one(
     ds: DataSet,  # description
     item: Item,  # one case
@@ -101,7 +101,7 @@ def check_one(
         notes=list(case.notes),
     )
 
-# %% ../../nbs/3_data/31_check.ipynb #952eccc3
+# %% ../../nbs/3_data/31_check.ipynb #ea050bc9
 def _orphans(ds, root, items) -> list:
     "Files that look like images or masks and belong to no case."
     if ds.embedded or (root / 'index.json').is_file():
@@ -135,7 +135,7 @@ def _index_problems(root) -> list:
             found.append(Finding('changed file', id, what))
     return found
 
-
+# %% ../../nbs/3_data/31_check.ipynb #07f9851d
 def _twins(facts, part_of) -> tuple:
     "(problems, notes): the same image in two parts, or twice in one part."
     problems, notes, seen = [], [], {}
@@ -165,6 +165,15 @@ def _empty_masks(facts) -> list:
     return [Finding('empty mask', id, f'{id} shows no target; {why}.') for id in empty]
 
 
+def _not_in_a_part(items, part_of) -> list:
+    "Cases that the split does not name."
+    loose = [i.id for i in items if i.id not in part_of]
+    if not loose:
+        return []
+    what = f'{len(loose)} cases are in no part of the split, e.g. {loose[0]}.'
+    return [Finding('in no part', loose[0], what)]
+
+# %% ../../nbs/3_data/31_check.ipynb #7ecd834c
 def _class_coverage(ds, facts) -> tuple:
     "(problems, notes): classes that cover all of every image, or none of any."
     problems, notes = [], []
@@ -184,16 +193,7 @@ def _class_coverage(ds, facts) -> tuple:
             notes.append(Finding('class nowhere', '', what))
     return problems, notes
 
-
-def _not_in_a_part(items, part_of) -> list:
-    "Cases that the split does not name."
-    loose = [i.id for i in items if i.id not in part_of]
-    if not loose:
-        return []
-    what = f'{len(loose)} cases are in no part of the split, e.g. {loose[0]}.'
-    return [Finding('in no part', loose[0], what)]
-
-# %% ../../nbs/3_data/31_check.ipynb #b3255e86
+# %% ../../nbs/3_data/31_check.ipynb #a0f78863
 def _count_all(items, parts, facts) -> dict:
     "Cases, readable cases and slices, of the set and of each part."
     slices = {id: f['shape'][0] for id, f in facts.items()}
@@ -227,7 +227,7 @@ def _unexpected_counts(ds, items, split, counts) -> list:
             found.append(Finding('count', '', f'the complete set ({name}) has {numbers}.'))
     return found
 
-
+# %% ../../nbs/3_data/31_check.ipynb #d17f04d4
 def _class_table(ds, facts) -> dict:
     "{class: {'share': of all voxels, 'cases': that show it}}."
     total = sum(sum(f['voxels']) + f['ignored'] for f in facts.values()) or 1
@@ -247,6 +247,19 @@ def _band_table(facts) -> dict:
         table[kind] = {band: int(mask.sum()) for band, mask in bands.items()}
     return table
 
+# %% ../../nbs/3_data/31_check.ipynb #7d48d309
+def _facts_of(ds, items, jobs, progress):
+    "({id: facts} of the cases that can be read, what is wrong with the others)."
+    problems, facts = [], {}
+    work = [(i,) for i in items]
+    title = f'checking {ds.name}'
+    for id, found in run_cases(partial(check_one, ds), work, jobs, progress, title):
+        if isinstance(found, Finding):
+            problems.append(found)
+        else:
+            facts[id] = found
+    return facts, problems
+
 
 def check(
     dataset: str,  # a name in the catalogue
@@ -264,14 +277,8 @@ def check(
     items = ds.items(root)
     parts = ds.parts(items, split, val, seed)
     part_of = {i.id: p for p, members in parts.items() for i in members}
-    problems, facts = _orphans(ds, root, items) + _index_problems(root), {}
-    work = [(i,) for i in items]
-    title = f'checking {ds.name}'
-    for id, found in run_cases(partial(check_one, ds), work, jobs, progress, title):
-        if isinstance(found, Finding):
-            problems.append(found)
-        else:
-            facts[id] = found
+    facts, broken = _facts_of(ds, items, jobs, progress)
+    problems = _orphans(ds, root, items) + _index_problems(root) + broken
     counts = _count_all(items, parts, facts)
     leaks, copies = _twins(facts, part_of)
     everywhere, nowhere = _class_coverage(ds, facts)

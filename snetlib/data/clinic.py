@@ -139,7 +139,7 @@ def read_header(
             path=path,
         )
 
-# %% ../../nbs/3_data/11_clinic.ipynb #c20b7ed7
+# %% ../../nbs/3_data/11_clinic.ipynb #f814db71
 def _series_facts(uid, size, lps):
     "The elements that all slices of a made-up series share; size is (columns, rows, slices)."
     sides = np.linalg.norm(lps[:3, :3], axis=0)
@@ -185,7 +185,7 @@ def _save_slice(path, elements):
     slice_.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     slice_.save_as(path, enforce_file_format=True)
 
-
+# %% ../../nbs/3_data/11_clinic.ipynb #11ef6211
 def write_series(
     voxels: np.ndarray,  # (x, y, z) integers, -1024 to 3000: Hounsfield units
     affine: np.ndarray,  # 4×4 in RAS and mm
@@ -212,7 +212,7 @@ def write_series(
         name = names[k] if names else f'IM{k:04d}.dcm'
         _save_slice(folder / name, {**series, **own, **facts})
 
-# %% ../../nbs/3_data/11_clinic.ipynb #7766c386
+# %% ../../nbs/3_data/11_clinic.ipynb #3fabdfb3
 @dataclass
 class Frame:
     "One slice of a series."
@@ -242,7 +242,7 @@ def _numbers(value, n):
         return None
     return np.array([float(v) for v in value])
 
-
+# %% ../../nbs/3_data/11_clinic.ipynb #99f559fe
 def _frames(path, header):
     found = []
     for k in range(int(header.get('NumberOfFrames') or 1)):

@@ -15,10 +15,12 @@ from pathlib import Path
 from ..core import BadSetting, UnreadableFile
 from .files import Labels
 
-# %% ../../nbs/3_data/20_config.ipynb #4d2bc57b
+# %% ../../nbs/3_data/20_config.ipynb #451d4bc9
 _CLASS = {'type': 'integer', 'minimum': 0, 'maximum': 255}
-_WHOLE = ('axis', 'channels', 'values', 'colours')  # 1 and not 1.0
+
+
 _NUMBER = r'^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$'
+
 
 SETTINGS = {
     'class_names': {
@@ -108,9 +110,8 @@ SETTINGS = {
     },
     'licence': {'description': 'a text', 'type': 'string', 'examples': ['CC0']},
 }
-MEANINGS = ('values', 'colours', 'threshold', 'instances')  # of these only one is given
 
-
+# %% ../../nbs/3_data/20_config.ipynb #06e52a60
 def json_schema() -> dict:
     "The schema of dataset.json for editors."
     return {
@@ -121,7 +122,7 @@ def json_schema() -> dict:
         'additionalProperties': False,
     }
 
-# %% ../../nbs/3_data/20_config.ipynb #98d47ea9
+# %% ../../nbs/3_data/20_config.ipynb #bc16465c
 def _wrong(where, key, value, more=''):
     rule = SETTINGS[key]
     shown = json.dumps(value, ensure_ascii=False, default=str)[:60]
@@ -131,6 +132,9 @@ def _wrong(where, key, value, more=''):
         f'for example "{key}": {example}.',
         key=key,
     )
+
+
+_WHOLE = ('axis', 'channels', 'values', 'colours')  # 1 and not 1.0
 
 
 def _check_key(where, key, value):
@@ -154,7 +158,7 @@ def _plain_numbers(value):
         return all(map(_plain_numbers, value.values()))
     return not isinstance(value, float) or math.isfinite(value)
 
-
+# %% ../../nbs/3_data/20_config.ipynb #0b4c1f11
 def _check_intensity(where, how):
     "Raise `BadSetting` for a range that would make every image black."
     if how['kind'] not in ('window', 'percentile'):
@@ -164,6 +168,9 @@ def _check_intensity(where, how):
         raise _wrong(where, 'intensity', how, ', with lo below hi')
     if how['kind'] == 'percentile' and not 0 <= lo < hi <= 100:
         raise _wrong(where, 'intensity', how, ', with percentiles from 0 to 100')
+
+
+MEANINGS = ('values', 'colours', 'threshold', 'instances')  # of these only one is given
 
 
 def _check_together(where, c):
@@ -183,7 +190,7 @@ def _check_together(where, c):
                 key='class_names',
             )
 
-
+# %% ../../nbs/3_data/20_config.ipynb #c0f75186
 def check_settings(
     c: dict,  # what dataset.json says
     where='the config',  # for the message
@@ -203,32 +210,9 @@ def check_settings(
     _check_together(where, c)
     return dict(c)
 
-# %% ../../nbs/3_data/20_config.ipynb #b6e76b31
+# %% ../../nbs/3_data/20_config.ipynb #d95a62dc
 def _is_nnunet(c):
     return 'labels' in c and ('channel_names' in c or 'modality' in c)
-
-
-def _from_nnunet(c, where):
-    "Our settings from those of nnU-Net or the Decathlon."
-    channels = c.get('channel_names') or c.get('modality')
-    labels = c['labels']
-    tables = isinstance(labels, dict) and isinstance(channels, dict)
-    if not tables or set(channels) != {str(k) for k in range(len(channels))} or not channels:
-        raise BadSetting(
-            f'{where}: "labels" and "channel_names" of an nnU-Net folder must be tables, for '
-            'example {"background": 0, "tumour": 1} and {"0": "CT"}.',
-            key='labels',
-        )
-    numbers = _class_numbers(labels, where)
-    ignore = numbers.pop('ignore', None)
-    names = sorted(numbers, key=numbers.get)
-    values = {str(numbers[name]): k for k, name in enumerate(names)}
-    if ignore is not None:
-        values[str(ignore)] = 255
-    kinds = [str(channels[k]).lower() for k in sorted(channels, key=int)]
-    how, note = _nnunet_intensity(kinds)
-    layout = dict(images='imagesTr', masks='labelsTr', layout='nnunet', notes=[note])
-    return dict(class_names=names, values=values, channels=len(channels), intensity=how) | layout
 
 
 def _class_numbers(labels, where):
@@ -263,7 +247,30 @@ def _nnunet_intensity(kinds):
         note += '; the CT channel, too, as a window for one channel alone is not known here'
     return percentiles | {'per_channel': True}, note + '.'
 
+# %% ../../nbs/3_data/20_config.ipynb #581ef26f
+def _from_nnunet(c, where):
+    "Our settings from those of nnU-Net or the Decathlon."
+    channels = c.get('channel_names') or c.get('modality')
+    labels = c['labels']
+    tables = isinstance(labels, dict) and isinstance(channels, dict)
+    if not tables or set(channels) != {str(k) for k in range(len(channels))} or not channels:
+        raise BadSetting(
+            f'{where}: "labels" and "channel_names" of an nnU-Net folder must be tables, for '
+            'example {"background": 0, "tumour": 1} and {"0": "CT"}.',
+            key='labels',
+        )
+    numbers = _class_numbers(labels, where)
+    ignore = numbers.pop('ignore', None)
+    names = sorted(numbers, key=numbers.get)
+    values = {str(numbers[name]): k for k, name in enumerate(names)}
+    if ignore is not None:
+        values[str(ignore)] = 255
+    kinds = [str(channels[k]).lower() for k in sorted(channels, key=int)]
+    how, note = _nnunet_intensity(kinds)
+    layout = dict(images='imagesTr', masks='labelsTr', layout='nnunet', notes=[note])
+    return dict(class_names=names, values=values, channels=len(channels), intensity=how) | layout
 
+# %% ../../nbs/3_data/20_config.ipynb #f678b405
 def _each_once(pairs):
     "The table of some keys. Raises `ValueError` for a key that is there twice."
     table = dict(pairs)

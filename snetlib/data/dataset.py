@@ -6,15 +6,17 @@
 __all__ = ['SLICE', 'Item', 'safe_name', 'files_in', 'inside', 'slice_files', 'read_volume', 'DataSet', 'read_index',
            'index_items']
 
-# %% ../../nbs/3_data/18_dataset.ipynb #95695168
+# %% ../../nbs/3_data/18_dataset.ipynb #1284f399
 import glob
 import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from fastcore.basics import patch
 from ..core import BadSetting, NotAtHand, SnetError, UnreadableFile, choose
 from .clinic import files_behind
 from .files import Case, read_case
@@ -133,7 +135,7 @@ def read_volume(
         label=np.concatenate([s.label for s in slices]),
     )
 
-# %% ../../nbs/3_data/18_dataset.ipynb #711c9b7a
+# %% ../../nbs/3_data/18_dataset.ipynb #0164c63c
 @dataclass(frozen=True)
 class DataSet:
     "Everything snetlib knows about one data set."
@@ -158,6 +160,10 @@ class DataSet:
     mapping: dict = field(default_factory=dict)  # what else decides the labels, for `description`
     own_lists: bool = False  # the splits were written for exactly this folder
     notes: tuple = ()  # sentences about the whole set, for people
+
+    if TYPE_CHECKING:  # added to the class further down
+        split_name: ClassVar[Callable[..., str]]
+        parts: ClassVar[Callable[..., dict]]
 
     def description(self) -> dict:
         "What decides the content of a case besides its files; for indexes and caches."
@@ -201,68 +207,38 @@ class DataSet:
         raw = not item.ready or self.intensity['kind'] == 'uint8'
         return self.intensity if raw else {'kind': 'none'}
 
-    def split_name(
-        self,
-        items: list,  # from `items`
-        split: str | None = None,  # what was asked for
-    ) -> str:
-        "The split to use: the one asked for, a prepared set's own, or the first that knows a case."
-        if split:
-            return split
-        laid = any(i.part for i in items)
-        if laid and all(i.ready for i in items):
-            return 'layout'
-        units = {i.unit for i in items}
-        for name, parts in self.splits.items():
-            if units & {unit for ids in parts.values() for unit in ids}:
-                return name
-        return 'layout' if laid else 'seeded'
+# %% ../../nbs/3_data/18_dataset.ipynb #abe7a288
+@patch
+def split_name(
+    self: DataSet,
+    items: list,  # from `items`
+    split: str | None = None,  # what was asked for
+) -> str:
+    "The split to use: the one asked for, a prepared set's own, or the first that knows a case."
+    if split:
+        return split
+    laid = any(i.part for i in items)
+    if laid and all(i.ready for i in items):
+        return 'layout'
+    units = {i.unit for i in items}
+    for name, parts in self.splits.items():
+        if units & {unit for ids in parts.values() for unit in ids}:
+            return name
+    return 'layout' if laid else 'seeded'
 
-    def parts(
-        self,
-        items: list,  # from `items`
-        split: str | None = None,  # a list's name, 'layout', 'seeded', a file; None: `split_name`
-        val: int | None = None,  # groups held out where no validation part is; ≤ a quarter
-        seed: int = 0,  # of the held-out groups, of 'seeded' and of folds
-        fold: tuple | None = None,  # (k, n): test on fold k of n; the parts that there are dissolve
-    ) -> dict:
-        "{'train': items, 'valid': items, 'test': items}. Raises `BadSetting` for unknown names."
-        laid = any(i.part for i in items)
-        name = 'fold' if fold else self.split_name(items, split)
-        if name == 'frames':
-            raise BadSetting(
-                'the split "frames" cuts through cases and can be used for slices only; '
-                'choose "seeded" for whole cases.',
-                key='split',
-            )
-
-        def unit(i):
-            return f'{i.part}/{i.unit}' if name == 'layout' and laid else i.unit
-
-        units = {unit(i) for i in items}
-        if fold:
-            groups = draw_fold(units, *fold, seed)
-        else:
-            groups = self._groups(items, units, name, laid, seed, unit)
-        groups = {part: [g for g in groups.get(part, ()) if g in units] for part in PARTS}
-        if val is None:
-            val = self.val or (max(1, len(groups['train']) // 10) if fold else 0)
-        if not groups['valid'] and val and len(groups['train']) > 1:
-            groups = hold_out(groups, min(val, max(1, len(groups['train']) // 4)), seed)
-        chosen = {part: set(ids) for part, ids in groups.items()}
-        return {part: [i for i in items if unit(i) in ids] for part, ids in chosen.items()}
-
-    def _groups(self, items, units, name, laid, seed, unit):
-        "{part: groups} of a split by name, before it is cut down to what is here."
-        if name == 'layout' and laid:
-            return {part: sorted({unit(i) for i in items if i.part == part}) for part in PARTS}
-        if name == 'seeded':
-            return draw_groups(units, self.share, seed)
-        if name not in self.splits and Path(name).is_file():
-            return _all_known(read_split(name), units, name)
-        names = [*self.splits, *(['layout'] if laid else []), 'seeded']
-        groups = self.splits[choose(name, names, f'split of {self.name}')]
-        return _all_known(groups, units, name) if self.own_lists else groups
+# %% ../../nbs/3_data/18_dataset.ipynb #734e0233
+@patch
+def _groups(self: DataSet, items, units, name, laid, seed, unit):
+    "{part: groups} of a split by name, before it is cut down to what is here."
+    if name == 'layout' and laid:
+        return {part: sorted({unit(i) for i in items if i.part == part}) for part in PARTS}
+    if name == 'seeded':
+        return draw_groups(units, self.share, seed)
+    if name not in self.splits and Path(name).is_file():
+        return _all_known(read_split(name), units, name)
+    names = [*self.splits, *(['layout'] if laid else []), 'seeded']
+    groups = self.splits[choose(name, names, f'split of {self.name}')]
+    return _all_known(groups, units, name) if self.own_lists else groups
 
 
 def _all_known(groups, units, name):
@@ -278,6 +254,53 @@ def _all_known(groups, units, name):
             case=strange[0],
         )
     return groups
+
+# %% ../../nbs/3_data/18_dataset.ipynb #facbaada
+def _refuse_frames(name):
+    "Raise `BadSetting` for the split that whole cases cannot have."
+    if name == 'frames':
+        raise BadSetting(
+            'the split "frames" cuts through cases and can be used for slices only; '
+            'choose "seeded" for whole cases.',
+            key='split',
+        )
+
+
+def _with_valid(ds, groups, val, seed, fold):
+    "The groups, some held out for validation where the split has no such part."
+    if val is None:
+        val = ds.val or (max(1, len(groups['train']) // 10) if fold else 0)
+    if not groups['valid'] and val and len(groups['train']) > 1:
+        groups = hold_out(groups, min(val, max(1, len(groups['train']) // 4)), seed)
+    return groups
+
+
+@patch
+def parts(
+    self: DataSet,
+    items: list,  # from `items`
+    split: str | None = None,  # a list's name, 'layout', 'seeded', a file; None: `split_name`
+    val: int | None = None,  # groups held out where no validation part is; ≤ a quarter
+    seed: int = 0,  # of the held-out groups, of 'seeded' and of folds
+    fold: tuple | None = None,  # (k, n): test on fold k of n; the parts that there are dissolve
+) -> dict:
+    "{'train': items, 'valid': items, 'test': items}. Raises `BadSetting` for unknown names."
+    laid = any(i.part for i in items)
+    name = 'fold' if fold else self.split_name(items, split)
+    _refuse_frames(name)
+
+    def unit(i):
+        return f'{i.part}/{i.unit}' if name == 'layout' and laid else i.unit
+
+    units = {unit(i) for i in items}
+    if fold:
+        groups = draw_fold(units, *fold, seed)
+    else:
+        groups = self._groups(items, units, name, laid, seed, unit)
+    groups = {part: [g for g in groups.get(part, ()) if g in units] for part in PARTS}
+    groups = _with_valid(self, groups, val, seed, fold)
+    chosen = {part: set(ids) for part, ids in groups.items()}
+    return {part: [i for i in items if unit(i) in ids] for part, ids in chosen.items()}
 
 # %% ../../nbs/3_data/18_dataset.ipynb #aae57c0f
 def read_index(

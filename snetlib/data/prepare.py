@@ -36,7 +36,7 @@ from .slices import scale_intensity
 from .splitting import PARTS, write_split
 from .writing import writing_h5
 
-# %% ../../nbs/3_data/30_prepare.ipynb #2d20f157
+# %% ../../nbs/3_data/30_prepare.ipynb #372136e7
 def label_counts(
     label: np.ndarray,  # (z, H, W) uint8
 ) -> np.ndarray:
@@ -54,7 +54,7 @@ def unknown_labels(
     "The labels that are there and belong to no class; 255 (ignore) is not among them."
     return [int(v) for v in np.flatnonzero(counts) if v >= n_classes and v != 255]
 
-
+# %% ../../nbs/3_data/30_prepare.ipynb #22164c49
 def _load_scaled(
     ds: DataSet,  # description
     item: Item,  # one case
@@ -100,7 +100,7 @@ def _write_case(
                 f.attrs[name] = value
     return [path]
 
-
+# %% ../../nbs/3_data/30_prepare.ipynb #a787fe85
 def file_hash(
     paths,  # files, in order
 ) -> str:
@@ -132,7 +132,7 @@ def _source_hashes(
     "[[name, SHA-256], …] of the files that a case is read from."
     return [[f.name, file_hash([f])] for f in files_of(item)]
 
-
+# %% ../../nbs/3_data/30_prepare.ipynb #43bc6401
 def _case_record(
     case: Case,  # as it was written
     item: Item,  # where it came from
@@ -218,7 +218,7 @@ def run_cases(
         done = pool(work(*case) for case in begun)
     yield from tqdm(done, title, len(cases), disable=not progress, leave=False)
 
-# %% ../../nbs/3_data/30_prepare.ipynb #37ab425e
+# %% ../../nbs/3_data/30_prepare.ipynb #1e700f93
 def description_hash(
     description: dict,  # from `DataSet.description`
 ) -> str:
@@ -227,6 +227,30 @@ def description_hash(
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _refuse_other(out, head, settings):
+    "Raise `BadSetting` for a folder that was prepared with other settings."
+    other = [k for k, v in settings.items() if head.get(k) != v]
+    if other:
+        key = other[0]
+        raise BadSetting(
+            f'{out} holds a set prepared with another {key} ({head.get(key)!r} instead '
+            f'of {settings[key]!r}); choose another folder, or delete that one.',
+            path=out,
+            key=key,
+        )
+
+
+def _write_index(path, head, cases):
+    "Write an index, one case a line; the text of all cases is never in memory."
+    text = partial(json.dumps, ensure_ascii=False)
+    with atomic_path(path) as tmp, open(tmp, 'w', encoding='utf-8') as f:
+        f.write(text(head)[:-1] + ', "cases": {')
+        for n, (id, record) in enumerate(cases.items()):
+            comma = ',' if n else ''
+            f.write(f'{comma}\n{text(id)}: {text(record)}')
+        f.write('\n}}\n')
+
+# %% ../../nbs/3_data/30_prepare.ipynb #80f54c0c
 class Index:
     "The index.json of a prepared folder. Raises `BadSetting` for other settings."
 
@@ -241,22 +265,10 @@ class Index:
         self.described = description_hash(description)
         self.written = time.monotonic()
         if (out / 'index.json').is_file():
-            self._continue(settings)
+            self.head = read_index(out)
+            self.cases = self.head.pop('cases')
+            _refuse_other(out, self.head, settings)
         self.head['description'] = description
-
-    def _continue(self, settings):
-        old = read_index(self.out)
-        self.cases = old.pop('cases')
-        self.head = old
-        other = [k for k, v in settings.items() if old.get(k) != v]
-        if other:
-            key = other[0]
-            raise BadSetting(
-                f'{self.out} holds a set prepared with another {key} ({old.get(key)!r} instead '
-                f'of {settings[key]!r}); choose another folder, or delete that one.',
-                path=self.out,
-                key=key,
-            )
 
     def holds(
         self,
@@ -290,17 +302,6 @@ class Index:
         if time.monotonic() - self.written > 5:
             self.write()
 
-    def write(self):
-        "Write index.json, one case a line; the text of all cases is never in memory."
-        text = partial(json.dumps, ensure_ascii=False)
-        with atomic_path(self.out / 'index.json') as tmp, open(tmp, 'w', encoding='utf-8') as f:
-            f.write(text(self.head)[:-1] + ', "cases": {')
-            for n, (id, record) in enumerate(self.cases.items()):
-                comma = ',' if n else ''
-                f.write(f'{comma}\n{text(id)}: {text(record)}')
-            f.write('\n}}\n')
-        self.written = time.monotonic()
-
     def notes(self) -> list:
         "What was said about the cases, each sentence once."
         said = [note for record in self.cases.values() for note in record.get('notes', ())]
@@ -311,18 +312,23 @@ class Index:
         parts = [c['part'] for c in self.cases.values()]
         return {p: parts.count(p) for p in PARTS}
 
-# %% ../../nbs/3_data/30_prepare.ipynb #093cb0e4
+    def write(self):
+        "Write index.json."
+        _write_index(self.out / 'index.json', self.head, self.cases)
+        self.written = time.monotonic()
+
+# %% ../../nbs/3_data/30_prepare.ipynb #775e0c43
+def _ids_of(index, part):
+    "Sorted ids of the cases of a part."
+    return sorted(i for i, c in index.cases.items() if c['part'] == part)
+
+
 def _split_text(ds, index, split, seed):
     "The split as our text file."
     known = split or next(iter(ds.sources), '')
     how = f'split {split or "by default"}, seed {seed}'
     source = ds.sources.get(known, f'{ds.title}: {how}, written by snet prepare.')
     return write_split({p: _ids_of(index, p) for p in PARTS}, source)
-
-
-def _ids_of(index, part):
-    "Sorted ids of the cases of a part."
-    return sorted(i for i, c in index.cases.items() if c['part'] == part)
 
 
 def _lists_of_others(ds, index):
@@ -354,7 +360,7 @@ def _write_lists(ds, index, split, seed):
         with atomic_path(index.out / name) as tmp:
             tmp.write_text(text, encoding='utf-8')
 
-
+# %% ../../nbs/3_data/30_prepare.ipynb #9bb0d3a6
 def _prepare_cases(ds, index, todo, jobs, progress):
     "{id: sentence} of the cases of `todo` that failed; the others go into the index."
     stop, refused, failed = threading.Event(), [], {}
@@ -383,6 +389,13 @@ def _refuse_nothing(todo, failed):
     first = next(iter(failed.values()))
     raise UnreadableFile(f'none of the {len(todo)} cases could be prepared; the first: {first}')
 
+# %% ../../nbs/3_data/30_prepare.ipynb #cde8d194
+def _refuse_same(raw, out):
+    "Raise `BadSetting` for a raw folder that would be written into."
+    if out.resolve() == raw.resolve():
+        what = f'{raw} is the raw folder itself; choose another folder to prepare into.'
+        raise BadSetting(what, path=out, key='out')
+
 
 def prepare(
     dataset: str,  # a name in the catalogue
@@ -397,9 +410,7 @@ def prepare(
 ) -> dict:
     "{'written': ids, 'skipped', 'failed': {id: why}, 'unlisted', 'parts': counts, 'notes': lines}."
     raw, out = Path(raw), Path(out)
-    if out.resolve() == raw.resolve():
-        what = f'{raw} is the raw folder itself; choose another folder to prepare into.'
-        raise BadSetting(what, path=out, key='out')
+    _refuse_same(raw, out)
     ds = get_dataset(dataset, raw, config)
     items = ds.items(raw)
     parts = ds.parts(items, split, val, seed)

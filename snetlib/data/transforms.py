@@ -17,7 +17,7 @@ from ..core import BadSetting, choose
 from torch import nn
 from torch.nn import functional as F
 
-# %% ../../nbs/3_data/34_transforms.ipynb #a5c06be4
+# %% ../../nbs/3_data/34_transforms.ipynb #ca4f4f25
 AUGMENTATION_KEYS = dict(  # every name that a recipe may use, with its meaning; 0 or None is off
     hflip='probability of a mirror image, left for right',
     vflip='probability of a mirror image, top for bottom',
@@ -35,8 +35,9 @@ AUGMENTATION_KEYS = dict(  # every name that a recipe may use, with its meaning;
     noise='largest standard deviation of Gaussian noise',
     intensity_p='share of the images that get each of the five above; 1 if left out',
 )
+
+
 PROBABILITIES = ('hflip', 'vflip', 'rot90', 'warp_p', 'intensity_p')
-GREY_CHANGES = ('gamma', 'contrast', 'brightness', 'blur', 'noise')
 
 
 def largest_value(
@@ -62,6 +63,9 @@ def window_size(
             key='crop',
         )
     return window
+
+# %% ../../nbs/3_data/34_transforms.ipynb #f9e515b8
+GREY_CHANGES = ('gamma', 'contrast', 'brightness', 'blur', 'noise')
 
 
 def check_augmentation(

@@ -21,7 +21,7 @@ from .formats import NIFTI
 from .geometry import from_slices
 from ..viz import class_colours
 
-# %% ../../nbs/3_data/15_writing.ipynb #35e13a9a
+# %% ../../nbs/3_data/15_writing.ipynb #fbbff896
 _GEOMETRY = """dim pixdim qform_code sform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y
 qoffset_z srow_x srow_y srow_z xyzt_units dim_info""".split()
 
@@ -35,6 +35,13 @@ def _geometry(header):
     return new
 
 
+def _stored_voxels(mask, like, axis):
+    "The mask as (x, y, z) in the order in which the input is stored."
+    stored = nib.io_orientation(like.affine)  # stored axes → canonical
+    back = nib.orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], stored)
+    return np.ascontiguousarray(nib.apply_orientation(from_slices(mask, axis), back))
+
+# %% ../../nbs/3_data/15_writing.ipynb #0e1bea29
 def _write_png(mask, path):
     if mask.ndim != 3 or mask.shape[0] != 1:
         raise GeometryMismatch(
@@ -44,13 +51,6 @@ def _write_png(mask, path):
     with atomic_path(path) as tmp:
         Image.fromarray(mask[0]).save(tmp, format='PNG')
     return path
-
-
-def _stored_voxels(mask, like, axis):
-    "The mask as (x, y, z) in the order in which the input is stored."
-    stored = nib.io_orientation(like.affine)  # stored axes → canonical
-    back = nib.orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], stored)
-    return np.ascontiguousarray(nib.apply_orientation(from_slices(mask, axis), back))
 
 
 VOLUMES_OUT = (*NIFTI, '.nrrd', '.mha', '.mgz', '.dcm')  # endings of masks of volumes
@@ -68,7 +68,7 @@ def _write_volume(voxels, like, source, path, class_names):
     else:
         nib.save(type(like)(voxels, like.affine, _geometry(like.header)), path)
 
-
+# %% ../../nbs/3_data/15_writing.ipynb #27acdf35
 def write_mask(
     mask: np.ndarray,  # (z, H, W) integers 0–255, slices as `read_image` made them
     like,  # the input: its path, or a nibabel image

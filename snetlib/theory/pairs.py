@@ -72,7 +72,7 @@ def _layer_fault(
         return f'is constant ({x.flatten()[0]:.3g} everywhere), a dead layer; leave it out.'
     return ''
 
-# %% ../../nbs/2_theory/04_pairs.ipynb #b5c988b5
+# %% ../../nbs/2_theory/04_pairs.ipynb #5ddc1d15
 class _Branch:
     "The layers of one branch, what is computed from each remembered."
 
@@ -121,7 +121,7 @@ class _Branch:
         rows = self.rows(name, grid).double()
         return self.remember(('hsic', name, grid), lambda: hsic1(rows, rows))
 
-
+# %% ../../nbs/2_theory/04_pairs.ipynb #69ecd28c
 def divergences(
     a: _Branch,
     b: _Branch,
@@ -139,7 +139,7 @@ def divergences(
         kl_raw=symmetric_kl(*raw),
     )
 
-
+# %% ../../nbs/2_theory/04_pairs.ipynb #337323e5
 def _dependences(
     a: _Branch,
     b: _Branch,
@@ -165,7 +165,40 @@ def _dependences(
         cka_floor=float(np.mean(cka_floor)),
     )
 
+# %% ../../nbs/2_theory/04_pairs.ipynb #117b11dc
+def _check_grid(
+    grid: tuple | None,  # (h, w) on which all layers are compared
+    layers: list,  # activations (b, c, h, w)
+):
+    "Raises `BadSetting` if a layer has fewer positions than the grid."
+    if grid is None:
+        return
+    most = min(x.shape[2] for x in layers), min(x.shape[3] for x in layers)
+    if not (1 <= grid[0] <= most[0] and 1 <= grid[1] <= most[1]):
+        raise BadSetting(
+            f'grid={grid} is finer than the coarsest layer {most}; '
+            'choose that one, or leave the coarsest layers out.',
+            key='grid',
+        )
 
+
+def _shapes(
+    name_a: str,
+    x: torch.Tensor,  # its activations (b, c, h, w)
+    name_b: str,
+    y: torch.Tensor,  # and those of the other layer
+) -> dict:
+    "What the two layers of a pair are called, their channels and their grids."
+    return dict(
+        a=name_a,
+        b=name_b,
+        channels_a=x.shape[1],
+        channels_b=y.shape[1],
+        grid_a=tuple(x.shape[2:]),
+        grid_b=tuple(y.shape[2:]),
+    )
+
+# %% ../../nbs/2_theory/04_pairs.ipynb #6800647d
 def compare_layers(
     acts_a: dict,  # layer name -> (b, c, h, w); the branch with more channels (the CNN)
     acts_b: dict,  # layer name -> (b, c', h', w') of the same images (the ViT)
@@ -189,34 +222,10 @@ def compare_layers(
     a, b = (_Branch(acts, bins, mi_bins, summary, reduce) for acts in (A, B))
     rows = []
     for (name_a, x), (name_b, y) in product(A.items(), B.items()):
-        shapes = dict(
-            a=name_a,
-            b=name_b,
-            channels_a=x.shape[1],
-            channels_b=y.shape[1],
-            grid_a=tuple(x.shape[2:]),
-            grid_b=tuple(y.shape[2:]),
-        )
         place = grid or common_grid(x, y)
         measures = divergences(a, b, name_a, name_b) | _dependences(a, b, name_a, name_b, place)
-        rows.append(shapes | measures)
+        rows.append(_shapes(name_a, x, name_b, y) | measures)
     return pd.DataFrame(rows)
-
-
-def _check_grid(
-    grid: tuple | None,  # (h, w) on which all layers are compared
-    layers: list,  # activations (b, c, h, w)
-):
-    "Raises `BadSetting` if a layer has fewer positions than the grid."
-    if grid is None:
-        return
-    most = min(x.shape[2] for x in layers), min(x.shape[3] for x in layers)
-    if not (1 <= grid[0] <= most[0] and 1 <= grid[1] <= most[1]):
-        raise BadSetting(
-            f'grid={grid} is finer than the coarsest layer {most}; '
-            'choose that one, or leave the coarsest layers out.',
-            key='grid',
-        )
 
 # %% ../../nbs/2_theory/04_pairs.ipynb #8a974a12
 LOW_IS_GOOD = dict(kl=True, js=True, w1=True, kl_raw=True, mi=False, mi_seen=False, cka=False)
@@ -246,7 +255,7 @@ def fits(
         ok &= (table.grid_a == table.grid_b).to_numpy()
     return ok
 
-# %% ../../nbs/2_theory/04_pairs.ipynb #a8d6383a
+# %% ../../nbs/2_theory/04_pairs.ipynb #0591f4e5
 def _check_one_grid(
     table: pd.DataFrame,  # the pairs that may be chosen
     by: str,  # the measure
@@ -263,7 +272,23 @@ def _check_one_grid(
                 key=by,
             )
 
+# %% ../../nbs/2_theory/04_pairs.ipynb #2add1d23
+def _assignment_costs(
+    table: pd.DataFrame,  # from `compare_layers`
+    by: str,  # one of LOW_IS_GOOD
+    ok: np.ndarray,  # which rows may be chosen
+) -> tuple:
+    "(cost matrix of layers a × layers b, (row, column) of every pair of the table)."
+    names_a, names_b = list(dict.fromkeys(table.a)), list(dict.fromkeys(table.b))
+    at = [names_a.index(a) for a in table.a], [names_b.index(b) for b in table.b]
+    value = np.where(table[by].notna(), table[by], 0) * (1 if LOW_IS_GOOD[by] else -1)
+    # more than any total of allowed pairs, so that those are used up first
+    never = 1 + 2 * len(table) * np.abs(value).max()
+    cost = np.full((len(names_a), len(names_b)), never)
+    cost[at] = np.where(ok, value, never)
+    return cost, at
 
+# %% ../../nbs/2_theory/04_pairs.ipynb #a32bbda6
 def choose_pairs(
     table: pd.DataFrame,  # from `compare_layers`
     by: str = 'kl',  # one of LOW_IS_GOOD
@@ -284,19 +309,3 @@ def choose_pairs(
     chosen = set(zip(*linear_sum_assignment(cost)))
     taken = [good and place in chosen for good, place in zip(ok, zip(*at))]
     return table[taken].reset_index(drop=True)
-
-
-def _assignment_costs(
-    table: pd.DataFrame,  # from `compare_layers`
-    by: str,  # one of LOW_IS_GOOD
-    ok: np.ndarray,  # which rows may be chosen
-) -> tuple:
-    "(cost matrix of layers a × layers b, (row, column) of every pair of the table)."
-    names_a, names_b = list(dict.fromkeys(table.a)), list(dict.fromkeys(table.b))
-    at = [names_a.index(a) for a in table.a], [names_b.index(b) for b in table.b]
-    value = np.where(table[by].notna(), table[by], 0) * (1 if LOW_IS_GOOD[by] else -1)
-    # more than any total of allowed pairs, so that those are used up first
-    never = 1 + 2 * len(table) * np.abs(value).max()
-    cost = np.full((len(names_a), len(names_b)), never)
-    cost[at] = np.where(ok, value, never)
-    return cost, at

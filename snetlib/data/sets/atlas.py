@@ -15,7 +15,7 @@ from ..files import Case, read_case
 from ..formats import stem
 from ..phantom import ct_affine
 
-# %% ../../../nbs/3_data/27_atlas.ipynb #9c7ce2b5
+# %% ../../../nbs/3_data/27_atlas.ipynb #b8855e5a
 def find(
     root: Path,  # with imagesTr and labelsTr somewhere below
 ) -> list:
@@ -40,7 +40,7 @@ def read(
     "One volume; labels are the challenge's."
     return read_case(item.image, item.label, id=item.id)
 
-
+# %% ../../../nbs/3_data/27_atlas.ipynb #1571f98d
 def write_phantom(
     root,  # folder to fill
     n: int = 4,  # patients

@@ -17,7 +17,7 @@ from ..dataset import DataSet, Item, inside
 from ..phantom import disks
 from .folder import find_pairs, pairs, read_with
 
-# %% ../../../nbs/3_data/25_polypgen.ipynb #dfcb8a40
+# %% ../../../nbs/3_data/25_polypgen.ipynb #f5d8582b
 CONFIG = {'threshold': 127, 'channels': 3, 'mask_suffix': '_mask'}
 
 
@@ -61,7 +61,7 @@ def find(
         Item(i.id, i.image, i.label, _centre(i.id), i.part) for i in find_pairs(root, CONFIG)
     ]
 
-
+# %% ../../../nbs/3_data/25_polypgen.ipynb #6f1a071b
 def write_phantom(
     root,  # folder to fill
     n: int = 12,  # frames, over six centres
