@@ -233,13 +233,13 @@ class EntropyAreas(Panel):
         ax.set_axis_off()
         return figure_png(fig, colours=128)
 
-# %% ../nbs/7_use/09_widgets.ipynb #370b9255
+# %% ../nbs/7_use/09_widgets.ipynb #17a4ebad
 @lru_cache(256)
 def cached_curve(a, b, shared, how):
     "`survival_curve` for n = 1 … a + b + 1, remembered."
     return survival_curve(a, b, shared, tuple(range(1, a + b + 2)), how, 12)
 
-
+# %% ../nbs/7_use/09_widgets.ipynb #c85cb81f
 class Regimes(Panel):
     "Sliders for n and the dependence → Proposition 3. values: n_star, case, survives, lost."
 
@@ -367,7 +367,7 @@ class PairPicker(Panel):
         )
         return figure_png(fig, colours=128)
 
-# %% ../nbs/7_use/09_widgets.ipynb #650531bb
+# %% ../nbs/7_use/09_widgets.ipynb #ecffd6b8
 def window(
     x: np.ndarray,  # values in any unit
     level: float,  # middle of the grey scale
@@ -378,7 +378,7 @@ def window(
         (np.nan_to_num(np.asarray(x, np.float32)) - (level - width / 2)) / max(width, 1e-6)
     ).clip(0, 1)
 
-
+# %% ../nbs/7_use/09_widgets.ipynb #7f4787ab
 def open_volume(
     source,  # a path, a Case, or an array (z, H, W) or (H, W)
     mask=None,  # the same kinds, or None
@@ -410,67 +410,9 @@ def open_volume(
         )
     return Case(case.id, case.image, label.astype(np.uint8), case.spacing, case.affine)
 
-
-class VolumeViewer(Panel):
-    "Slice, grey scale, mask, model. values: z, level, width, pixels, predicted (label: pixels)."
-
-    def __init__(
-        self,
-        source,  # a path (nii, nii.gz, npz, h5, png …), a Case, or an array (z, H, W)
-        mask=None,  # its labels: a path, a Case or an array; a Case's own if None
-        model=None,  # a Run, or a function from a slice (H, W) in the file's units to labels (H, W)
-        level: float | None = None,  # middle of the grey scale; from the data if None
-        width: float | None = None,  # extent of the grey scale; from the data if None
-        axis: int = 2,  # a NIfTI is sliced along x (0), y (1) or z (2) of the patient
-        size: int = 320,  # least height of the picture, in pixels
-        **kw,
-    ):
-        self.case, self.model, self.size, self.predictions = (
-            open_volume(source, mask, axis),
-            model,
-            size,
-            {},
-        )
-        x = self.case.image
-        seen = x[np.isfinite(x)][:: max(x.size // 200_000, 1)]
-        if not seen.size:
-            raise SnetError('The volume holds no finite value; check the file.')
-        lo, hi = (float(v) for v in np.percentile(seen, (1, 99)))
-        span = max(hi - lo, 1e-3)
-        level, width = (lo + hi) / 2 if level is None else level, span if width is None else width
-        z = (
-            len(x) // 2
-            if self.case.label is None
-            else int((self.case.label > 0).sum((1, 2)).argmax())
-        )
-
-        def f(name, v, a, b):
-            return W.FloatSlider(
-                value=v,
-                min=min(a, v),
-                max=max(b, v),
-                step=(b - a) / 200,
-                description=name,
-                readout_format='.3g',
-            )
-
-        super().__init__(
-            dict(
-                z=W.IntSlider(value=z, max=len(x) - 1, description='slice'),
-                level=f('level', level, lo, hi),
-                width=f('width', width, span / 50, 2 * span),
-                opacity=f('mask opacity', 0.45, 0.0, 1.0),
-                show_mask=W.Checkbox(
-                    value=self.case.label is not None,
-                    description='mask',
-                    disabled=self.case.label is None,
-                ),
-                show_model=W.Checkbox(
-                    value=False, description='model (outline)', disabled=model is None
-                ),
-            ),
-            **kw,
-        )
+# %% ../nbs/7_use/09_widgets.ipynb #2308440c
+class _SliceView(Panel):
+    "What a viewer shows of one slice of its `case`: grey scale, mask, and what its `model` says."
 
     def predict(self, z):
         "Labels of one slice by the model, remembered."
@@ -538,3 +480,65 @@ class VolumeViewer(Panel):
             f'predicted: {v["predicted"] or "off"}',
         )
         return ' &nbsp; '.join(parts)
+
+# %% ../nbs/7_use/09_widgets.ipynb #ee3c5a97
+class VolumeViewer(_SliceView):
+    "Slice, grey scale, mask, model. values: z, level, width, pixels, predicted (label: pixels)."
+
+    def __init__(
+        self,
+        source,  # a path (nii, nii.gz, npz, h5, png …), a Case, or an array (z, H, W)
+        mask=None,  # its labels: a path, a Case or an array; a Case's own if None
+        model=None,  # a Run, or a function from a slice (H, W) in the file's units to labels (H, W)
+        level: float | None = None,  # middle of the grey scale; from the data if None
+        width: float | None = None,  # extent of the grey scale; from the data if None
+        axis: int = 2,  # a NIfTI is sliced along x (0), y (1) or z (2) of the patient
+        size: int = 320,  # least height of the picture, in pixels
+        **kw,
+    ):
+        self.case, self.model, self.size, self.predictions = (
+            open_volume(source, mask, axis),
+            model,
+            size,
+            {},
+        )
+        x = self.case.image
+        seen = x[np.isfinite(x)][:: max(x.size // 200_000, 1)]
+        if not seen.size:
+            raise SnetError('The volume holds no finite value; check the file.')
+        lo, hi = (float(v) for v in np.percentile(seen, (1, 99)))
+        span = max(hi - lo, 1e-3)
+        level, width = (lo + hi) / 2 if level is None else level, span if width is None else width
+        z = (
+            len(x) // 2
+            if self.case.label is None
+            else int((self.case.label > 0).sum((1, 2)).argmax())
+        )
+
+        def f(name, v, a, b):
+            return W.FloatSlider(
+                value=v,
+                min=min(a, v),
+                max=max(b, v),
+                step=(b - a) / 200,
+                description=name,
+                readout_format='.3g',
+            )
+
+        super().__init__(
+            dict(
+                z=W.IntSlider(value=z, max=len(x) - 1, description='slice'),
+                level=f('level', level, lo, hi),
+                width=f('width', width, span / 50, 2 * span),
+                opacity=f('mask opacity', 0.45, 0.0, 1.0),
+                show_mask=W.Checkbox(
+                    value=self.case.label is not None,
+                    description='mask',
+                    disabled=self.case.label is None,
+                ),
+                show_model=W.Checkbox(
+                    value=False, description='model (outline)', disabled=model is None
+                ),
+            ),
+            **kw,
+        )
