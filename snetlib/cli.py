@@ -6,7 +6,7 @@
 __all__ = ['KEPT', 'app', 'NETWORK', 'DEVICE', 'SEED', 'JOBS', 'RESIZE', 'AS_JSON', 'RAW_SETS', 'OPTIONS', 'known_names',
            'collect_names', 'completed', 'write_names', 'Stopped', 'command', 'parse_settings', 'parse_intensity',
            'json_text', 'quiet_stdout', 'models', 'train', 'prepare', 'check', 'predict', 'postprocess', 'export',
-           'summary', 'evaluate', 'view', 'said', 'reproduce', 'demo', 'advice', 'sentence', 'main', 'explain']
+           'summary', 'evaluate', 'view', 'said', 'reproduce', 'demo', 'advice', 'sentence', 'explain', 'main']
 
 # %% ../nbs/9_command/00_cli.ipynb #921ebd0e
 import contextlib
@@ -75,7 +75,7 @@ def write_names():
     with atomic_path(_names_file()) as tmp:
         tmp.write_text(text + '\n', encoding='utf-8')
 
-# %% ../nbs/9_command/00_cli.ipynb #7d293504
+# %% ../nbs/9_command/00_cli.ipynb #5abd9b10
 KEPT = {  # what is kept of a command that was stopped, and how it goes on
     'demo': 'give the same command again; it starts anew.',
     'prepare': 'the cases that were written are kept; continue with the same command.',
@@ -84,7 +84,6 @@ KEPT = {  # what is kept of a command that was stopped, and how it goes on
     'predict': 'the masks that were written are kept; continue with the same command.',
     'reproduce': 'complete epochs of every run are kept; continue with the same command.',
 }
-
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -123,7 +122,7 @@ def command(
     app.command()(run)
     return function
 
-
+# %% ../nbs/9_command/00_cli.ipynb #c0725c79
 def _show_version(wanted: bool):
     if wanted:
         typer.echo(f'snetlib {version("snetlib")}')
@@ -139,7 +138,7 @@ def _options(
 ):
     "SNet and SoSegFormer: train, predict, measure, reproduce."
 
-# %% ../nbs/9_command/00_cli.ipynb #6345d35d
+# %% ../nbs/9_command/00_cli.ipynb #9dc89a0f
 def parse_settings(
     pairs: list | None,  # texts 'key=value'
     option: str = '--set',  # where they stand
@@ -181,7 +180,7 @@ def parse_intensity(
         )
     return dict(kind=kind, lo=lo, hi=hi)
 
-
+# %% ../nbs/9_command/00_cli.ipynb #4758010a
 def _parse_device(text: str | None) -> str | None:
     "'cpu', 'cuda', 'cuda:1' or 'mps'. Raises `BadSetting` for anything else."
     if text is not None and not re.fullmatch(r'cpu|mps|cuda(:\d+)?', text):
@@ -303,7 +302,20 @@ def _parameters(name):
     except NotAtHand:
         return None
 
-# %% ../nbs/9_command/00_cli.ipynb #2c2e9c45
+# %% ../nbs/9_command/00_cli.ipynb #f2109382
+def _say_trained(out, checkpoint, as_json):
+    "Epochs and the best score of a run, for people or for a program."
+    history, best = checkpoint.history, checkpoint.best
+    if as_json:
+        done = dict(run=out, epochs=len(history), best_dice=best if best >= 0 else None)
+        typer.echo(json_text(done | dict(last=history[-1] if history else None)))
+        return
+    reached = 'no validation yet'
+    if best >= 0:
+        reached = f'best validation Dice {best:.4f} (per case, corrected protocol)'
+    typer.echo(f'{out}: {len(history)} epochs, {reached}')
+
+# %% ../nbs/9_command/00_cli.ipynb #a254eda7
 @command
 def train(
     dataset: str = typer.Argument(
@@ -376,19 +388,6 @@ def train(
     if rank() == 0:  # of several processes one speaks
         _say_trained(out, learn.checkpoint, as_json)
 
-
-def _say_trained(out, checkpoint, as_json):
-    "Epochs and the best score of a run, for people or for a program."
-    history, best = checkpoint.history, checkpoint.best
-    if as_json:
-        done = dict(run=out, epochs=len(history), best_dice=best if best >= 0 else None)
-        typer.echo(json_text(done | dict(last=history[-1] if history else None)))
-        return
-    reached = 'no validation yet'
-    if best >= 0:
-        reached = f'best validation Dice {best:.4f} (per case, corrected protocol)'
-    typer.echo(f'{out}: {len(history)} epochs, {reached}')
-
 # %% ../nbs/9_command/00_cli.ipynb #813a39ae
 RAW_SETS = 'acdc, synapse, monuseg, polypgen, atlas, semsperm or folder'
 
@@ -457,7 +456,55 @@ def check(
     if not report['ok']:
         raise SnetError(f'{len(report["problems"])} problems in {root}; they are listed above.')
 
-# %% ../nbs/9_command/00_cli.ipynb #d69a204d
+# %% ../nbs/9_command/00_cli.ipynb #380e5ada
+def _common_rules(folders, weights):
+    "The rules of a run; several must have the same. Raises `BadSetting`, `NotAtHand`."
+    from snetlib.predict.predictor import read_rules
+    from snetlib.train.run import Run
+
+    rules = {str(folder): read_rules(Run(folder, weights)) for folder in folders}
+    if len(set(rules.values())) > 1:
+        said = '; '.join(f'{folder}: {list(found)}' for folder, found in rules.items())
+        what = f'The runs have different rules ({said}); predict without --postprocess.'
+        raise BadSetting(what)
+    return next(iter(rules.values()))
+
+
+def _opened(folder, weights, device, model, runtime):
+    "A run, or an export of one."
+    from snetlib.predict.export import Exported, computed_by, export_folder
+    from snetlib.train.run import Run
+
+    if export_folder(folder):
+        trained = Exported(folder)
+    else:
+        trained = computed_by(Run(folder, weights, device, model), runtime)
+    if isinstance(trained, Exported):
+        typer.echo(f'Computed by {trained.about["to"]}.', err=True)
+    return trained
+
+
+def _prediction_line(p):
+    "One line about a `Prediction`."
+    if p.error is not None:
+        return f'{p.case}: failed: {sentence(p.error, "predict")}'
+    absent = [name for name, amount in p.amounts.items() if not amount]
+    hidden = {'case', 'status', 'mask', 'made_from', *(f'{name} ({p.unit})' for name in absent)}
+    facts = [f'{name} {value}' for name, value in p.row().items() if name not in hidden]
+    if absent:
+        facts.append(f'not found: {", ".join(absent)}')
+    return f'{p.case}: ' + ', '.join([p.status, *facts])
+
+
+def _summarised(out, axis, progress):
+    "Write the summary of a folder and say in a line what it found; the page."
+    from snetlib.predict.summary import count_marks, write_summary
+
+    page = out / 'summary.html'
+    typer.echo(f'{page}: {count_marks(write_summary(out, axis, progress))}')
+    return page
+
+# %% ../nbs/9_command/00_cli.ipynb #03625d81
 @command
 def predict(
     run: Path = typer.Argument(..., help='folder of a trained run, or of what `snet export` wrote'),
@@ -532,55 +579,7 @@ def predict(
             f'the reasons stand above and in {out}/predictions.csv.'
         )
 
-
-def _summarised(out, axis, progress):
-    "Write the summary of a folder and say in a line what it found; the page."
-    from snetlib.predict.summary import count_marks, write_summary
-
-    page = out / 'summary.html'
-    typer.echo(f'{page}: {count_marks(write_summary(out, axis, progress))}')
-    return page
-
-
-def _common_rules(folders, weights):
-    "The rules of a run; several must have the same. Raises `BadSetting`, `NotAtHand`."
-    from snetlib.predict.predictor import read_rules
-    from snetlib.train.run import Run
-
-    rules = {str(folder): read_rules(Run(folder, weights)) for folder in folders}
-    if len(set(rules.values())) > 1:
-        said = '; '.join(f'{folder}: {list(found)}' for folder, found in rules.items())
-        what = f'The runs have different rules ({said}); predict without --postprocess.'
-        raise BadSetting(what)
-    return next(iter(rules.values()))
-
-
-def _opened(folder, weights, device, model, runtime):
-    "A run, or an export of one."
-    from snetlib.predict.export import Exported, computed_by, export_folder
-    from snetlib.train.run import Run
-
-    if export_folder(folder):
-        trained = Exported(folder)
-    else:
-        trained = computed_by(Run(folder, weights, device, model), runtime)
-    if isinstance(trained, Exported):
-        typer.echo(f'Computed by {trained.about["to"]}.', err=True)
-    return trained
-
-
-def _prediction_line(p):
-    "One line about a `Prediction`."
-    if p.error is not None:
-        return f'{p.case}: failed: {sentence(p.error, "predict")}'
-    absent = [name for name, amount in p.amounts.items() if not amount]
-    hidden = {'case', 'status', 'mask', 'made_from', *(f'{name} ({p.unit})' for name in absent)}
-    facts = [f'{name} {value}' for name, value in p.row().items() if name not in hidden]
-    if absent:
-        facts.append(f'not found: {", ".join(absent)}')
-    return f'{p.case}: ' + ', '.join([p.status, *facts])
-
-
+# %% ../nbs/9_command/00_cli.ipynb #9c048b9d
 @command
 def postprocess(
     run: Path = typer.Argument(..., help='folder of a trained run'),
@@ -635,7 +634,41 @@ def summary(
     "One page of a predicted folder: cases to look at first, volumes of each class; and a table."
     _summarised(out, axis, progress=True)
 
-# %% ../nbs/9_command/00_cli.ipynb #a9cae726
+# %% ../nbs/9_command/00_cli.ipynb #9bd1b381
+def _say_scores(scores, out, lost, as_json):
+    "The table of scores, for people or for a program."
+    from snetlib.report.tables import format_table, score_table
+    from snetlib.scores.statistics import summarise
+
+    if as_json:
+        named = ('dice', 'iou', 'hd95', 'hd95_missed', 'nsd')
+        summary = summarise(scores, tuple(s for s in named if s in scores))
+        found = dict(report=out / 'report.html', lost=lost, scores=summary.to_dict('records'))
+        typer.echo(json_text(found))
+        return
+    typer.echo(format_table(score_table(scores)).to_string())
+    typer.echo(f'{out}/report.html')
+
+
+def _named_folders(texts):
+    "{name: folder} of FOLDER or NAME=FOLDER."
+    folders = {}
+    for text in texts:
+        name, sign, folder = text.partition('=')
+        name, folder = (name, folder) if sign else (Path(text).name, text)
+        if name in folders:
+            what = f'Two folders are called {name}; name them: --pred a=FOLDER --pred b=FOLDER.'
+            raise BadSetting(what, key='pred')
+        folders[name] = Path(folder)
+    return folders
+
+
+def _lost_cases(out, models):
+    "How many cases the failed.csv of this evaluation names, one file for each of several models."
+    files = [out / model / 'failed.csv' for model in models or ['']]
+    return sum(len(f.read_text(encoding='utf-8').splitlines()) - 1 for f in files)
+
+# %% ../nbs/9_command/00_cli.ipynb #8e8d0f3a
 @command
 def evaluate(
     runs: list[Path] | None = typer.Argument(
@@ -690,40 +723,6 @@ def evaluate(
             'says why. Fix them and give the same command again.'
         )
 
-
-def _say_scores(scores, out, lost, as_json):
-    "The table of scores, for people or for a program."
-    from snetlib.report.tables import format_table, score_table
-    from snetlib.scores.statistics import summarise
-
-    if as_json:
-        named = ('dice', 'iou', 'hd95', 'hd95_missed', 'nsd')
-        summary = summarise(scores, tuple(s for s in named if s in scores))
-        found = dict(report=out / 'report.html', lost=lost, scores=summary.to_dict('records'))
-        typer.echo(json_text(found))
-        return
-    typer.echo(format_table(score_table(scores)).to_string())
-    typer.echo(f'{out}/report.html')
-
-
-def _named_folders(texts):
-    "{name: folder} of FOLDER or NAME=FOLDER."
-    folders = {}
-    for text in texts:
-        name, sign, folder = text.partition('=')
-        name, folder = (name, folder) if sign else (Path(text).name, text)
-        if name in folders:
-            what = f'Two folders are called {name}; name them: --pred a=FOLDER --pred b=FOLDER.'
-            raise BadSetting(what, key='pred')
-        folders[name] = Path(folder)
-    return folders
-
-
-def _lost_cases(out, models):
-    "How many cases the failed.csv of this evaluation names, one file for each of several models."
-    files = [out / model / 'failed.csv' for model in models or ['']]
-    return sum(len(f.read_text(encoding='utf-8').splitlines()) - 1 for f in files)
-
 # %% ../nbs/9_command/00_cli.ipynb #viewcmd2
 @command
 def view(
@@ -746,7 +745,7 @@ def view(
         raise SnetError('The page ended by itself; give the same command again.')
     typer.echo('The page is closed.')
 
-# %% ../nbs/9_command/00_cli.ipynb #f3b48cfd
+# %% ../nbs/9_command/00_cli.ipynb #764e4113
 def said(
     **options,  # None: not given
 ) -> dict:
@@ -754,6 +753,31 @@ def said(
     return {key: value for key, value in options.items() if value is not None}
 
 
+_RECIPE_LINES = typer.Option(None, '--set', help='change a line of the recipe: --set lr=0.01')
+_NETWORK_WORDS = typer.Option(None, help='a keyword of our networks: --model-set ffb_kernel=3')
+_DATA_WORDS = typer.Option(None, help='a keyword of the data set: --data-set split=agileformer')
+_PROTOCOL = typer.Option(
+    'honest', help="honest, or lineage: as the code behind the paper's tables trains and scores"
+)
+_RECIPES = typer.Option(
+    'one', help="one for all rows, or papers: that of each network's authors (scale paper)"
+)
+_ROW = typer.Option(None, help='only this row, by its name or its network; may be repeated')
+
+
+def _plan_changes(name, protocol, lines, data, scoring):
+    "What is to differ from the plan: lines 'key=value', options of the data and of the scoring."
+    from snetlib.reproduce.plan import protocol_changes
+
+    changes = dict(
+        recipe=parse_settings(lines['recipe']),
+        model=parse_settings(lines['model'], '--model-set'),
+        data=parse_settings(lines['data'], '--data-set') | data,
+        scoring=scoring,
+    )
+    return protocol_changes(name, protocol, changes)
+
+# %% ../nbs/9_command/00_cli.ipynb #f3a22fc0
 def _run_beside_others(steps, cache, device, hours):
     "What a process among several does: run what is missing, a line for each failure."
     from snetlib.reproduce import run_queue
@@ -762,6 +786,37 @@ def _run_beside_others(steps, cache, device, hours):
         typer.echo(f'{lost}: {why}', err=True)
 
 
+def _run_phases(name, where, about, worker, devices, hours):
+    "Runs that choose a recipe's lines, then those of the table; a process for each device."
+    from snetlib.reproduce import planned, run_workers
+
+    cache = where['cache']
+    for phase in (0, 1):
+        steps = planned(name, where['seeds'], cache, **about)[phase]
+        if worker:
+            _run_beside_others(steps, cache, devices[0], hours)
+        elif steps:
+            run_workers(steps, cache, devices, hours)
+
+
+def _say_table(table, written, name, scale):
+    "The table and its file, or the file of a figure. Raises `SnetError` for rows without a run."
+    from snetlib.report.tables import to_markdown
+    from snetlib.reproduce import as_text, unfinished
+
+    if table is None:
+        typer.echo(f'{written}/{name}.png')
+        return
+    typer.echo(to_markdown(as_text(table).reset_index()))
+    typer.echo(f'{written}/{name}_{scale}.html')
+    undone = unfinished(table)
+    if undone:
+        raise SnetError(
+            f'{len(undone)} rows could not be run; the table says why. Fix them and give the same '
+            'command again: what has finished is kept.'
+        )
+
+# %% ../nbs/9_command/00_cli.ipynb #e2c509df
 @command
 def reproduce(
     name: str = typer.Argument(
@@ -787,27 +842,15 @@ def reproduce(
     hours: float | None = typer.Option(
         None, min=0.001, help='stop training after so many; the same command continues'
     ),
-    settings: list[str] | None = typer.Option(
-        None, '--set', help='change a line of the recipe: --set lr=0.01'
-    ),
-    model_set: list[str] | None = typer.Option(
-        None, help='a keyword of our networks: --model-set ffb_kernel=3'
-    ),
-    data_set: list[str] | None = typer.Option(
-        None, help='a keyword of the data set: --data-set split=agileformer'
-    ),
-    protocol: str = typer.Option(
-        'honest', help="honest, or lineage: as the code behind the paper's tables trains and scores"
-    ),
+    settings: list[str] | None = _RECIPE_LINES,
+    model_set: list[str] | None = _NETWORK_WORDS,
+    data_set: list[str] | None = _DATA_WORDS,
+    protocol: str = _PROTOCOL,
     split: str | None = typer.Option(None, help='a list of the data set, or frames'),
     val: int | None = typer.Option(None, min=0, help='training cases held out; 0: none'),
     weights: str | None = typer.Option(None, help='best (by validation) or last'),
-    recipes: str = typer.Option(
-        'one', help="one for all rows, or papers: that of each network's authors (scale paper)"
-    ),
-    row: list[str] | None = typer.Option(
-        None, help='only this row, by its name or its network; may be repeated'
-    ),
+    recipes: str = _RECIPES,
+    row: list[str] | None = _ROW,
     add_to: Path | None = typer.Option(
         None,
         help='e1 … e6, rivals: add scores to those of this folder; recorded runs are not run again',
@@ -817,60 +860,33 @@ def reproduce(
     ),
 ):
     "A table or figure of the papers, ours beside theirs: trains what is missing."
-    from snetlib.report.tables import to_markdown
-    from snetlib.reproduce import (
-        all_devices,
-        as_text,
-        planned,
-        run_workers,
-        unfinished,
-    )
+    from snetlib.reproduce import all_devices
     from snetlib.reproduce import reproduce as run
-    from snetlib.reproduce.plan import protocol_changes
 
     _find_device(device)
-    changes = dict(
-        recipe=parse_settings(settings),
-        model=parse_settings(model_set, '--model-set'),
-        data=parse_settings(data_set, '--data-set') | said(split=split, val=val),
-        scoring=said(weights=weights),
+    lines = dict(recipe=settings, model=model_set, data=data_set)
+    changes = _plan_changes(
+        name, protocol, lines, said(split=split, val=val), said(weights=weights)
     )
-    changes = protocol_changes(name, protocol, changes)
     if add_to and any(changes.values()):
         raise BadSetting('Recorded scores belong to the planned settings; leave the changes out.')
+    where = dict(scale=scale, seeds=seeds, data=data, cache=cache)
+    part = dict(recipes=recipes, only=tuple(row or ()))
     if add_to:
         from snetlib.reproduce.cells import add_runs
 
-        how = dict(scale=scale, seeds=seeds, data=data, cache=cache, device=device, hours=hours)
-        how['only'] = tuple(row or ())
+        how = where | dict(device=device, hours=hours, only=part['only'])
         typer.echo('\n'.join(str(file) for file in add_runs(name, add_to, **how)))
         return
-    devices = [device] if device else all_devices()
-    part = dict(recipes=recipes, only=tuple(row or ()))
+    devices = [device] if device or worker else all_devices()
     if worker or (train and len(devices) > 1):
         about = dict(scale=scale, data=data, changes=changes) | part
-        for phase in (0, 1):  # runs that choose a recipe's lines, then those of the table
-            steps = planned(name, seeds, cache, **about)[phase]
-            if worker:
-                _run_beside_others(steps, cache, device, hours)
-            elif steps:
-                run_workers(steps, cache, devices, hours)
-        if worker:
-            return
-    how = dict(scale=scale, seeds=seeds, data=data, cache=cache, out=out, changes=changes) | part
-    table = run(name, device=device, train=train, hours=hours, **how)
-    written = out or cache / 'tables'
-    if table is None:
-        typer.echo(f'{written}/{name}.png')
+        _run_phases(name, where, about, worker, devices, hours)
+    if worker:
         return
-    typer.echo(to_markdown(as_text(table).reset_index()))
-    typer.echo(f'{written}/{name}_{scale}.html')
-    undone = unfinished(table)
-    if undone:
-        raise SnetError(
-            f'{len(undone)} rows could not be run; the table says why. Fix them and give the same '
-            'command again: what has finished is kept.'
-        )
+    how = where | dict(out=out, changes=changes) | part
+    table = run(name, device=device, train=train, hours=hours, **how)
+    _say_table(table, out or cache / 'tables', name, scale)
 
 # %% ../nbs/9_command/00_cli.ipynb #b0827026
 @command
@@ -935,31 +951,7 @@ def sentence(error, command):
     "An error in the words of the command line, on one line."
     return ' '.join(f'{error} {advice(error, command)}'.split())
 
-# %% ../nbs/9_command/00_cli.ipynb #f2a9d6e7
-def main(
-    argv: list | None = None,  # arguments; None: those of the process
-):
-    "Run the command line; exit code 0, 1 (can be fixed), 2 (usage), 130, 143 or 129 (stopped)."
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = '--debug' in arguments
-    arguments = [a for a in arguments if a != '--debug']
-    command = next((a for a in arguments if not a.startswith('-')), '')
-    with contextlib.ExitStack() as stack:
-        if not debug:  # what libraries say to programmers does not help here
-            stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter('ignore')
-        stack.enter_context(_sigterm_stops())
-        try:
-            app(arguments, prog_name='snet', standalone_mode=True)
-        except Exception as e:
-            if debug:
-                raise
-            text, code = explain(e, command)
-            if text:
-                typer.echo(f'snet: {text}', err=True)
-            sys.exit(code)
-
-
+# %% ../nbs/9_command/00_cli.ipynb #a527fd1f
 @contextlib.contextmanager
 def _sigterm_stops():
     "While the block runs, SIGTERM and SIGHUP stop this process as Ctrl-C does; its children end."
@@ -983,7 +975,7 @@ def _sigterm_stops():
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
 
-
+# %% ../nbs/9_command/00_cli.ipynb #3d71b7fa
 def explain(
     e: Exception,  # whatever a command raised
     command: str,  # which
@@ -1008,3 +1000,27 @@ def _is_torch_memory_error(e):
     if type(e).__name__ == 'OutOfMemoryError':
         return True
     return type(e) is RuntimeError and 'DefaultCPUAllocator' in str(e)
+
+# %% ../nbs/9_command/00_cli.ipynb #a6346f51
+def main(
+    argv: list | None = None,  # arguments; None: those of the process
+):
+    "Run the command line; exit code 0, 1 (can be fixed), 2 (usage), 130, 143 or 129 (stopped)."
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = '--debug' in arguments
+    arguments = [a for a in arguments if a != '--debug']
+    command = next((a for a in arguments if not a.startswith('-')), '')
+    with contextlib.ExitStack() as stack:
+        if not debug:  # what libraries say to programmers does not help here
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter('ignore')
+        stack.enter_context(_sigterm_stops())
+        try:
+            app(arguments, prog_name='snet', standalone_mode=True)
+        except Exception as e:
+            if debug:
+                raise
+            text, code = explain(e, command)
+            if text:
+                typer.echo(f'snet: {text}', err=True)
+            sys.exit(code)

@@ -19,7 +19,7 @@ from ..models.layers import split_heads, to_tokens
 from ..viz import as_rgb, new_figure
 from torch import nn
 
-# %% ../../nbs/7_use/06_attention.ipynb #da24458b
+# %% ../../nbs/7_use/06_attention.ipynb #68d0bab6
 def attention_row(
     q: torch.Tensor,  # queries (m, c): the tokens asked about
     k: torch.Tensor,  # keys (n, c)
@@ -29,7 +29,7 @@ def attention_row(
     q, k = split_heads(q[None], heads), split_heads(k[None], heads)
     return (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1).mean((0, 1, 2))
 
-
+# %% ../../nbs/7_use/06_attention.ipynb #a57d9539
 def module_inputs(
     model: nn.Module,  # any model
     name: str,  # of a module
@@ -62,7 +62,7 @@ def check_place(
             f'The place {at} is outside the map of {h}×{w}; give (row, column) inside it.', key='at'
         )
 
-
+# %% ../../nbs/7_use/06_attention.ipynb #ffc7744f
 def feb_attention(
     model: nn.Module,  # an SNet with FEB
     x: torch.Tensor,  # one image (1, c, h, w)

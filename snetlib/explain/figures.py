@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHANNEL_SUMMARIES', 'BLUE', 'ORANGE', 'GREEN', 'GREY', 'heat_map', 'draw_heat', 'density', 'divergence', 'figure1',
-           'draw_pairings', 'fusion_parts', 'predict_one', 'figure2', 'draw_fusion']
+           'draw_pairings', 'fusion_parts', 'draw_fusion', 'predict_one', 'figure2']
 
 # %% ../../nbs/7_use/05_figures.ipynb #explainfig2
 import numpy as np
@@ -143,7 +143,7 @@ def draw_pairings(
         ax.set_title(f'{kind}: {divergence(acts[c], acts[v]):.2f}', fontsize=9)
         ax.set_xlabel('standard deviations', fontsize=7)
 
-# %% ../../nbs/7_use/05_figures.ipynb #490e3648
+# %% ../../nbs/7_use/05_figures.ipynb #1489cd10
 def fusion_parts(
     model: nn.Module,  # an SNet
     x: torch.Tensor,  # images (b, c, h, w)
@@ -161,6 +161,20 @@ def fusion_parts(
     vit = f'FEB{v}' if f'FEB{v}' in acts else f'ViT{v}'
     return {k: acts[k] for k in (f'CNN{c}', vit, f'FFB(CNN{c},ViT{v})')}
 
+# %% ../../nbs/7_use/05_figures.ipynb #b5d794f5
+def draw_fusion(
+    upper,
+    lower,  # rows of axes: densities, heat maps
+    parts: dict,  # from `fusion_parts`
+    i: int,  # the image that is shown
+    size: tuple,  # (height, width) of the image
+):
+    "Densities and heat maps of a fusion's two inputs and its result."
+    for ax, bx, (name, a), colour in zip(upper, lower, parts.items(), (BLUE, ORANGE, GREEN)):
+        density(ax, a, colour, name)
+        draw_heat(bx, heat_map(a[i], size), name)
+        bx.title.set_size(8)
+
 
 def predict_one(
     model: nn.Module,  # any segmentation model
@@ -171,7 +185,7 @@ def predict_one(
     with eval_mode(model):
         return model(image[None].to(device)).argmax(1)[0].cpu()
 
-
+# %% ../../nbs/7_use/05_figures.ipynb #d9dabfc8
 def figure2(
     models: dict,  # title -> SNet, e.g. {'unstagger': …, 'stagger': …}
     x: torch.Tensor,  # images (b, c, h, w)
@@ -194,17 +208,3 @@ def figure2(
         note = f'{title}\n{right:.1%} of the\npixels right'
         upper[3].text(0, 0.5, note, fontsize=9, va='center', transform=upper[3].transAxes)
     return fig
-
-
-def draw_fusion(
-    upper,
-    lower,  # rows of axes: densities, heat maps
-    parts: dict,  # from `fusion_parts`
-    i: int,  # the image that is shown
-    size: tuple,  # (height, width) of the image
-):
-    "Densities and heat maps of a fusion's two inputs and its result."
-    for ax, bx, (name, a), colour in zip(upper, lower, parts.items(), (BLUE, ORANGE, GREEN)):
-        density(ax, a, colour, name)
-        draw_heat(bx, heat_map(a[i], size), name)
-        bx.title.set_size(8)

@@ -233,7 +233,7 @@ def network_rows(
     tables = [_layer_rows(acts), _pair_rows(acts), _fusion_rows(model, x)]
     return pd.concat(tables, ignore_index=True)
 
-# %% ../../nbs/7_use/07_study.ipynb #876ecfea
+# %% ../../nbs/7_use/07_study.ipynb #56894c4a
 def _check_alike(
     configs: dict,  # folder -> config.json of its run
 ):
@@ -255,7 +255,7 @@ def _fusion_name(
     "'stagger', 'unstagger', or the pairs as text."
     return next((name for name, known in PAIRS.items() if known == pairs), str(pairs))
 
-
+# %% ../../nbs/7_use/07_study.ipynb #66310db7
 def information(
     runs,  # folders of finished SNet runs on one data set
     n: int = 12,  # images, see `study_images`
@@ -374,7 +374,7 @@ RANK_CLAIM = Claim(
 )
 CLAIMS = (*_pairing_claims(), RANK_CLAIM, *_feb_claims())
 
-# %% ../../nbs/7_use/07_study.ipynb #6ce2bd9c
+# %% ../../nbs/7_use/07_study.ipynb #2b460891
 def _own_pairs(
     table: pd.DataFrame,  # from `information`
 ) -> pd.DataFrame:
@@ -398,7 +398,7 @@ def _by_seed(
         )
     return {w: g.to_numpy() for w, g in (t.stagger - t.unstagger).groupby('weights')}
 
-
+# %% ../../nbs/7_use/07_study.ipynb #41a74ef2
 def _by_network(
     table: pd.DataFrame,  # from `information`
     claim: Claim,  # about one network
@@ -429,7 +429,7 @@ def _claim_row(
         row[f'{weights}_n'] = len(g)
     return row
 
-
+# %% ../../nbs/7_use/07_study.ipynb #925b5dcd
 def paper_claims(
     table: pd.DataFrame,  # from `information`; measures that it lacks are left out
 ) -> pd.DataFrame:
@@ -457,7 +457,7 @@ def paper_claims(
         rows.append(_claim_row(section, 'stagger fusion loses less', measure, 1, gaps))
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/7_use/07_study.ipynb #5aadc8c0
 def sign_verdict(
     agree: int,  # runs with the claimed sign
     n: int,  # all runs

@@ -34,7 +34,7 @@ class SliceNetwork(nn.Module):
         logits = full_logits(self.network, x.mT, self.size and tuple(self.size))
         return logits.mT.clone()  # outside inference_mode: MONAI adds to it in place
 
-# %% ../../nbs/7_use/14_bundle.ipynb #bundle08
+# %% ../../nbs/7_use/14_bundle.ipynb #24cacf5d
 def scaling_transform(
     rule: dict,  # see `scale_intensity`
 ) -> dict:
@@ -48,18 +48,7 @@ def scaling_transform(
     lo, hi = windows[kind] if kind in windows else (rule['lo'], rule['hi'])
     return {'_target_': 'ScaleIntensityRanged', **limits, 'a_min': lo, 'a_max': hi}
 
-
-SLICES = dict(_target_='SliceInferer', roi_size=[-1, -1], sw_batch_size=16, spatial_dim=2)
-EVALUATOR = dict(
-    _target_='SupervisedEvaluator',
-    device='@device',
-    val_data_loader='@dataloader',
-    network='@network',
-    inferer='@inferer',
-    postprocessing='@postprocessing',
-)
-
-
+# %% ../../nbs/7_use/14_bundle.ipynb #e8bda8e5
 def _before(run):
     "What MONAI does with a file before the network sees it."
     return [
@@ -77,6 +66,17 @@ def _after():
     written |= dict(output_postfix='mask', output_dtype='$np.uint8', resample=False)
     written |= dict(separate_folder=False)
     return [back, dict(_target_='AsDiscreted', keys='pred', argmax=True), written]
+
+# %% ../../nbs/7_use/14_bundle.ipynb #982f8d38
+SLICES = dict(_target_='SliceInferer', roi_size=[-1, -1], sw_batch_size=16, spatial_dim=2)
+EVALUATOR = dict(
+    _target_='SupervisedEvaluator',
+    device='@device',
+    val_data_loader='@dataloader',
+    network='@network',
+    inferer='@inferer',
+    postprocessing='@postprocessing',
+)
 
 
 def inference_config(
@@ -136,19 +136,7 @@ def metadata(
         'network_data_format': {'inputs': {'image': given}, 'outputs': {'pred': found}},
     }
 
-# %% ../../nbs/7_use/14_bundle.ipynb #bundle14
-README = """# {model}
-
-A run of snetlib as a bundle of MONAI. Put volumes (NIfTI) into `images` and run, in this folder:
-
-    python -m monai.bundle run --bundle_root . --config_file configs/inference.json \\
-        --meta_file configs/metadata.json --dataset_dir images --output_dir masks
-
-Needed: monai, pytorch-ignite, fire, nibabel, snetlib.
-Whole slices are predicted, without tiles and without mirroring.
-"""
-
-
+# %% ../../nbs/7_use/14_bundle.ipynb #53c05a09
 def check_bundle(
     run,  # a `Run`
 ):
@@ -161,6 +149,18 @@ def check_bundle(
     if run.config['data']['c_in'] != 1:
         what = 'A bundle takes volumes of one channel; predict with the run itself.'
         raise BadSetting(what, key='to')
+
+# %% ../../nbs/7_use/14_bundle.ipynb #20835a76
+README = """# {model}
+
+A run of snetlib as a bundle of MONAI. Put volumes (NIfTI) into `images` and run, in this folder:
+
+    python -m monai.bundle run --bundle_root . --config_file configs/inference.json \\
+        --meta_file configs/metadata.json --dataset_dir images --output_dir masks
+
+Needed: monai, pytorch-ignite, fire, nibabel, snetlib.
+Whole slices are predicted, without tiles and without mirroring.
+"""
 
 
 def export_bundle(

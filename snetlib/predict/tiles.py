@@ -48,7 +48,7 @@ def tile_weights(
     parts = [weight / total[start : start + tile] for start, weight in zip(starts, weights)]
     return np.stack(parts).astype(np.float32)
 
-# %% ../../nbs/7_use/01_tiles.ipynb #ade6fa83
+# %% ../../nbs/7_use/01_tiles.ipynb #3127d764
 def tile_size(
     shape: tuple,  # (H, W) of the image
     tile,  # side, or (h, w)
@@ -83,7 +83,7 @@ def to_batch(
     x = x[:, None] if x.ndim == 3 else x.movedim(-1, 1)
     return match_channels(x, c_in or x.shape[1])
 
-
+# %% ../../nbs/7_use/01_tiles.ipynb #fe66d5a8
 @torch.inference_mode()
 def tile_bands(
     model: nn.Module,  # in eval(): (b, c, h, w) → logits (b, n_out, h, w)

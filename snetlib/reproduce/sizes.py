@@ -21,7 +21,7 @@ from .papers import paper_table
 from .scales import data_root, scaled_model
 from .verdict import Verdict
 
-# %% ../../nbs/8_results/09_sizes.ipynb #06_sizes04
+# %% ../../nbs/8_results/09_sizes.ipynb #183fafa8
 @dataclass(frozen=True)
 class Explained:
     "A count that gives a printed figure to its last digit."
@@ -62,7 +62,7 @@ def explanation(
     by = '10⁶' if found.unit == 10**6 else '2²⁰'
     return f'{count:,} / {by}: {found.note}'
 
-
+# %% ../../nbs/8_results/09_sizes.ipynb #26d1ed01
 def size_table(
     rows: tuple,  # of `Row`
     paper: pd.DataFrame,  # with method and params_million

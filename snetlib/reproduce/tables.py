@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['run_scores', 'read_scores', 'run_classes', 'common_cases', 'run_values', 'patients', 'Common', 'RowScores',
-           'row_scores', 'classes_lost', 'cases_table', 'PaperRows', 'configs_by_row', 'not_run', 'beside_paper',
-           'beside_snet', 'cells_table', 'cell_scores']
+           'row_scores', 'classes_lost', 'PaperRows', 'configs_by_row', 'not_run', 'beside_paper', 'beside_snet',
+           'cases_table', 'cells_table', 'cell_scores']
 
 # %% ../../nbs/8_results/07_tables.ipynb #04_tables02
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ def patients(
         groups.setdefault(patient_of.get(case, case), []).append(k)
     return list(groups.values())
 
-# %% ../../nbs/8_results/07_tables.ipynb #04_tables11
+# %% ../../nbs/8_results/07_tables.ipynb #ce290326
 @dataclass
 class Common:
     "What all rows of a table share: their cases, and which cases are one patient."
@@ -106,7 +106,7 @@ class Common:
         "Mean and interval over seeds and patients."
         return bootstrap_ci(values, self.groups)
 
-
+# %% ../../nbs/8_results/07_tables.ipynb #df0d535d
 @dataclass
 class RowScores:
     "The scores of a row's finished runs."
@@ -149,39 +149,7 @@ def classes_lost(
     "Pairs of a seed and a class that the run never found in any case."
     return int((np.nan_to_num(values).max(1) == 0).sum())
 
-# %% ../../nbs/8_results/07_tables.ipynb #04_tables14
-def cases_table(
-    name: str,  # an experiment of kind 'cases'
-    steps: list,  # from `plan`
-    cache,  # folder of all runs
-    scale: str,  # of the plan
-    failed: dict | None = None,  # from `run_queue`
-) -> pd.DataFrame:
-    "Ours beside the paper's, one line for each method, from runs that have finished."
-    paper = PaperRows.of(name)
-    common = Common.of(steps, cache)
-    lines, before, last = [], None, None
-    for row, configs in configs_by_row(steps).items():
-        ready = [c for c in configs if finished(c, cache)]
-        line = dict(method=row.method) | paper.columns(row.method)
-        line |= dict(seeds=len(ready), seeds_planned=len(configs))
-        if not ready:
-            lines.append(line | not_run(row, configs, failed).columns())
-            before = None
-            continue
-        ours = row_scores(EXPERIMENTS[name].columns, ready, common)
-        line |= ours.columns
-        if row.method in paper:
-            line |= beside_paper(row.method, ours, before, paper, scale, common)
-            before, last = (row.method, ours), ours
-        else:
-            line |= beside_snet(ours.corrected, last and last.corrected, scale, common.groups)
-            before = None
-        lines.append(line)
-    table = pd.DataFrame(lines).set_index('method')
-    return table.dropna(axis=1, how='all')
-
-
+# %% ../../nbs/8_results/07_tables.ipynb #af9b5c03
 @dataclass
 class PaperRows:
     "The paper's table by method, and the column that its verdict is about."
@@ -213,7 +181,7 @@ class PaperRows:
         "The number that a verdict is about."
         return float(self.rows.loc[method, self.total])
 
-
+# %% ../../nbs/8_results/07_tables.ipynb #7a02d8be
 def configs_by_row(steps):
     "{row: its configurations, one for each seed}, in the order of the plan."
     found = {}
@@ -231,7 +199,7 @@ def not_run(row, configs, failed=None):
     reasons = [failed[run_name(c)] for c in configs if failed and run_name(c) in failed]
     return Verdict('not_run', reason=reasons[0] if reasons else 'it has not finished')
 
-
+# %% ../../nbs/8_results/07_tables.ipynb #60efff1a
 def beside_paper(method, ours, before, paper, scale, common):
     "Columns of a row that the paper has: difference, gain to the row before, verdict."
     line, gain, claimed = {}, None, np.nan
@@ -265,6 +233,38 @@ def beside_snet(
     if e.hi < 0:
         word = 'worse'
     return estimate_columns('snet_minus_this', e) | Verdict('beside', reason=word).columns()
+
+# %% ../../nbs/8_results/07_tables.ipynb #5c8978b7
+def cases_table(
+    name: str,  # an experiment of kind 'cases'
+    steps: list,  # from `plan`
+    cache,  # folder of all runs
+    scale: str,  # of the plan
+    failed: dict | None = None,  # from `run_queue`
+) -> pd.DataFrame:
+    "Ours beside the paper's, one line for each method, from runs that have finished."
+    paper = PaperRows.of(name)
+    common = Common.of(steps, cache)
+    lines, before, last = [], None, None
+    for row, configs in configs_by_row(steps).items():
+        ready = [c for c in configs if finished(c, cache)]
+        line = dict(method=row.method) | paper.columns(row.method)
+        line |= dict(seeds=len(ready), seeds_planned=len(configs))
+        if not ready:
+            lines.append(line | not_run(row, configs, failed).columns())
+            before = None
+            continue
+        ours = row_scores(EXPERIMENTS[name].columns, ready, common)
+        line |= ours.columns
+        if row.method in paper:
+            line |= beside_paper(row.method, ours, before, paper, scale, common)
+            before, last = (row.method, ours), ours
+        else:
+            line |= beside_snet(ours.corrected, last and last.corrected, scale, common.groups)
+            before = None
+        lines.append(line)
+    table = pd.DataFrame(lines).set_index('method')
+    return table.dropna(axis=1, how='all')
 
 # %% ../../nbs/8_results/07_tables.ipynb #04_tablesC2
 def cells_table(

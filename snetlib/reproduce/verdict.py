@@ -100,7 +100,7 @@ def judge(
         return judge_value(ours, paper)
     return judge_direction(gain, claimed)
 
-# %% ../../nbs/8_results/06_verdict.ipynb #03_verdict10
+# %% ../../nbs/8_results/06_verdict.ipynb #aa725dcc
 def estimate_columns(
     name: str,  # of the column
     e: Estimate,  # its numbers
@@ -138,7 +138,7 @@ def say_verdict(
         text += f' ({seeds:.0f} of {planned:.0f} seeds finished)'
     return text
 
-
+# %% ../../nbs/8_results/06_verdict.ipynb #ba412590
 TITLES = dict(
     gain='to the row before',
     snet_minus_this='SNet minus this',
