@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PICTURE_SIDES', 'Throttle', 'Panel', 'lens_area', 'lens_distance', 'EntropyAreas', 'cached_curve', 'Regimes',
-           'PairPicker', 'window', 'open_mask', 'open_volume', 'VolumeViewer', 'tint', 'plain_number', 'patient_sides',
-           'ScanViewer']
+           'PairPicker', 'window', 'open_mask', 'open_volume', 'grey_scale', 'slice_to_show', 'slice_labels',
+           'VolumeViewer', 'tint', 'plain_number', 'patient_sides', 'ScanViewer']
 
 # %% ../nbs/7_use/09_widgets.ipynb #eb233ebf
 import html
@@ -19,6 +19,7 @@ from pathlib import Path
 import ipywidgets as W
 import nibabel as nib
 import numpy as np
+from fastcore.basics import patch
 from matplotlib.patches import Circle
 from PIL import Image
 from scipy.optimize import brentq
@@ -376,7 +377,7 @@ class PairPicker(Panel):
         )
         return figure_png(fig, colours=128)
 
-# %% ../nbs/7_use/09_widgets.ipynb #650531bb
+# %% ../nbs/7_use/09_widgets.ipynb #vv000001
 def window(
     x: np.ndarray,  # values in any unit
     level: float,  # middle of the grey scale
@@ -387,7 +388,7 @@ def window(
         (np.nan_to_num(np.asarray(x, np.float32)) - (level - width / 2)) / max(width, 1e-6)
     ).clip(0, 1)
 
-
+# %% ../nbs/7_use/09_widgets.ipynb #vv000004
 def open_mask(
     mask,  # labels: a path, a Mask, a Case, or an array (z, H, W) or (H, W)
     case: Case,  # the scan that they belong to
@@ -426,7 +427,47 @@ def open_volume(
         return read_case(source, mask, axis=axis)  # two files: their places are compared too
     return case if mask is None else replace(case, label=open_mask(mask, case))
 
+# %% ../nbs/7_use/09_widgets.ipynb #vv000007
+def grey_scale(
+    x: np.ndarray,  # values of a scan
+    level: float | None = None,  # its middle; from the values if None
+    width: float | None = None,  # its extent; from the values if None
+) -> tuple:
+    "(level, width, lowest, highest) of a scan; lowest and highest leave out 1 % on each side."
+    seen = x[np.isfinite(x)][:: max(x.size // 200_000, 1)]
+    if not seen.size:
+        raise SnetError('The volume holds no finite value; check the file.')
+    lo, hi = (float(v) for v in np.percentile(seen, (1, 99)))
+    level = (lo + hi) / 2 if level is None else level
+    return level, max(hi - lo, 1e-3) if width is None else width, lo, hi
 
+
+def slice_to_show(
+    case: Case,  # with or without a mask
+) -> int:
+    "The slice with most of the mask; the middle one without a mask."
+    if case.label is None:
+        return len(case.image) // 2
+    return int((case.label > 0).sum((1, 2)).argmax())
+
+
+def slice_labels(
+    model,  # a Run, or a function from a slice (H, W) in the file's units to labels (H, W)
+    x: np.ndarray,  # (H, W) or (H, W, 3)
+) -> np.ndarray:
+    "Labels (H, W) of one slice. Raises `SnetError` if the model does not give one a pixel."
+    from snetlib.predict.predictor import Predictor
+    from snetlib.train.run import Run
+
+    labels = Predictor(model).array(x[None])[0] if isinstance(model, Run) else np.asarray(model(x))
+    if labels.shape != x.shape[:2]:
+        raise SnetError(
+            f'The model gave labels of {labels.shape} '
+            f'for a slice of {x.shape[:2]}; it must return one label a pixel.'
+        )
+    return labels
+
+# %% ../nbs/7_use/09_widgets.ipynb #vv000010
 class VolumeViewer(Panel):
     "Slice, grey scale, mask, model. values: z, level, width, pixels, predicted (label: pixels)."
 
@@ -441,52 +482,30 @@ class VolumeViewer(Panel):
         size: int = 320,  # least height of the picture, in pixels
         **kw,
     ):
-        self.case, self.model, self.size, self.predictions = (
-            open_volume(source, mask, axis),
-            model,
-            size,
-            {},
-        )
-        x = self.case.image
-        seen = x[np.isfinite(x)][:: max(x.size // 200_000, 1)]
-        if not seen.size:
-            raise SnetError('The volume holds no finite value; check the file.')
-        lo, hi = (float(v) for v in np.percentile(seen, (1, 99)))
+        self.case = open_volume(source, mask, axis)
+        self.model, self.size, self.predictions = model, size, {}
+        scale = grey_scale(self.case.image, level, width)
+        controls = self.place_controls(*scale) | self.layer_controls() | self.more_controls()
+        super().__init__(controls, **kw)
+
+    def place_controls(self, level, width, lo, hi) -> dict:
+        "Which slice, on which grey scale."
         span = max(hi - lo, 1e-3)
-        level, width = (lo + hi) / 2 if level is None else level, span if width is None else width
-        z = (
-            len(x) // 2
-            if self.case.label is None
-            else int((self.case.label > 0).sum((1, 2)).argmax())
+        last, z = len(self.case.image) - 1, slice_to_show(self.case)
+        return dict(
+            z=W.IntSlider(value=z, max=last, description='slice'),
+            level=_slider('level', level, lo, hi),
+            width=_slider('width', width, span / 50, 2 * span),
         )
 
-        def f(name, v, a, b):
-            return W.FloatSlider(
-                value=v,
-                min=min(a, v),
-                max=max(b, v),
-                step=(b - a) / 200,
-                description=name,
-                readout_format='.3g',
-            )
-
-        super().__init__(
-            dict(
-                z=W.IntSlider(value=z, max=len(x) - 1, description='slice'),
-                level=f('level', level, lo, hi),
-                width=f('width', width, span / 50, 2 * span),
-                opacity=f('mask opacity', 0.45, 0.0, 1.0),
-                show_mask=W.Checkbox(
-                    value=self.case.label is not None,
-                    description='mask',
-                    disabled=self.case.label is None,
-                ),
-                show_model=W.Checkbox(
-                    value=False, description='model (outline)', disabled=model is None
-                ),
-                **self.more_controls(),
-            ),
-            **kw,
+    def layer_controls(self) -> dict:
+        "What lies on the slice."
+        there = self.case.label is not None
+        outlined = dict(description='model (outline)', disabled=self.model is None)
+        return dict(
+            opacity=_slider('mask opacity', 0.45, 0.0, 1.0),
+            show_mask=W.Checkbox(value=there, description='mask', disabled=not there),
+            show_model=W.Checkbox(value=False, **outlined),
         )
 
     def more_controls(self) -> dict:
@@ -495,72 +514,67 @@ class VolumeViewer(Panel):
 
     def predict(self, z):
         "Labels of one slice by the model, remembered."
-        from snetlib.predict.predictor import Predictor
-        from snetlib.train.run import Run
-
         if z not in self.predictions:
-            x = self.case.image[z]
-            if isinstance(self.model, Run):
-                self.predictions[z] = Predictor(self.model).array(x[None])[0]
-            else:
-                self.predictions[z] = np.asarray(self.model(x))
-            if self.predictions[z].shape != x.shape[:2]:
-                raise SnetError(
-                    f'The model gave labels of {self.predictions.pop(z).shape} '
-                    f'for a slice of {x.shape[:2]}; it must return one label a pixel.'
-                )
+            self.predictions[z] = slice_labels(self.model, self.case.image[z])
         return self.predictions[z]
 
-    def compute(self, z, level, width, opacity, show_mask, show_model):
-        def count(m):
-            return {int(k): int(n) for k, n in zip(*np.unique(m, return_counts=True)) if k}
 
-        label = (
-            self.case.label[z]
-            if show_mask and self.case.label is not None
-            else np.zeros(self.case.image.shape[1:3], np.uint8)
-        )
-        pred = self.predict(z) if show_model and self.model is not None else None
-        return dict(
-            z=z,
-            level=level,
-            width=width,
-            opacity=opacity,
-            label=label,
-            pred=pred,
-            pixels=count(label),
-            predicted={} if pred is None else count(pred),
-        )
+def _slider(name, value, lo, hi):
+    "A slider of two hundred steps whose ends include the value."
+    ends = dict(min=min(lo, value), max=max(hi, value), step=(hi - lo) / 200)
+    return W.FloatSlider(value=value, description=name, readout_format='.3g', **ends)
 
-    def tinted(self, v) -> np.ndarray:
-        "The slice as RGB (H, W, 3) in [0, 1], with what lies on it."
-        grey = window(self.case.image[v['z']], v['level'], v['width'])
-        return blend(grey, v['label'], v['pred'], v['opacity'])
 
-    def render(self, v):
-        rgb = np.rint(self.tinted(v) * 255).astype(np.uint8)
-        if self.case.affine is not None:
-            # canonical voxels, as a radiologist sees them: patient's right on the left, front above
-            rgb = rgb[::-1, ::-1]
-        (h, w), (_, dy, dx) = rgb.shape[:2], self.case.spacing or (1.0, 1.0, 1.0)
-        tall = max(self.size, h)
-        out = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(rgb)).resize(
-            (max(round(tall * w * dx / (h * dy)), 1), tall), Image.NEAREST
-        ).save(out, 'PNG')
-        return out.getvalue()
+def _count(mask):
+    "{label: pixels} without the background."
+    return {int(k): int(n) for k, n in zip(*np.unique(mask, return_counts=True)) if k}
 
-    def describe(self, v):
-        lo, hi = v['level'] - v['width'] / 2, v['level'] + v['width'] / 2
-        parts = (
-            f'slice <b>{v["z"]}</b> of {len(self.case.image)}',
-            f'grey scale {lo:.4g} to {hi:.4g}',
-            f'labels in the mask: {v["pixels"] or "none"}',
-            f'predicted: {v["predicted"] or "off"}',
-        )
-        return ' &nbsp; '.join(parts)
 
-# %% ../nbs/7_use/09_widgets.ipynb #scanview2
+@patch
+def compute(self: VolumeViewer, z, level, width, opacity, show_mask, show_model):
+    label = np.zeros(self.case.grid[1:], np.uint8)
+    if show_mask and self.case.label is not None:
+        label = self.case.label[z]
+    pred = self.predict(z) if show_model and self.model is not None else None
+    predicted = {} if pred is None else _count(pred)
+    place = dict(z=z, level=level, width=width, opacity=opacity)
+    return place | dict(label=label, pred=pred, pixels=_count(label), predicted=predicted)
+
+# %% ../nbs/7_use/09_widgets.ipynb #vv000013
+@patch
+def tinted(self: VolumeViewer, v) -> np.ndarray:
+    "The slice as RGB (H, W, 3) in [0, 1], with what lies on it."
+    grey = window(self.case.image[v['z']], v['level'], v['width'])
+    return blend(grey, v['label'], v['pred'], v['opacity'])
+
+
+@patch
+def render(self: VolumeViewer, v):
+    rgb = np.rint(self.tinted(v) * 255).astype(np.uint8)
+    if self.case.affine is not None:
+        # canonical voxels, as a radiologist sees them: patient's right on the left, front above
+        rgb = rgb[::-1, ::-1]
+    (h, w), (_, dy, dx) = rgb.shape[:2], self.case.spacing or (1.0, 1.0, 1.0)
+    tall = max(self.size, h)
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgb)).resize(
+        (max(round(tall * w * dx / (h * dy)), 1), tall), Image.NEAREST
+    ).save(out, 'PNG')
+    return out.getvalue()
+
+
+@patch
+def describe(self: VolumeViewer, v):
+    lo, hi = v['level'] - v['width'] / 2, v['level'] + v['width'] / 2
+    parts = (
+        f'slice <b>{v["z"]}</b> of {len(self.case.image)}',
+        f'grey scale {lo:.4g} to {hi:.4g}',
+        f'labels in the mask: {v["pixels"] or "none"}',
+        f'predicted: {v["predicted"] or "off"}',
+    )
+    return ' &nbsp; '.join(parts)
+
+# %% ../nbs/7_use/09_widgets.ipynb #vv000015
 def tint(
     rgb: np.ndarray,  # (H, W, 3) in [0, 1]
     masks: list,  # labels (H, W), 0 is background
@@ -601,7 +615,7 @@ def patient_sides(
         return None
     return PICTURE_SIDES[case.axis]
 
-
+# %% ../nbs/7_use/09_widgets.ipynb #vv000018
 class ScanViewer(VolumeViewer):
     "A scan, several masks. values: z, level, width, opacity, shown (names), pixels (name: n)."
 
