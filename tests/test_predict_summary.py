@@ -106,6 +106,7 @@ def test_an_unusual_volume_is_marked_and_shown_first(tmp_path):
     assert found['apart'].why == ['the answers disagree: 0.4 on a scale from 0 to 1']
     marked = [name for name, case in found.items() if case.mark]
     assert marked == ['tiny', 'apart']
+    assert '>nan<' not in page_of(tmp_path) and '>0.4</td>' in page_of(tmp_path)
     order = re.findall(r'<li class="card" data-case="(.*?)">', page_of(tmp_path))
     assert order[:3] == ['apart', 'tiny', 'c00'] and len(order) == 13
     table = read_case_table(tmp_path / 'summary.csv')

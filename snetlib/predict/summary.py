@@ -320,7 +320,9 @@ svg { display: block; width: 22rem; height: 1.2rem }
 svg line { stroke: var(--line) }
 svg circle { fill: var(--mark); fill-opacity: .45 }
 svg circle.out { fill: var(--warn); fill-opacity: 1 }
-thead button { font: inherit; color: inherit; background: none; border: 0; cursor: pointer }
+thead button {
+  padding: 0; font: inherit; color: inherit; background: none; border: 0; cursor: pointer
+}
 [aria-sort=ascending] button::after { content: " ↑" }
 [aria-sort=descending] button::after { content: " ↓" }
 .find input { font: inherit; padding: .3rem .6rem; width: 18rem; max-width: 100% }
@@ -407,8 +409,8 @@ BODY = '''
 {%- if cases %}
 <details class="part" id="numbers"><summary>All cases in numbers</summary>
 <div class="wide" tabindex="0"><table class="sorted"><thead><tr><th>case</th><th>mark</th>
-{%- for name in classes %}<th>{{ name }}</th>{% endfor %}
-{%- if apart %}<th>disagreement</th>{% endif %}</tr></thead><tbody>
+{%- for name in classes %}<th class="num">{{ name }}</th>{% endfor %}
+{%- if apart %}<th class="num">disagreement</th>{% endif %}</tr></thead><tbody>
 {%- for case in cases %}<tr data-case="{{ case.case }}"><td>{{ case.case }}</td>
 <td class="{{ case.mark }}">{{ case.mark }}</td>
 {%- set rows = rows_of(case) %}
@@ -416,7 +418,8 @@ BODY = '''
 {%- if row %}<td class="num{{ ' look' if row.outlier }}" data-value="{{ row[unit_of(row)] }}">
 {{- shown_amount(row) }}</td>
 {%- else %}<td class="num" data-value="-1">–</td>{% endif %}{% endfor %}
-{%- if apart %}<td class="num">{{ case.disagreement }}</td>{% endif %}</tr>
+{%- if apart and case.disagreement >= 0 %}<td class="num">{{ case.disagreement }}</td>
+{%- elif apart %}<td class="num" data-value="-1">–</td>{% endif %}</tr>
 {%- endfor %}</tbody></table></div></details>{% endif %}
 {%- if fine %}<details class="part" id="fine" open><summary>Nothing to note</summary>
 <ul class="cards">{% for case in fine %}{{ card(case) }}{% endfor %}</ul></details>{% endif %}
