@@ -14,6 +14,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import webbrowser
 from pathlib import Path
 
 import nibabel as nib
@@ -25,7 +26,7 @@ from processes import ENV, SNET, refused, snet
 from snetlib.core import GeometryMismatch
 from snetlib.data.clinic import write_itk
 from snetlib.data.phantom import abdomen_ct, write_nifti_pair
-from snetlib.view import names_beside, names_of_masks, open_scan
+from snetlib.view import View, names_beside, names_of_masks, open_in_browser, open_scan
 from snetlib.widgets import ScanViewer, patient_sides, plain_number, tint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -197,6 +198,16 @@ def test_a_mask_of_another_kind_must_lie_there_too(scans, tmp_path):
         open_scan(scans['scan'], [tmp_path / 'up.nii.gz'])
 
 
+def test_the_browser_is_told_a_file_and_not_the_token(tmp_path, monkeypatch):
+    "Other users of the computer see the words of every command."
+    told = []
+    monkeypatch.setattr(webbrowser, 'open', told.append)
+    open_in_browser(View('http://127.0.0.1:1/?token=secret', tmp_path, None))
+    assert wait_until(lambda: told) and 'secret' not in told[0]
+    assert told[0] == (tmp_path / 'open.html').as_uri()
+    assert 'url=http://127.0.0.1:1/?token=secret' in (tmp_path / 'open.html').read_text()
+
+
 # ---- the server
 
 
@@ -324,7 +335,7 @@ def test_no_file_is_handed_out(shown, scans):
 
 @pytest.fixture(scope='module')
 def tab(shown):
-    "The page, once its picture is there; `tab.elsewhere` are answers from other addresses."
+    "The page, once its picture is there; `tab.elsewhere` holds every address that answered."
     from playwright.sync_api import sync_playwright
 
     ARTEFACTS.mkdir(exist_ok=True)
@@ -336,7 +347,7 @@ def tab(shown):
         try:
             tab = browser.new_page(viewport={'width': 1280, 'height': 860})
             tab.set_default_timeout(120_000)
-            tab.elsewhere, tab.refused = [], []
+            tab.elsewhere = []
             tab.on('response', lambda r: tab.elsewhere.append(r.url))
             tab.goto(shown.address)
             tab.locator('.snet-picture').wait_for()
