@@ -135,7 +135,7 @@ HELP = (
     'wheel over the picture. For research, not for diagnosis.'
 )
 
-
+# %% ../nbs/7_use/16_view.ipynb #viewcut04
 WINDOWS = {  # level and width in Hounsfield units
     'soft tissue': (40, 400),
     'lung': (-600, 1500),
@@ -170,7 +170,7 @@ def window_presets(
         slider.observe(name, 'value')
     return [chosen]
 
-
+# %% ../nbs/7_use/16_view.ipynb #viewcut07
 def page_of(
     viewer: ScanViewer,  # of a scan
     title: str,  # above the controls
@@ -243,7 +243,7 @@ def _settings(folder, token):
     asked.tornado_settings = dict(ws_ping_interval=30_000, ws_ping_timeout=30_000)
     return told
 
-
+# %% ../nbs/7_use/16_view.ipynb #viewcut11
 def _server_class():
     "Voilà that asks for its token, at a free port, until stdin ends."
     from jupyter_server.auth.decorator import allow_unauthenticated
@@ -364,7 +364,7 @@ def _end(process):
         process.wait()
     process.stdout.close()
 
-
+# %% ../nbs/7_use/16_view.ipynb #viewcut15
 @contextlib.contextmanager
 def view_server(
     scan,  # a file of any kind, or a folder with a DICOM series

@@ -243,7 +243,7 @@ def cached_curve(a, b, shared, how):
     "`survival_curve` for n = 1 … a + b + 1, remembered."
     return survival_curve(a, b, shared, tuple(range(1, a + b + 2)), how, 12)
 
-
+# %% ../nbs/7_use/09_widgets.ipynb #regimes03
 class Regimes(Panel):
     "Sliders for n and the dependence → Proposition 3. values: n_star, case, survives, lost."
 
