@@ -143,6 +143,36 @@ def test_most_exports_are_followed_by_a_lesson():
     assert sum(followed) >= 0.6 * len(followed), f'{sum(followed)} of {len(followed)}'
 
 
+LONGEST = 80  # lines of an exported cell: one idea, as far as a class allows
+
+
+def only_data(source):
+    "Whether a cell holds tables and constants and nothing else."
+    return all(isinstance(n, (ast.Assign, ast.AnnAssign)) for n in ast.parse(source).body)
+
+
+def too_long(nb):
+    "First lines and lengths of the exported cells that hold more than one idea."
+    for i in exported(nb):
+        source = nb.cells[i].source
+        n = len(source.splitlines())
+        if n > LONGEST and not only_data(source):
+            yield n, source.splitlines()[1]
+
+
+@pytest.mark.parametrize('page', list(MODULES), ids=lambda p: p.stem)
+def test_an_exported_cell_holds_one_idea(page):
+    found = list(too_long(READ[page]))
+    assert not found, f'{page.name} has exported cells of more than {LONGEST} lines: {found}'
+
+
+def test_long_tables_may_stay_long():
+    table = '#| export\nA = {\n' + '    1: 2,\n' * 90 + '}'
+    code = '#| export\ndef f():\n' + '    g()\n' * 90
+    cells = [nbformat.v4.new_code_cell(source) for source in (table, code, code[:200])]
+    assert [n for n, _ in too_long(nbformat.v4.new_notebook(cells=cells))] == [92]
+
+
 LINKS = re.compile(r'\]\((?!https?:|#|mailto:)([^)\s#]+)')
 FILES = re.compile(r'`((?:tests|snetlib|nbs|\.ci)/[\w./-]+)`')  # of ours, named in a page
 
