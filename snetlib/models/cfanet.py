@@ -52,7 +52,7 @@ class CFF(nn.Module):
         q3, q5 = self.q3(torch.cat([p3, p5], 1)), self.q5(torch.cat([p5, p3], 1))
         return self.out(a + b + q3 * q5)
 
-
+# %% ../../nbs/4_models/33_cfanet.ipynb #6ba18306
 class EdgeWeight(nn.Sequential):
     "Channel attention from the largest value of each channel: x times a weight in (0, 1)."
 
@@ -95,46 +95,48 @@ def finer(c):
     up = nn.Upsample(scale_factor=2, mode='bilinear', align_corners=True)
     return nn.Sequential(up, ConvUnit(c, c, bias=True))
 
+# %% ../../nbs/4_models/33_cfanet.ipynb #f28de564
+_CFANET_NAMES = (  # the authors' names and ours
+    *BACKBONE_NAMES,
+    (r'^layer(\d)\.0', r'low.\1.conv'),
+    (r'^layer(\d)\.1', r'low.\1.norm'),
+    (r'low_fusion\.gate_\d', 'fuse.gate'),
+    (r'high_fusion(\d)', counted('cff.{}', lambda i: i - 1)),
+    (r'\.layer0', '.a'),
+    (r'\.layer1\.(conv|bn)', r'.b.\1'),
+    (r'\.layer(3|5)_1', r'.p\1'),
+    (r'\.layer(3|5)_2', r'.q\1'),
+    (r'\.layer_out', '.out'),
+    (r'(cff\..*\.(?:p3|p5|q3|q5|out))\.0', r'\1.conv'),
+    (r'(cff\..*\.(?:p3|p5|q3|q5|out))\.1', r'\1.norm'),
+    (r'layer_edge([012])\.0', r'edges.\1.1.conv'),
+    (r'layer_edge([012])\.1', r'edges.\1.1.norm'),
+    (r'layer_edge3\.0', 'edge_head'),
+    (r'atten_edge_ori', 'edge_weights.0'),
+    (r'atten_edge_(\d)', counted('edge_weights.{}', lambda i: i + 1)),
+    (r'\.fc1', '.1'),
+    (r'\.fc2', '.3'),
+    (r'^cat_(\d)(\d)', counted('bams.{}.{}', lambda i, j: (j - 1, i))),
+    (r'\.conv_layer', '.join'),
+    (r'global_att\.global_att\.1', 'weight.1.conv'),
+    (r'global_att\.global_att\.2', 'weight.1.norm'),
+    (r'global_att\.global_att\.4', 'weight.2.conv'),
+    (r'global_att\.global_att\.5', 'weight.2.norm'),
+    (r'layer_hig3(\d)\.0', r'heads.\1'),
+    (r'layer_hig([012])(\d)\.0', counted('ups.{}.{}.1.conv', lambda i, j: (j - 1, i))),
+    (r'layer_hig([012])(\d)\.1', counted('ups.{}.{}.1.norm', lambda i, j: (j - 1, i))),
+    (r'layer_fil\.0', 'heads.0'),
+    (r'\.bn\.', '.norm.'),
+)
 
+# %% ../../nbs/4_models/33_cfanet.ipynb #f41dd005
 class CFANet(PolypNet):
     """CFANet (Zhou et al., Pattern Recognition 2023): an edge branch guides two streams.
 
     With `edge` a fourth output in train() is the boundary: compare it with the mask's rim.
     """
 
-    authors = (
-        *BACKBONE_NAMES,
-        (r'^layer(\d)\.0', r'low.\1.conv'),
-        (r'^layer(\d)\.1', r'low.\1.norm'),
-        (r'low_fusion\.gate_\d', 'fuse.gate'),
-        (r'high_fusion(\d)', counted('cff.{}', lambda i: i - 1)),
-        (r'\.layer0', '.a'),
-        (r'\.layer1\.(conv|bn)', r'.b.\1'),
-        (r'\.layer(3|5)_1', r'.p\1'),
-        (r'\.layer(3|5)_2', r'.q\1'),
-        (r'\.layer_out', '.out'),
-        (r'(cff\..*\.(?:p3|p5|q3|q5|out))\.0', r'\1.conv'),
-        (r'(cff\..*\.(?:p3|p5|q3|q5|out))\.1', r'\1.norm'),
-        (r'layer_edge([012])\.0', r'edges.\1.1.conv'),
-        (r'layer_edge([012])\.1', r'edges.\1.1.norm'),
-        (r'layer_edge3\.0', 'edge_head'),
-        (r'atten_edge_ori', 'edge_weights.0'),
-        (r'atten_edge_(\d)', counted('edge_weights.{}', lambda i: i + 1)),
-        (r'\.fc1', '.1'),
-        (r'\.fc2', '.3'),
-        (r'^cat_(\d)(\d)', counted('bams.{}.{}', lambda i, j: (j - 1, i))),
-        (r'\.conv_layer', '.join'),
-        (r'global_att\.global_att\.1', 'weight.1.conv'),
-        (r'global_att\.global_att\.2', 'weight.1.norm'),
-        (r'global_att\.global_att\.4', 'weight.2.conv'),
-        (r'global_att\.global_att\.5', 'weight.2.norm'),
-        (r'layer_hig3(\d)\.0', r'heads.\1'),
-        (r'layer_hig([012])(\d)\.0', counted('ups.{}.{}.1.conv', lambda i, j: (j - 1, i))),
-        (r'layer_hig([012])(\d)\.1', counted('ups.{}.{}.1.norm', lambda i, j: (j - 1, i))),
-        (r'layer_fil\.0', 'heads.0'),
-        (r'\.bn\.', '.norm.'),
-    )
-    unused = (r'layer_cat', r'resnet\.fc')
+    authors, unused = _CFANET_NAMES, (r'layer_cat', r'resnet\.fc')
 
     def __init__(
         self,

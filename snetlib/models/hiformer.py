@@ -122,7 +122,7 @@ class DoubleLevelFusion(nn.Module):
             a, b = self.exchanges[0](a, b), self.exchanges[1](b, a)
         return self.blocks[0](a), self.blocks[1](b)
 
-
+# %% ../../nbs/4_models/43_hiformer.ipynb #73d3f9ad
 def conv_group_norm(
     c_in: int,  # input channels
     c_out: int,  # output channels, a multiple of 32
@@ -131,8 +131,10 @@ def conv_group_norm(
     conv = nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
     return nn.Sequential(conv, nn.GroupNorm(32, c_out), nn.ReLU())
 
-
+# %% ../../nbs/4_models/43_hiformer.ipynb #8af85864
 WIRINGS = ('released', 'first', 'paper')
+
+
 HIFORMER_NAMES = (  # the authors' names and ours
     (r'^All2Cross\.', ''),
     (r'^pyramid\.resnet_layers\.0', 'pyramid.resnet.conv1'),
@@ -155,18 +157,22 @@ HIFORMER_NAMES = (  # the authors' names and ours
     (r'^conv_pred\.0', 'squeeze'),
     (r'^segmentation_head\.0', 'head'),
 )
+
+
 HIFORMER_TWICE = (  # the same tensors under second names, and what is computed
     r'All2Cross\.pyramid\.p[123]\.',
     r'ConvUp_[ls]\.convs_level',
     r'.*(attn_mask|relative_position_index)$',
 )
+
+
 HIFORMER_DEAD = dict(  # what has no influence in each wiring
     released=(r'All2Cross\.blocks', r'All2Cross\.pyramid\.norm_'),
     first=(r'All2Cross\.blocks\.0\.(projs|fusion|revert_projs)\.',),
     paper=(),
 )
 
-
+# %% ../../nbs/4_models/43_hiformer.ipynb #21a86de8
 class HiFormer(Rival):
     "ResNet and Swin in a pyramid, Double-Level Fusion, a light decoder (Fig. 2 of HiFormer)."
 

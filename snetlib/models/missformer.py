@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MISSFORMER_NAMES', 'MISSFORMER_UNUSED', 'SkipMixFFN', 'MixBlock', 'MixStage', 'BridgeAttention', 'widen', 'narrow',
-           'BridgeLayer', 'MISSFormer', 'init_decoder', 'missformer']
+           'BridgeLayer', 'init_decoder', 'MISSFormer', 'missformer']
 
 # %% ../../nbs/4_models/42_missformer.ipynb #29b97465
 import torch
@@ -154,12 +154,22 @@ MISSFORMER_NAMES = (  # the authors' names and ours
         counted('ups.{}.{}', lambda i, j: (2 - i, j - 1)),
     ),
 )
+
+
 MISSFORMER_UNUSED = (  # 7.0 million parameters of the authors' code that never run
     r'.*(mlp|mixffn\d)\.norm[23]',
     r'decoder_3\.(concat_linear|layer_former)',
 )
 
+# %% ../../nbs/4_models/42_missformer.ipynb #2ec3bab0
+def init_decoder(module):
+    "Linear layers and convolutions Xavier-uniform, biases zero."
+    if isinstance(module, (nn.Linear, nn.Conv2d)):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
+# %% ../../nbs/4_models/42_missformer.ipynb #fc7f5f11
 class MISSFormer(Rival):
     "Encoder, bridge over all scales, decoder (Fig. 2 of MISSFormer)."
 
@@ -226,14 +236,6 @@ class MISSFormer(Rival):
             x = expand(x.unflatten(1, below)).flatten(1, 2)
             x = stage(join(torch.cat([x, skip], -1)), *grid)
         return self.head(self.last(x.unflatten(1, grids[0])).permute(0, 3, 1, 2))
-
-
-def init_decoder(module):
-    "Linear layers and convolutions Xavier-uniform, biases zero."
-    if isinstance(module, (nn.Linear, nn.Conv2d)):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 # %% ../../nbs/4_models/42_missformer.ipynb #ca3ef1e8
 @register_model(tags=('baseline', 'transformer', 'equal'))
