@@ -68,7 +68,7 @@ class Rival(nn.Module):
             state_dict = translate(state_dict, self.authors, self.unused)
         return super().load_state_dict(state_dict, *args, **kwargs)
 
-
+# %% ../../nbs/4_models/29_contract.ipynb #d326aabb
 def translate(
     state: dict,  # names to tensors, from the authors' code
     authors: tuple,  # (pattern, replacement) for re.sub, applied in order

@@ -136,7 +136,7 @@ class ChannelGate(nn.Module):
         weight = torch.sigmoid((self.skip(skip.mean((2, 3))) + self.x(x.mean((2, 3)))) / 2)
         return F.relu(skip * weight[:, :, None, None])
 
-
+# %% ../../nbs/4_models/31_uctransnet.ipynb #1cf7aa59
 class UCTransUNet(Rival):
     "The plain U-Net of UCTransNet's repository: what the '-pre' procedure trains first."
 
@@ -182,27 +182,30 @@ class UCTransUNet(Rival):
             x = convs(torch.cat([up(x), skip], 1))
         return [self.head(x)]
 
+# %% ../../nbs/4_models/31_uctransnet.ipynb #4e0fc034
+_UCTRANSNET_NAMES = (  # the authors' names and ours
+    *UCTransUNet.authors,
+    (r'^mtc\.embeddings_(\d)\.patch_embeddings', counted('bridge.embed.{}', lambda i: i - 1)),
+    (r'^mtc\.embeddings_(\d)\.pos.*', counted('bridge.positions.{}', lambda i: i - 1)),
+    (r'^mtc\.encoder\.layer', 'bridge.blocks'),
+    (r'attn_norm(\d)', counted('norm1.{}', lambda i: i - 1)),
+    (r'attn_norm\.', 'norm_all.'),
+    (r'channel_attn\.query(\d)\.\d', counted('attn.q.{}', lambda i: i - 1)),
+    (r'channel_attn\.(k|v)(?:ey|alue)\.\d', r'attn.\1'),
+    (r'channel_attn\.out(\d)', counted('attn.out.{}', lambda i: i - 1)),
+    (r'ffn_norm(\d)', counted('norm2.{}', lambda i: i - 1)),
+    (r'ffn(\d)\.fc(\d)', counted('mlp.{}.{}', lambda i, j: (i - 1, 3 * j - 3))),
+    (r'^mtc\.encoder\.encoder_norm(\d)', counted('bridge.norm.{}', lambda i: i - 1)),
+    (r'^mtc\.reconstruct_(\d)', counted('bridge.back.{}', lambda i: i - 1)),
+    (r'^up(\d)\.coatt\.mlp_x\.1', counted('gates.{}.skip', lambda i: 4 - i)),
+    (r'^up(\d)\.coatt\.mlp_g\.1', counted('gates.{}.x', lambda i: 4 - i)),
+)
 
+# %% ../../nbs/4_models/31_uctransnet.ipynb #c3c1e109
 class UCTransNet(UCTransUNet):
     "UCTransNet (Wang et al., AAAI 2022): a U-Net whose skips pass a channel transformer."
 
-    authors = (
-        *UCTransUNet.authors,
-        (r'^mtc\.embeddings_(\d)\.patch_embeddings', counted('bridge.embed.{}', lambda i: i - 1)),
-        (r'^mtc\.embeddings_(\d)\.pos.*', counted('bridge.positions.{}', lambda i: i - 1)),
-        (r'^mtc\.encoder\.layer', 'bridge.blocks'),
-        (r'attn_norm(\d)', counted('norm1.{}', lambda i: i - 1)),
-        (r'attn_norm\.', 'norm_all.'),
-        (r'channel_attn\.query(\d)\.\d', counted('attn.q.{}', lambda i: i - 1)),
-        (r'channel_attn\.(k|v)(?:ey|alue)\.\d', r'attn.\1'),
-        (r'channel_attn\.out(\d)', counted('attn.out.{}', lambda i: i - 1)),
-        (r'ffn_norm(\d)', counted('norm2.{}', lambda i: i - 1)),
-        (r'ffn(\d)\.fc(\d)', counted('mlp.{}.{}', lambda i, j: (i - 1, 3 * j - 3))),
-        (r'^mtc\.encoder\.encoder_norm(\d)', counted('bridge.norm.{}', lambda i: i - 1)),
-        (r'^mtc\.reconstruct_(\d)', counted('bridge.back.{}', lambda i: i - 1)),
-        (r'^up(\d)\.coatt\.mlp_x\.1', counted('gates.{}.skip', lambda i: 4 - i)),
-        (r'^up(\d)\.coatt\.mlp_g\.1', counted('gates.{}.x', lambda i: 4 - i)),
-    )
+    authors = _UCTRANSNET_NAMES
 
     def __init__(
         self,
