@@ -26,6 +26,8 @@ from torch import nn
 
 # %% ../../nbs/4_models/00_registry.ipynb #ee229a22
 MODELS = {}  # name -> function that builds the model; filled when snetlib.models is imported
+
+
 NOTEBOOK_MODELS = {}  # the same for functions defined in a notebook or a script
 
 
@@ -56,7 +58,7 @@ def registered_models() -> dict:
     own = {name: fn for name, fn in NOTEBOOK_MODELS.items() if fn.__globals__ is here}
     return MODELS | own
 
-
+# %% ../../nbs/4_models/00_registry.ipynb #960e7c84
 def list_models(
     pattern: str = '*',  # shell pattern over names, e.g. 'snet_*'
     tag: str | None = None,  # only models with this tag
@@ -65,6 +67,16 @@ def list_models(
     models = registered_models()
     names = fnmatch.filter(models, pattern)
     return [n for n in names if tag is None or tag in models[n].tags]
+
+# %% ../../nbs/4_models/00_registry.ipynb #18fe912e
+def _trained(build, name, kwargs):
+    "A network with weights of the package; another number of classes gets a fresh last layer."
+    card = weights_card(name)
+    own = dict(c_in=card['data']['c_in'], n_out=card['data']['n_out'], **card['model_kwargs'])
+    model = build(**(own | kwargs))
+    path = weights_file(name)
+    load_fitting(model, network_state(path), path)
+    return model
 
 
 def create_model(
@@ -89,16 +101,6 @@ def create_model(
         )
     model = build(**kwargs)
     load_weights(model, network_state(weights), weights)
-    return model
-
-
-def _trained(build, name, kwargs):
-    "A network with weights of the package; another number of classes gets a fresh last layer."
-    card = weights_card(name)
-    own = dict(c_in=card['data']['c_in'], n_out=card['data']['n_out'], **card['model_kwargs'])
-    model = build(**(own | kwargs))
-    path = weights_file(name)
-    load_fitting(model, network_state(path), path)
     return model
 
 # %% ../../nbs/4_models/00_registry.ipynb #c9cf29c3

@@ -44,30 +44,6 @@ class Estimate(NamedTuple):
         return Estimate(self.mean + by, self.lo + by, self.hi + by, self.n)
 
 # %% ../../nbs/5_measure/03_statistics.ipynb #62f3bf31
-def bootstrap_ci(
-    values: np.ndarray,  # (cases,), (cases, classes) or (seeds, cases, classes); NaN: undefined
-    groups: list | None = None,  # indices of each patient's cases; None: each case is a patient
-    n_resamples: int = 2000,  # draws of the bootstrap
-    seed: int = 0,  # of the draws
-) -> Estimate:
-    "Mean and its 95 % percentile interval over patients (and seeds); NaN ends for one patient."
-    total, count = _sums(_three_axes(values), groups)
-    some = count.sum((0, 2)) > 0  # patients with at least one defined value
-    total, count = total[:, some], count[:, some]
-    seeds, patients = total.shape[:2]
-    mean = float(_mean_over_classes(total.sum((0, 1)), count.sum((0, 1))))
-    if patients < 2:
-        return Estimate(mean, n=patients)
-    i, j = _resample(seeds, patients, n_resamples, seed)
-    times_seed, times_patient = _times(i, seeds), _times(j, patients)
-    draws = _mean_over_classes(
-        _weighted_sum(total, times_seed, times_patient),
-        _weighted_sum(count, times_seed, times_patient),
-    )
-    lo, hi = np.nanquantile(draws, (0.025, 0.975))
-    return Estimate(mean, float(lo), float(hi), patients)
-
-
 def _three_axes(values):
     "(seeds, cases, classes)"
     values = np.asarray(values, float)
@@ -95,7 +71,7 @@ def _mean_over_classes(total, count):
     "Mean over classes (last axis) of total / count; a class without values is left out."
     return nan_mean(np.where(count > 0, total / np.maximum(count, 1), np.nan), -1)
 
-
+# %% ../../nbs/5_measure/03_statistics.ipynb #e7270950
 def _resample(seeds, cases, n_resamples, seed):
     "Indices of the drawn seeds (n_resamples, seeds) and cases; a single seed is kept."
     rng = np.random.default_rng(seed)
@@ -114,6 +90,30 @@ def _times(drawn, n):
 def _weighted_sum(x, times_seed, times_patient):
     "Sum of x (seeds, patients, classes) over each draw, (n_resamples, classes)."
     return sum(times_seed[:, [s]] * (times_patient @ x[s]) for s in range(len(x)))
+
+# %% ../../nbs/5_measure/03_statistics.ipynb #d4f4dc0c
+def bootstrap_ci(
+    values: np.ndarray,  # (cases,), (cases, classes) or (seeds, cases, classes); NaN: undefined
+    groups: list | None = None,  # indices of each patient's cases; None: each case is a patient
+    n_resamples: int = 2000,  # draws of the bootstrap
+    seed: int = 0,  # of the draws
+) -> Estimate:
+    "Mean and its 95 % percentile interval over patients (and seeds); NaN ends for one patient."
+    total, count = _sums(_three_axes(values), groups)
+    some = count.sum((0, 2)) > 0  # patients with at least one defined value
+    total, count = total[:, some], count[:, some]
+    seeds, patients = total.shape[:2]
+    mean = float(_mean_over_classes(total.sum((0, 1)), count.sum((0, 1))))
+    if patients < 2:
+        return Estimate(mean, n=patients)
+    i, j = _resample(seeds, patients, n_resamples, seed)
+    times_seed, times_patient = _times(i, seeds), _times(j, patients)
+    draws = _mean_over_classes(
+        _weighted_sum(total, times_seed, times_patient),
+        _weighted_sum(count, times_seed, times_patient),
+    )
+    lo, hi = np.nanquantile(draws, (0.025, 0.975))
+    return Estimate(mean, float(lo), float(hi), patients)
 
 # %% ../../nbs/5_measure/03_statistics.ipynb #9f3072c7
 def bootstrap_statistic(

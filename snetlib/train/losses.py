@@ -146,7 +146,7 @@ class OutputLoss(nn.Module):
     def decodes(self, x):
         return x.argmax(1)
 
-
+# %% ../../nbs/6_train/00_losses.ipynb #94544972
 class SNetLoss(OutputLoss):
     "0.6 BCE + 0.4 Dice on each output, summed (SNet, section 5.1.3). Raises `WrongLabels`."
 
