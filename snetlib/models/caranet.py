@@ -91,6 +91,34 @@ class AxialAttention(nn.Module):
         return self.gamma * (y.transpose(-1, -2) if turned else y) + x
 
 # %% ../../nbs/4_models/32_caranet.ipynb #30_reverse_attention29
+_CARANET_NAMES = (  # the authors' names and ours
+    *BACKBONE_NAMES,
+    (r'rfb(\d)_1', counted('reduce.{}', lambda i: i - 2)),
+    (r'agg1\.conv_upsample(\d)\.conv', r'decoder.u\1'),
+    (r'agg1\.conv_concat(\d)\.conv', r'decoder.v\1'),
+    (r'agg1\.conv4\.conv', 'decoder.v4'),
+    (r'agg1\.conv5', 'decoder.head'),
+    (r'CFP_(\d)', counted('axial.{}.0', lambda i: 3 - i)),
+    (r'aa_kernel_(\d)', counted('axial.{}', lambda i: 3 - i)),
+    (r'\.bn_relu_1\.bn', '.enter.0'),
+    (r'\.bn_relu_1\.acti', '.enter.1'),
+    (r'\.conv1x1_1\.', '.enter.2.'),
+    (r'\.dconv_(\d)_(\d)', counted('.branches.{}.{}', lambda i, j: (i - 1, j - 1))),
+    (r'\.bn_relu_2\.bn', '.leave.0'),
+    (r'\.bn_relu_2\.acti', '.leave.1'),
+    (r'\.conv1x1\.conv', '.leave.2'),
+    (r'\.conv0\.conv', '.1'),
+    (r'axial\.(\d)\.conv1\.conv', r'axial.\1.2'),
+    (r'\.Hattn\.', '.3.'),
+    (r'\.Wattn\.', '.4.'),
+    (r'\.(q|k|v)(uery|ey|alue)_conv\.conv', r'.\1'),
+    (r'ra(\d)_conv(\d)', counted('reverse.{}.layers.{}', lambda i, j: (3 - i, j - 1))),
+    (r'\.bn_relu\.bn', '.1'),
+    (r'\.bn_relu\.acti', '.2'),
+    (r'\.conv\.weight', '.0.weight'),
+)
+
+# %% ../../nbs/4_models/32_caranet.ipynb #43b6d895
 def bare3(c):
     "3×3 convolution alone."
     return nn.Conv2d(c, c, 3, padding=1, bias=False)
@@ -99,33 +127,7 @@ def bare3(c):
 class CaraNet(PolypNet):
     "CaraNet (Lou et al., SPIE 2022): PraNet with CFP modules and axial attention on Res2Net-101."
 
-    authors = (
-        *BACKBONE_NAMES,
-        (r'rfb(\d)_1', counted('reduce.{}', lambda i: i - 2)),
-        (r'agg1\.conv_upsample(\d)\.conv', r'decoder.u\1'),
-        (r'agg1\.conv_concat(\d)\.conv', r'decoder.v\1'),
-        (r'agg1\.conv4\.conv', 'decoder.v4'),
-        (r'agg1\.conv5', 'decoder.head'),
-        (r'CFP_(\d)', counted('axial.{}.0', lambda i: 3 - i)),
-        (r'aa_kernel_(\d)', counted('axial.{}', lambda i: 3 - i)),
-        (r'\.bn_relu_1\.bn', '.enter.0'),
-        (r'\.bn_relu_1\.acti', '.enter.1'),
-        (r'\.conv1x1_1\.', '.enter.2.'),
-        (r'\.dconv_(\d)_(\d)', counted('.branches.{}.{}', lambda i, j: (i - 1, j - 1))),
-        (r'\.bn_relu_2\.bn', '.leave.0'),
-        (r'\.bn_relu_2\.acti', '.leave.1'),
-        (r'\.conv1x1\.conv', '.leave.2'),
-        (r'\.conv0\.conv', '.1'),
-        (r'axial\.(\d)\.conv1\.conv', r'axial.\1.2'),
-        (r'\.Hattn\.', '.3.'),
-        (r'\.Wattn\.', '.4.'),
-        (r'\.(q|k|v)(uery|ey|alue)_conv\.conv', r'.\1'),
-        (r'ra(\d)_conv(\d)', counted('reverse.{}.layers.{}', lambda i, j: (3 - i, j - 1))),
-        (r'\.bn_relu\.bn', '.1'),
-        (r'\.bn_relu\.acti', '.2'),
-        (r'\.conv\.weight', '.0.weight'),
-    )
-    unused = (r'resnet\.fc',)
+    authors, unused = _CARANET_NAMES, (r'resnet\.fc',)
 
     def __init__(
         self,

@@ -90,7 +90,7 @@ class TokenReturn(nn.Module):
         asked = attention(self.q(self.norm(t)), self.k(few), self.v(few), self.heads)
         return t + self.proj(asked)
 
-
+# %% ../../nbs/4_models/45_interpretations.ipynb #3049d6a8
 class SkipGate(nn.Module):
     "A weight in (0, 1) for each channel of a map, then one for each place."
 
@@ -109,7 +109,7 @@ class SkipGate(nn.Module):
         seen = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
         return x * self.place(seen).sigmoid()
 
-
+# %% ../../nbs/4_models/45_interpretations.ipynb #d36e22ca
 class ATTransUNet(TransUNet):
     "TransUNet whose transformer works on a few learned tokens, with a gate on each skip."
 
@@ -186,7 +186,7 @@ class ClassAware(nn.Module):
             t = block(W @ tokens + where(places) + t)
         return to_map(tokens + W.transpose(1, 2) @ t, h, w)
 
-
+# %% ../../nbs/4_models/45_interpretations.ipynb #d9f7ed87
 class CATformer(Rival):
     "CNN levels, class-aware tokens and a ViT encoder on each, SegFormer's decoder."
 
