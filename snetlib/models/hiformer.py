@@ -133,8 +133,6 @@ def conv_group_norm(
 
 # %% ../../nbs/4_models/43_hiformer.ipynb #8af85864
 WIRINGS = ('released', 'first', 'paper')
-
-
 HIFORMER_NAMES = (  # the authors' names and ours
     (r'^All2Cross\.', ''),
     (r'^pyramid\.resnet_layers\.0', 'pyramid.resnet.conv1'),
@@ -157,15 +155,11 @@ HIFORMER_NAMES = (  # the authors' names and ours
     (r'^conv_pred\.0', 'squeeze'),
     (r'^segmentation_head\.0', 'head'),
 )
-
-
 HIFORMER_TWICE = (  # the same tensors under second names, and what is computed
     r'All2Cross\.pyramid\.p[123]\.',
     r'ConvUp_[ls]\.convs_level',
     r'.*(attn_mask|relative_position_index)$',
 )
-
-
 HIFORMER_DEAD = dict(  # what has no influence in each wiring
     released=(r'All2Cross\.blocks', r'All2Cross\.pyramid\.norm_'),
     first=(r'All2Cross\.blocks\.0\.(projs|fusion|revert_projs)\.',),

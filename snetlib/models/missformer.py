@@ -154,8 +154,6 @@ MISSFORMER_NAMES = (  # the authors' names and ours
         counted('ups.{}.{}', lambda i, j: (2 - i, j - 1)),
     ),
 )
-
-
 MISSFORMER_UNUSED = (  # 7.0 million parameters of the authors' code that never run
     r'.*(mlp|mixffn\d)\.norm[23]',
     r'decoder_3\.(concat_linear|layer_former)',

@@ -26,8 +26,6 @@ from torch import nn
 
 # %% ../../nbs/4_models/00_registry.ipynb #ee229a22
 MODELS = {}  # name -> function that builds the model; filled when snetlib.models is imported
-
-
 NOTEBOOK_MODELS = {}  # the same for functions defined in a notebook or a script
 
 

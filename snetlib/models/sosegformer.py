@@ -26,7 +26,7 @@ from torch import nn
 
 # %% ../../nbs/4_models/11_sosegformer.ipynb #79e286b0
 def _builder(name, c_in, options):
-    "What builds timm's network as an encoder. Raises \`SnetError\` for an unknown name."
+    "What builds timm's network as an encoder. Raises `SnetError` for an unknown name."
     timm = need('timm')
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), 3)

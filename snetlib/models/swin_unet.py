@@ -33,14 +33,8 @@ SWIN_UNET_NAMES = (  # the authors' names and ours
     (r'^up\.', 'last.'),
     (r'^output\.', 'head.'),
 )
-
-
 SWIN_BUFFERS = (r'.*attn_mask$', r'.*relative_position_index$')  # computed, not learned
-
-
 TIMM_SWIN = 'swin_tiny_patch4_window7_224.ms_in1k'
-
-
 TIMM_SWIN_NAMES = (  # timm's names and ours; timm merges at the start of a stage
     (r'^patch_embed\.', 'patch.'),
     (r'^layers\.(\d)\.blocks', r'stages.\1'),

@@ -44,11 +44,7 @@ TRANSUNET_NAMES = (  # the authors' names and ours
     (r'conv([12])\.1', counted('{}.norm', lambda i: i - 1)),
     (r'^segmentation_head\.0', 'head'),
 )
-
-
 TIMM_HYBRID = 'vit_base_r50_s16_224.orig_in21k'
-
-
 TIMM_HYBRID_NAMES = (  # timm's names and ours
     (r'^patch_embed\.backbone\.stem\.', 'stem.'),
     (r'^patch_embed\.backbone\.stages\.(\d)\.blocks', r'stem.stages.\1'),

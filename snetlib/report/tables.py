@@ -23,8 +23,6 @@ SCORES = {
     'hd95_missed': 'HD95, a miss costs the diagonal',
     'nsd': 'NSD',
 }
-
-
 DISTANCES = ('hd95', 'hd95_missed')
 
 

@@ -46,11 +46,9 @@ ACDC_PAPER = SYNAPSE_PAPER | dict(
     epochs=150,  # P: section 5.1.2
 )
 
-
 MONUSEG_RECIPE = SYNAPSE_PAPER | dict(
     epochs=300,  # C: the paper names no number for MoNuSeg; as for Synapse
 )
-
 
 CPU_SMALL = SYNAPSE_PAPER | dict(
     epochs=12,  # C: minutes on two cores
@@ -60,7 +58,6 @@ CPU_SMALL = SYNAPSE_PAPER | dict(
     warmup=0.03,  # C: likewise
 )
 
-
 CPU_DEMO = CPU_SMALL | dict(
     bs=4,  # C: more steps within the same seconds
     epochs=1000,  # C: the clock ends the run (seconds), not the count
@@ -68,7 +65,6 @@ CPU_DEMO = CPU_SMALL | dict(
     augment=dict(hflip=0.5, crop=176),  # C: nearly the whole brain, mirrored as brains may be
     valid_every=2,  # C: leaves more of the seconds to training
 )
-
 
 SMOKE = CPU_SMALL | dict(
     epochs=1,  # C: one epoch shows that everything fits together, and nothing else
@@ -101,7 +97,6 @@ SOSEGFORMER_PAPER = dict(
     valid_every=1,  # C
 )
 
-
 SOSEGFORMER_CPU = SOSEGFORMER_PAPER | dict(
     epochs=12,  # C: minutes on two cores
     bs=8,  # C: small crops leave room for more of them
@@ -124,12 +119,10 @@ ONE_BRAIN = dict(
     intensity_p=0.7,  # C: three in ten keep the grey values of the template
 )
 
-
 WEIGHTS_MNI = CPU_DEMO | dict(
     epochs=100,  # C: an hour on one core; validation stops improving before
     augment=ONE_BRAIN,  # C: one brain stands for many, so its pose and grey values must vary
 )
-
 
 WEIGHTS_DSB2018 = SOSEGFORMER_CPU | dict(
     epochs=60,  # C: half an hour on one core

@@ -87,11 +87,7 @@ def config_source(
 
 # %% ../../nbs/6_train/09_run.ipynb #5cae10a5
 _SIDE = {'type': 'integer', 'minimum': 1, 'maximum': 1 << 16}
-
-
 _COUNT = {'type': 'integer', 'minimum': 1, 'maximum': 1 << 12}
-
-
 _CONFIG = {
     'type': 'object',
     'required': 'dataset root data_kwargs model model_kwargs recipe seed data'.split(),
