@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PICTURE_SIDES', 'Throttle', 'Panel', 'lens_area', 'lens_distance', 'EntropyAreas', 'cached_curve', 'Regimes',
-           'PairPicker', 'window', 'open_mask', 'open_volume', 'grey_scale', 'slice_to_show', 'slice_labels',
+           'PairPicker', 'window', 'open_mask', 'open_volume', 'grey_scale', 'slice_to_show', 'labels_by_model',
            'VolumeViewer', 'tint', 'plain_number', 'patient_sides', 'ScanViewer']
 
 # %% ../nbs/7_use/09_widgets.ipynb #eb233ebf
@@ -451,7 +451,7 @@ def slice_to_show(
     return int((case.label > 0).sum((1, 2)).argmax())
 
 
-def slice_labels(
+def labels_by_model(
     model,  # a Run, or a function from a slice (H, W) in the file's units to labels (H, W)
     x: np.ndarray,  # (H, W) or (H, W, 3)
 ) -> np.ndarray:
@@ -515,7 +515,7 @@ class VolumeViewer(Panel):
     def predict(self, z):
         "Labels of one slice by the model, remembered."
         if z not in self.predictions:
-            self.predictions[z] = slice_labels(self.model, self.case.image[z])
+            self.predictions[z] = labels_by_model(self.model, self.case.image[z])
         return self.predictions[z]
 
 
@@ -532,6 +532,7 @@ def _count(mask):
 
 @patch
 def compute(self: VolumeViewer, z, level, width, opacity, show_mask, show_model):
+    "Labels of the mask and of the model on slice z, and how many pixels each has."
     label = np.zeros(self.case.grid[1:], np.uint8)
     if show_mask and self.case.label is not None:
         label = self.case.label[z]
@@ -550,6 +551,7 @@ def tinted(self: VolumeViewer, v) -> np.ndarray:
 
 @patch
 def render(self: VolumeViewer, v):
+    "The picture as PNG, in true proportions."
     rgb = np.rint(self.tinted(v) * 255).astype(np.uint8)
     if self.case.affine is not None:
         # canonical voxels, as a radiologist sees them: patient's right on the left, front above
@@ -565,6 +567,7 @@ def render(self: VolumeViewer, v):
 
 @patch
 def describe(self: VolumeViewer, v):
+    "A line about the picture, as HTML."
     lo, hi = v['level'] - v['width'] / 2, v['level'] + v['width'] / 2
     parts = (
         f'slice <b>{v["z"]}</b> of {len(self.case.image)}',
