@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CASE_COLUMNS', 'ready_data', 'planned', 'waiting', 'prepared', 'caption', 'about_runs', 'chosen_by', 'write_table',
-           'without_root', 'case_scores', 'reproduce', 'run_planned', 'say_changes', 'say_hours', 'write_figure']
+           'without_root', 'case_scores', 'run_planned', 'say_changes', 'say_hours', 'write_figure', 'reproduce']
 
 # %% ../../nbs/8_results/11_everything.ipynb #08_everything02
 import hashlib
@@ -195,7 +195,34 @@ def case_scores(
         tables.append(kept.assign(**about))
     return pd.concat(tables)
 
-# %% ../../nbs/8_results/11_everything.ipynb #08_everything12
+# %% ../../nbs/8_results/11_everything.ipynb #55159262
+def run_planned(name, seeds, cache, device, progress, **how):
+    "Run what chooses, then the table; returns {run: why it failed}."
+    tuning, _ = planned(name, seeds, cache, progress, **how)
+    failed = run_missing(tuning, cache, device, progress)
+    _, steps = planned(name, seeds, cache, progress, **how)
+    return failed | run_missing(steps, cache, device, progress)
+
+
+def say_changes(changes):
+    "A sentence of the caption about what was changed; '' for nothing."
+    parts = [f'{k}={v}' for part in (changes or {}).values() for k, v in part.items()]
+    return f' Changed: {", ".join(parts)}.' if parts else ''
+
+
+def say_hours(steps, cache, device):
+    "One line on stderr: how many runs are left, and about how long they will train."
+    left, hours = estimated_hours(steps, cache, device)
+    if left:
+        print(f'{left} runs are left: about {hours:.1f} hours of training.', file=sys.stderr)
+
+
+def write_figure(path, fig):
+    "The figure as a PNG file."
+    with atomic_path(path) as tmp:
+        fig.savefig(tmp, dpi=110, format='png')
+
+# %% ../../nbs/8_results/11_everything.ipynb #b27f6dfd
 def reproduce(
     name: str,  # 'table1' … 'table6', 'tableI' … 'tableIII', 'figure1', …, 'e1', 'e3'
     *,
@@ -241,30 +268,3 @@ def reproduce(
     if recipes == 'papers':
         about += " Each network with a released training script has its authors' recipe."
     return write_table(out, file, table, about, steps, cache)
-
-
-def run_planned(name, seeds, cache, device, progress, **how):
-    "Run what chooses, then the table; returns {run: why it failed}."
-    tuning, _ = planned(name, seeds, cache, progress, **how)
-    failed = run_missing(tuning, cache, device, progress)
-    _, steps = planned(name, seeds, cache, progress, **how)
-    return failed | run_missing(steps, cache, device, progress)
-
-
-def say_changes(changes):
-    "A sentence of the caption about what was changed; '' for nothing."
-    parts = [f'{k}={v}' for part in (changes or {}).values() for k, v in part.items()]
-    return f' Changed: {", ".join(parts)}.' if parts else ''
-
-
-def say_hours(steps, cache, device):
-    "One line on stderr: how many runs are left, and about how long they will train."
-    left, hours = estimated_hours(steps, cache, device)
-    if left:
-        print(f'{left} runs are left: about {hours:.1f} hours of training.', file=sys.stderr)
-
-
-def write_figure(path, fig):
-    "The figure as a PNG file."
-    with atomic_path(path) as tmp:
-        fig.savefig(tmp, dpi=110, format='png')
