@@ -57,6 +57,9 @@ def execute(page, everything=False):
     skipped = [c.cell_type != 'code' or (left_out(c) and not everything) for c in nb.cells]
     kept = [c.get('outputs') for c in nb.cells]
     order = iter(skipped)
+    for cell, skip in zip(live.cells, skipped):
+        if cell.cell_type == 'code' and not skip:
+            cell.outputs = []  # the shell leaves those of a cell that prints nothing
     shell.run_all(live, exc_stop=True, preproc=lambda cell: next(order))
     done = nbformat.reads(nb2str(live), 4)
     for cell in done.cells:

@@ -131,3 +131,15 @@ def test_a_contact_sheet_leaves_broken_cases_out(tmp_path):
         f.write_bytes(b'broken')
     with pytest.raises(UnreadableFile):
         contact_sheet('folder', tmp_path, tmp_path / 'sheet.png', config=config)
+
+
+def test_a_sheet_shows_which_side_of_an_outline_is_meant(tmp_path):
+    mask = np.zeros((48, 48), np.uint8)
+    mask[10:30, 10:30] = 255
+    for folder, value in (('images', np.full((48, 48), 128, np.uint8)), ('masks', mask)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(value).save(tmp_path / folder / 'a.png')
+    fig = contact_sheet('folder', tmp_path, tmp_path / 'sheet.png')
+    shown = np.asarray(fig.axes[0].images[0].get_array())
+    assert shown[20, 20].std() > 0.01, 'inside there is a tint'
+    assert shown[40, 40].std() == 0, 'outside there is none'

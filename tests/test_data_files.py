@@ -384,3 +384,10 @@ def test_pictures_called_slice_are_cases_of_their_own(tmp_path):
     cases = [ds.load(i) for i in ds.items(tmp_path)]
     assert [c.grid for c in cases] == [(1, 64, 64)] * 3
     assert [c.image.max() for c in cases] == [60, 61, 62]
+
+
+@pytest.mark.parametrize('shape', [(6, 3), (6, 4), (4, 4), (6, 9)])
+def test_a_narrow_grey_picture_is_grey(tmp_path, shape):
+    path = tmp_path / 'narrow.png'
+    Image.fromarray(np.zeros(shape, np.uint8)).save(path)
+    assert read_image(path).image.shape == (1, *shape)

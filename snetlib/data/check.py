@@ -361,7 +361,7 @@ def contact_sheet(
     n: int = 12,  # at most so many cases, evenly spread
     config=None,  # see `check`
 ):
-    "Write a montage of cases with their masks' outlines; broken cases are left out. The figure."
+    "Write a montage of cases with their masks as tints and outlines; broken cases are left out."
     from snetlib.viz import figure_png, montage
 
     root = Path(root)
@@ -379,7 +379,8 @@ def contact_sheet(
         what = f'no case in {root} can be shown; see what snet check says.'
         raise UnreadableFile(what, path=root)
     images, masks, titles = map(list, zip(*shown))
-    fig = montage(images, truths=masks, titles=titles, n=n, class_names=ds.class_names)
+    sheet = dict(titles=titles, n=n, class_names=ds.class_names)
+    fig = montage(images, masks, masks, alpha=0.25, **sheet)
     with atomic_path(path) as tmp:
         tmp.write_bytes(figure_png(fig))
     return fig

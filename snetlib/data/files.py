@@ -133,7 +133,8 @@ def _image(loaded, path, axis, id):
     "The image of what was loaded, as a case without a label."
     image = loaded.drawn.numbers
     label = loaded.arrays.get('label')
-    last_is_colour = image.ndim == 3 and image.shape[-1] in (3, 4) and loaded.affine is None
+    in_arrays = bool(loaded.arrays) and loaded.affine is None  # other files have slices first
+    last_is_colour = in_arrays and image.ndim == 3 and image.shape[-1] in (3, 4)
     if image.ndim == 2 or (last_is_colour and (label is None or label.ndim == 2)):
         image = image[None]
     if image.ndim not in (3, 4) or 0 in image.shape:
