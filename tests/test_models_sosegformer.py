@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from snetlib.core import SnetError, seed_everything
+from snetlib.core import BadSetting, SnetError, seed_everything
 from snetlib.models import sosegformer as page
 from snetlib.models.layers import bfloat16_is_right
 from snetlib.models.registry import count_parameters, create_model, gflops, list_models
@@ -257,3 +257,42 @@ def test_every_keyword_is_in_the_ledger():
     named = {r['keyword'].partition(':')[2] for r in rows if r['keyword'].startswith('SoSegFormer:')}
     assert named == set(inspect.signature(SoSegFormer.__init__).parameters) - {'self'}
     assert all(r['mark'] in 'PIC' and r['what'] and (r['mark'] == 'P' or r['reason']) for r in rows)
+
+
+CHOICES = {
+    'cross_at': dict(cross_at='encoder'),
+    'arrow_act': dict(arrow_act='relu'),
+    'squeeze': dict(squeeze=2),
+    'up_squeeze': dict(up_squeeze=2),
+    'head_from': dict(head_from='finest', decode_from='aspp'),
+}
+
+
+@pytest.mark.parametrize('key', CHOICES)
+def test_a_choice_of_the_ledger_changes_the_output_and_can_be_learnt(key):
+    def built(**kwargs):
+        torch.manual_seed(0)
+        return create_model('sosegformer_tiny', c_in=1, n_out=2, **kwargs)
+
+    before = dict(decode_from='aspp') if key == 'head_from' else {}
+    x = torch.rand(2, 1, 64, 96)
+    plain, changed = built(**before), built(**CHOICES[key])
+    with torch.no_grad():
+        assert (plain.eval()(x) - changed.eval()(x)).abs().max() > 1e-6
+    changed.train()(x).square().mean().backward()
+    silent = [n for n, p in changed.named_parameters() if p.grad is None]
+    assert not silent, silent
+
+
+def test_a_head_of_the_finest_map_needs_aspp_in_the_decoder():
+    with pytest.raises(BadSetting, match="decode_from='aspp'"):
+        create_model('sosegformer_tiny', head_from='finest')
+
+
+def test_eq_1_on_the_maps_of_the_encoder():
+    "The arrows come first, then the bottlenecks."
+    net = create_model('sosegformer_tiny', c_in=1, n_out=2, cross_at='encoder').eval()
+    maps = [torch.rand(1, w, 32 // 2**k, 32 // 2**k) for k, w in enumerate(net.widths[:4])]
+    with torch.no_grad():
+        wanted = [f(m) for f, m in zip(net.bottlenecks, net.cross(maps))]
+        assert all(torch.equal(a, b) for a, b in zip(net.instructed(maps), wanted))

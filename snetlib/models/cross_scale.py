@@ -6,7 +6,7 @@
 __all__ = ['Arrow', 'CrossScale']
 
 # %% ../../nbs/4_models/08_cross_scale.ipynb #e7cce736
-from ..core import SnetError
+from ..core import SnetError, choose
 from .layers import ConvNormAct
 from torch import nn
 
@@ -19,16 +19,11 @@ class Arrow(nn.Sequential):
         widths: tuple,  # channels of every stage, first stage first
         x: int,  # the stage it starts from, counted from 1 as in the paper
         r: int,  # the later stage it ends at
+        act: str = 'none',  # after the last convolution: 'none' | 'relu'
     ):
-        steps = range(x, r)
-        super().__init__(
-            *[
-                ConvNormAct(
-                    widths[i - 1], widths[i], 3, stride=2, act='none' if i == r - 1 else 'relu'
-                )
-                for i in steps
-            ]
-        )
+        acts = ['relu'] * (r - x - 1) + [choose(act, ('none', 'relu'), 'end of an arrow')]
+        between = zip(widths[x - 1 : r - 1], widths[x:r], acts)
+        super().__init__(*[ConvNormAct(a, b, 3, stride=2, act=end) for a, b, end in between])
 
 # %% ../../nbs/4_models/08_cross_scale.ipynb #5e39d481
 class CrossScale(nn.Module):
@@ -43,6 +38,7 @@ class CrossScale(nn.Module):
         widths: tuple,  # channels of every stage, first stage first
         arrows='all',  # 'all', or pairs (x, r) with 1 ≤ x < r ≤ n
         drop_path: float = 0.1,  # share of images an arrow is off for in training, in [0, 1)
+        act: str = 'none',  # at the end of an arrow: 'none' | 'relu'
     ):
         super().__init__()
         from torchvision.ops import StochasticDepth
@@ -67,7 +63,7 @@ class CrossScale(nn.Module):
                 '0.1 is usual, 0 never drops.'
             )
         self.arrows = nn.ModuleDict(
-            {f'{x}{r}' if n < 10 else f'{x}_{r}': Arrow(widths, x, r) for x, r in self.pairs}
+            {f'{x}{r}' if n < 10 else f'{x}_{r}': Arrow(widths, x, r, act) for x, r in self.pairs}
         )
         self.drop = StochasticDepth(drop_path, 'row')
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from huggingface_hub import PyTorchModelHubMixin
-from ..core import NotAtHand, SnetError, choose, need
+from ..core import BadSetting, NotAtHand, SnetError, choose, need
 from .aspp import ASPP
 from .cross_scale import CrossScale
 from .layers import ConvNormAct, check_input, pad_to, resize_to
@@ -139,7 +140,7 @@ class Bottleneck(nn.Module):
 class TransConv(nn.Sequential):
     """Twice the rows and columns: (b, c_in, h, w) -> (b, c_out, 2h, 2w).
 
-    1×1 to a quarter of the channels, 3×3 transposed with stride 2, 1×1; batch norm and ReLU after
+    1×1 to a share of the channels, 3×3 transposed with stride 2, 1×1; batch norm and ReLU after
     each.
     """
 
@@ -147,8 +148,9 @@ class TransConv(nn.Sequential):
         self,
         c_in: int,  # input channels
         c_out: int,  # output channels
+        squeeze: int = 4,  # input channels / channels of the 3×3
     ):
-        mid = max(1, c_in // 4)
+        mid = max(1, c_in // squeeze)
         up = nn.Sequential(
             nn.ConvTranspose2d(mid, mid, 3, 2, 1, output_padding=1, bias=False),
             nn.BatchNorm2d(mid),
@@ -231,6 +233,11 @@ class SoSegFormer(nn.Module, PyTorchModelHubMixin):
         pool_norm: str = 'layer',  # of ASPP's image pooling: 'layer' | 'batch'
         decode_from: str = 'stage5',  # what the first TransConv takes: 'stage5' | 'aspp'
         pad: str = 'replicate',  # to a multiple of 32: 'replicate' | 'reflect' | 'constant'
+        cross_at: str = 'bottlenecks',  # Eq. 1 after the 'bottlenecks' | after the 'encoder'
+        arrow_act: str = 'none',  # at the end of an arrow: 'none' | 'relu'
+        squeeze: int = 4,  # channels / width of the squeeze in StageFormer's local features
+        up_squeeze: int = 4,  # input channels of a TransConv / channels of its 3×3
+        head_from: str = 'all',  # classes from 'all' decoded maps and ASPP | from the 'finest' map
     ):
         self.config = {k: v for k, v in locals().items() if k not in ('self', '__class__')}
         super().__init__()
@@ -241,11 +248,14 @@ class SoSegFormer(nn.Module, PyTorchModelHubMixin):
             )
         choose(attention, ('mhsa', 'separable'), 'attention')
         choose(pad, ('replicate', 'reflect', 'constant'), 'padding')
+        self.cross_first = (
+            choose(cross_at, ('bottlenecks', 'encoder'), 'place of Eq. 1') == 'encoder'
+        )
         self.c_in, self.n_out, self.pad = c_in, n_out, pad
         self.encoder = Encoder(encoder, c_in, pretrained, encoder_options)
         self.widths = widths = self.encoder.widths
         self.bottlenecks = nn.ModuleList(Bottleneck(w, expansion) for w in widths[:4])
-        self.cross = CrossScale(widths[:4], arrows if cross_scale else (), drop_path)
+        self.cross = CrossScale(widths[:4], arrows if cross_scale else (), drop_path, arrow_act)
         if aspp:
             self.aspp = ASPP(widths[4], aspp_width, aspp_rates, pool_norm)
         else:
@@ -253,27 +263,53 @@ class SoSegFormer(nn.Module, PyTorchModelHubMixin):
         self.from_aspp = choose(decode_from, ('stage5', 'aspp'), 'start of the decoder') == 'aspp'
         # what stage 1, 2, 3, 4 is decoded from
         below = [*widths[1:4], aspp_width if self.from_aspp else widths[4]]
-        self.ups = nn.ModuleList(TransConv(b, w) for b, w in zip(below, widths))
+        self.ups = nn.ModuleList(TransConv(b, w, up_squeeze) for b, w in zip(below, widths))
         self.skips = nn.ModuleList(ConvNormAct(2 * w, w, 1) for w in widths[:4])
-        how = attention, heads, depth, patch, max_tokens, ffn_ratio
+        how = attention, heads, depth, patch, max_tokens, ffn_ratio, squeeze
         formers = (StageFormer(w, *how) if stageformer else nn.Identity() for w in widths[:4])
         self.formers = nn.ModuleList(formers)
-        self.head = ScaleHead([*widths[:4], aspp_width], n_out)
+        taken = self.widths_of_head(head_from, aspp_width)
+        self.head, self.head_maps = ScaleHead(taken, n_out), len(taken)
         self.to(memory_format=torch.channels_last)  # equal numbers, faster convolutions
 
-    def forward(self, x):
-        check_input(x, self.c_in)
-        h, w = x.shape[-2:]
-        # ≥ 2 cells at stride 32: batch norm needs more than one
-        x = pad_to(x, 32 if min(h, w) > 32 else 64, self.pad)
-        *maps, deep = self.encoder(x)
-        maps = self.cross([f(m) for f, m in zip(self.bottlenecks, maps)])  # R'_1 … R'_4, Eq. 1
-        context = self.aspp(deep)
-        y, decoded = context if self.from_aspp else deep, [context]
-        for r in (3, 2, 1, 0):
-            y = self.formers[r](self.skips[r](torch.cat([self.ups[r](y), maps[r]], 1)))
-            decoded.insert(0, y)
-        return resize_to(self.head(decoded), x)[..., :h, :w]
+    def widths_of_head(self, head_from, aspp_width):
+        "Channels of the maps that the head takes, finest first."
+        if choose(head_from, ('all', 'finest'), 'source of the classes') == 'all':
+            return [*self.widths[:4], aspp_width]
+        if not self.from_aspp:
+            raise BadSetting(
+                "head_from='finest' leaves ASPP without effect; give decode_from='aspp' too.",
+                key='head_from',
+            )
+        return self.widths[:1]
+
+# %% ../../nbs/4_models/11_sosegformer.ipynb #sosegkw3
+@patch
+def instructed(
+    self: SoSegFormer,
+    maps: list,  # E_1 … E_4 of the encoder
+) -> list:
+    "R'_1 … R'_4 of Eq. 1: bottlenecks, then the arrows; or the arrows first."
+    if self.cross_first:
+        maps = self.cross(maps)
+    maps = [bottleneck(m) for bottleneck, m in zip(self.bottlenecks, maps)]
+    return maps if self.cross_first else self.cross(maps)
+
+
+@patch
+def forward(self: SoSegFormer, x):
+    "The five steps above."
+    check_input(x, self.c_in)
+    h, w = x.shape[-2:]
+    # ≥ 2 cells at stride 32: batch norm needs more than one
+    x = pad_to(x, 32 if min(h, w) > 32 else 64, self.pad)
+    *maps, deep = self.encoder(x)
+    maps, context = self.instructed(maps), self.aspp(deep)
+    y, decoded = context if self.from_aspp else deep, [context]
+    for r in (3, 2, 1, 0):
+        y = self.formers[r](self.skips[r](torch.cat([self.ups[r](y), maps[r]], 1)))
+        decoded.insert(0, y)
+    return resize_to(self.head(decoded[: self.head_maps]), x)[..., :h, :w]
 
 # %% ../../nbs/4_models/11_sosegformer.ipynb #94b4280a
 SOSEGFORMER_SIZES = {

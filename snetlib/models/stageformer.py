@@ -177,15 +177,18 @@ class StageFormer(nn.Module):
         patch: int = 2,  # side of a patch
         max_tokens: int | None = 1024,  # most keys a query compares itself with; None: all
         ratio: int = 2,  # width of the FFN / width of the tokens
+        squeeze: int = 4,  # channels / width of the squeeze in the local features
     ):
         super().__init__()
-        if min(heads, patch, ratio) < 1 or depth < 0:
+        if min(heads, patch, ratio, squeeze) < 1 or depth < 0:
+            numbers = dict(heads=heads, patch=patch, ratio=ratio, squeeze=squeeze, depth=depth)
             raise SnetError(
-                'heads, patch and ratio are at least 1 and depth at least 0, '
-                f'not heads={heads}, patch={patch}, ratio={ratio}, depth={depth}; see the defaults.'
+                'heads, patch, ratio and squeeze are at least 1 and depth at least 0, '
+                f'not {numbers}; see the defaults.'
             )
         d = math.ceil(c / 2 / heads) * heads  # C/2, up to a multiple of the heads
-        self.patch, self.local, self.enter = patch, LocalFeatures(c), nn.Conv2d(c, d, 1)
+        self.patch, self.local = patch, LocalFeatures(c, squeeze)
+        self.enter = nn.Conv2d(c, d, 1)
         self.blocks = nn.ModuleList(
             [TransformerBlock(d, attention, heads, max_tokens, ratio) for _ in range(depth)]
         )
