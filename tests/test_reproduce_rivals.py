@@ -5,11 +5,14 @@ import pytest
 
 from snetlib.core import BadSetting
 from snetlib.models import create_model
-from snetlib.reproduce.cells import add_runs, record_files
+from snetlib.reproduce.cells import add_runs, read_cells, record_files
+from snetlib.reproduce.contrasts import contrasts_table, decide
 from snetlib.reproduce.everything import planned, reproduce
+from snetlib.reproduce.our_contrasts import E5_CONTRASTS
 from snetlib.reproduce.our_experiments import EXPERIMENTS, LEARNING_RATES, RIVALS, measured_costs
 from snetlib.reproduce.plan import plan, tuning_plan
 from snetlib.reproduce.queue import chosen_lines, run_key
+from snetlib.reproduce.recorded import in_checkout
 from snetlib.reproduce.scales import QUARTER_WIDTH
 from snetlib.train.rival_recipes import PAPER_RECIPE, RIVAL_RECIPES
 
@@ -105,3 +108,17 @@ def test_a_table_of_chosen_recipes(tmp_path):
     assert list(table.index) == ['U-Net', 'Att-UNet']
     assert table['dice'].notna().all()
     assert EXPERIMENTS['rivals'].tune
+
+
+def test_what_is_said_of_the_fair_rivals_follows_from_the_recorded_scores():
+    "The README and the page of E5: at equal seconds and GMAC three U-Nets are better than SNet."
+    found = contrasts_table(read_cells(in_checkout('e5_tiny_cells.csv')), E5_CONTRASTS)
+    shown = {name: decide(line, -1.0) == 'reproduced' for name, line in found.iterrows()}
+    assert {name for name, said in shown.items() if said} == {
+        f'SNet − {other}, equal {budget}'
+        for other in ('U-Net', 'plain U-Net', 'nnU-Net-like U-Net')
+        for budget in ('seconds', 'GMAC')
+    }
+    better = found['mean'][[name for name, said in shown.items() if said]]
+    assert better.max() < -21 and better.min() > -35, 'by 21 to 35 points, says the page'
+    assert (found.seeds == 5).all()

@@ -261,8 +261,7 @@ class SoSegFormer(nn.Module, PyTorchModelHubMixin):
         else:
             self.aspp = ConvNormAct(widths[4], aspp_width, 1)
         self.from_aspp = choose(decode_from, ('stage5', 'aspp'), 'start of the decoder') == 'aspp'
-        # what stage 1, 2, 3, 4 is decoded from
-        below = [*widths[1:4], aspp_width if self.from_aspp else widths[4]]
+        below = [*widths[1:4], aspp_width if self.from_aspp else widths[4]]  # what is enlarged
         self.ups = nn.ModuleList(TransConv(b, w, up_squeeze) for b, w in zip(below, widths))
         self.skips = nn.ModuleList(ConvNormAct(2 * w, w, 1) for w in widths[:4])
         how = attention, heads, depth, patch, max_tokens, ffn_ratio, squeeze
