@@ -255,13 +255,13 @@ def _six_digits(value):
 
 # %% ../../nbs/7_use/17_summary.ipynb #summarypg27
 def thumbnail(
-    path: Path,  # a picture
+    path: Path,  # a PNG
     side: int = 200,  # of the small one, pixels at most
 ) -> str:
-    "A small JPEG as the address of an image in a page; '' for a file that is no picture."
+    "A small JPEG as the address of an image in a page; '' for a file that is none."
     small = io.BytesIO()
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=('PNG',)) as picture:
             rgb = picture.convert('RGB')
         rgb.thumbnail((side, side))
         rgb.save(small, 'JPEG', quality=80)
