@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -218,7 +219,9 @@ class Shown:
         env = ENV | dict(TMPDIR=str(temporary), PYTHONPATH=str(ROOT))
         words = [*SNET, 'view', '--no-browser', *map(str, arguments)]
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.process = subprocess.Popen(words, cwd=cwd, env=env, start_new_session=True, **pipes)
+        hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job with & would not
+        place = dict(cwd=cwd, env=env, start_new_session=True, preexec_fn=hears)
+        self.process = subprocess.Popen(words, **place, **pipes)
         self.address = self.process.stdout.readline().strip()
         assert self.address, self.process.stderr.read()
         self.root, self.token = self.address.split('?token=')

@@ -248,9 +248,8 @@ class SoSegFormer(nn.Module, PyTorchModelHubMixin):
             )
         choose(attention, ('mhsa', 'separable'), 'attention')
         choose(pad, ('replicate', 'reflect', 'constant'), 'padding')
-        self.cross_first = (
-            choose(cross_at, ('bottlenecks', 'encoder'), 'place of Eq. 1') == 'encoder'
-        )
+        choose(cross_at, ('bottlenecks', 'encoder'), 'place of Eq. 1')
+        self.cross_first = cross_at == 'encoder'
         self.c_in, self.n_out, self.pad = c_in, n_out, pad
         self.encoder = Encoder(encoder, c_in, pretrained, encoder_options)
         self.widths = widths = self.encoder.widths
