@@ -501,7 +501,7 @@ def _summarised(out, axis, progress):
     from snetlib.predict.summary import count_marks, write_summary
 
     page = out / 'summary.html'
-    typer.echo(f'{page}: {count_marks(write_summary(out, axis, progress))}')
+    typer.echo(f'{page.name}: {count_marks(write_summary(out, axis, progress))}')
     return page
 
 # %% ../nbs/9_command/00_cli.ipynb #03625d81
