@@ -15,22 +15,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from browsers import chromium, in_browser
 
 ROOT = Path(__file__).resolve().parent.parent
 ARTEFACTS = ROOT / 'tests' / 'artefacts'
-CHROMIUM = next(
-    (
-        p
-        for p in (
-            os.environ.get('SNET_CHROMIUM'),
-            shutil.which('chromium'),
-            shutil.which('chromium-browser'),
-            shutil.which('google-chrome'),
-        )
-        if p
-    ),
-    None,
-)
 PANELS = {
     'EntropyAreas': ('dependence', 'outcomes'),
     'Regimes': ('n', 'shared'),
@@ -39,9 +27,7 @@ PANELS = {
 }  # the slider that is moved, and a label that only this panel has
 
 pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None, reason='no Chromium: apt-get install chromium, or name one in SNET_CHROMIUM'
-    ),
+    in_browser,
     pytest.mark.skipif(
         not shutil.which('jupyter-lab', path=str(Path(sys.executable).parent)),
         reason='JupyterLab is not installed beside this Python',
@@ -134,37 +120,28 @@ def lab(tmp_path_factory):
 @pytest.fixture(scope='module')
 def page(lab):
     "The page in JupyterLab after Run All Cells."
-    from playwright.sync_api import sync_playwright
-
     ARTEFACTS.mkdir(exist_ok=True)
-    with sync_playwright() as p:
-        browser = p.chromium.launch(
-            executable_path=CHROMIUM,
-            args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'],
-        )
-        try:
-            tab = browser.new_page(viewport={'width': 1100, 'height': 900})
-            tab.set_default_timeout(180_000)
-            tab.goto(f'{lab}/lab/tree/page.ipynb?reset')
-            tab.locator('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook').wait_for()
-            tab.locator('.jp-Notebook .jp-Cell').first.wait_for()
-            tab.locator('#jp-main-statusbar', has_text='| Idle').wait_for()  # the kernel has answered
-            tab.locator('.lm-MenuBar-item', has_text='Run').first.click()
-            tab.locator('.lm-Menu-item', has_text='Run All Cells').first.click()
-            prompts = tab.locator('.jp-CodeCell .jp-InputPrompt')
-            end = time.time() + 400
-            while time.time() < end:
-                if tab.locator('.jp-Dialog', has_text='Select Kernel').count():
-                    tab.locator('.jp-Dialog button', has_text='Select').last.click()
-                if all(t.strip()[1:-2].isdigit() for t in prompts.all_inner_texts()):
-                    break  # every cell has its number
-                time.sleep(1)
-            else:
-                tab.screenshot(path=ARTEFACTS / 'widgets_timeout.png')
-                raise AssertionError(f'the page did not finish: {prompts.all_inner_texts()}')
-            yield tab
-        finally:
-            browser.close()
+    with chromium() as browser:
+        tab = browser.new_page(viewport={'width': 1100, 'height': 900})
+        tab.set_default_timeout(180_000)
+        tab.goto(f'{lab}/lab/tree/page.ipynb?reset')
+        tab.locator('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook').wait_for()
+        tab.locator('.jp-Notebook .jp-Cell').first.wait_for()
+        tab.locator('#jp-main-statusbar', has_text='| Idle').wait_for()  # the kernel has answered
+        tab.locator('.lm-MenuBar-item', has_text='Run').first.click()
+        tab.locator('.lm-Menu-item', has_text='Run All Cells').first.click()
+        prompts = tab.locator('.jp-CodeCell .jp-InputPrompt')
+        end = time.time() + 400
+        while time.time() < end:
+            if tab.locator('.jp-Dialog', has_text='Select Kernel').count():
+                tab.locator('.jp-Dialog button', has_text='Select').last.click()
+            if all(t.strip()[1:-2].isdigit() for t in prompts.all_inner_texts()):
+                break  # every cell has its number
+            time.sleep(1)
+        else:
+            tab.screenshot(path=ARTEFACTS / 'widgets_timeout.png')
+            raise AssertionError(f'the page did not finish: {prompts.all_inner_texts()}')
+        yield tab
 
 
 def find(tab, name):

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import os
 import re
 import shutil
 import sys
@@ -13,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from browsers import chromium, in_browser
 from PIL import Image
 from processes import refused, snet
 
@@ -33,7 +33,6 @@ from snetlib.predict.summary import (
 )
 from snetlib.report.tables import csv_safe, read_case_table
 
-CHROMIUM = os.environ.get('SNET_CHROMIUM') or shutil.which('chromium') or shutil.which('google-chrome')
 EVIL = '<script>alert(1)<'  # a name of a file on Linux
 AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
 
@@ -355,42 +354,34 @@ def test_urgency_is_the_largest_share_of_a_limit():
     assert CaseSummary('a', classes=[row | dict(z=math.nan)]).urgency() == 0
 
 
-@pytest.mark.skipif(
-    CHROMIUM is None, reason='no Chromium: apt-get install chromium, or name one in SNET_CHROMIUM'
-)
+@in_browser
 @pytest.mark.parametrize('scripted', [True, False])
 def test_the_page_in_a_browser_with_and_without_script(tmp_path, scripted):
-    api = pytest.importorskip('playwright.sync_api')
     out = tmp_path / 'a folder'
     out.mkdir()
     rows = [add_case(out, f'c{k:02}', side=10 + k % 3) for k in range(11)]
     rows += [add_case(out, 'tiny', slices=1, side=1), dict(case=EVIL, status='failed', reason=EVIL)]
     write_table(out, rows)
     write_summary(out)
-    with api.sync_playwright() as p:
-        flags = ['--no-sandbox', '--disable-gpu', '--disable-background-networking']
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=flags)
-        try:
-            tab = browser.new_context(java_script_enabled=scripted).new_page()
-            asked, said = [], []
-            tab.on('request', lambda r: asked.append(r.url))
-            tab.on('console', lambda m: said.append(m.text))
-            tab.on('pageerror', lambda e: said.append(str(e)))
-            tab.on('dialog', lambda d: said.append(d.message))
-            tab.goto((out / 'summary.html').as_uri())
-            assert tab.locator('#look .card').all_inner_texts()[0].startswith('tiny')
-            assert tab.locator('#fine .card').count() == 11
-            assert tab.locator('.find input').count() == scripted
-            tab.locator('#numbers > summary').click()
-            assert tab.locator('#numbers tbody tr').count() == 13
-            if scripted:
-                use_the_script(tab)
-            outside = [url for url in asked if not url.startswith(('file:', 'data:'))]
-            assert not outside and not said
-            tab.locator('#look .card a').first.click()
-            tab.wait_for_url('**/tiny_overlay.png')
-        finally:
-            browser.close()
+    with chromium() as browser:
+        tab = browser.new_context(java_script_enabled=scripted).new_page()
+        asked, said = [], []
+        tab.on('request', lambda r: asked.append(r.url))
+        tab.on('console', lambda m: said.append(m.text))
+        tab.on('pageerror', lambda e: said.append(str(e)))
+        tab.on('dialog', lambda d: said.append(d.message))
+        tab.goto((out / 'summary.html').as_uri())
+        assert tab.locator('#look .card').all_inner_texts()[0].startswith('tiny')
+        assert tab.locator('#fine .card').count() == 11
+        assert tab.locator('.find input').count() == scripted
+        tab.locator('#numbers > summary').click()
+        assert tab.locator('#numbers tbody tr').count() == 13
+        if scripted:
+            use_the_script(tab)
+        outside = [url for url in asked if not url.startswith(('file:', 'data:'))]
+        assert not outside and not said
+        tab.locator('#look .card a').first.click()
+        tab.wait_for_url('**/tiny_overlay.png')
 
 
 def use_the_script(tab):

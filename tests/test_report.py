@@ -1,11 +1,11 @@
 "Reports are one safe page, and tables survive their own signs."
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from browsers import chromium, in_browser
 
 from snetlib.core import SnetError
 from snetlib.report.page import evaluation_parts, light_markdown, write_report
@@ -100,39 +100,31 @@ def test_light_markdown_escapes_first():
     )
 
 
-@pytest.mark.skipif(not Path('/usr/bin/chromium').exists(), reason='no browser at /usr/bin/chromium')
+@in_browser
 @pytest.mark.parametrize('width, scheme', [(390, 'dark'), (1200, 'light')])
 def test_the_page_fits_a_phone_and_follows_the_colour_scheme(tmp_path, width, scheme):
-    playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
     page = write_report(tmp_path / 'r.html', 'fits', evaluation_parts(scored()))
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(
-            executable_path='/usr/bin/chromium',
-            args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'],
+    with chromium() as browser:
+        tab = browser.new_page(viewport={'width': width, 'height': 800}, color_scheme=scheme)
+        asked = []
+        tab.on('request', lambda r: asked.append(r.url))
+        tab.goto(page.as_uri())
+        assert tab.evaluate('document.documentElement.scrollWidth') <= width, (
+            'the page itself must not scroll sideways'
         )
-        try:
-            tab = browser.new_page(viewport={'width': width, 'height': 800}, color_scheme=scheme)
-            asked = []
-            tab.on('request', lambda r: asked.append(r.url))
-            tab.goto(page.as_uri())
-            assert tab.evaluate('document.documentElement.scrollWidth') <= width, (
-                'the page itself must not scroll sideways'
+        assert tab.evaluate('[...document.images].every(i => i.complete && i.naturalWidth > 0)') and all(
+            u.startswith(('file:', 'data:')) for u in asked
+        )
+        dark = (
+            sum(
+                int(v)
+                for v in re.findall(r'\d+', tab.evaluate('getComputedStyle(document.body).backgroundColor'))[
+                    :3
+                ]
             )
-            assert tab.evaluate('[...document.images].every(i => i.complete && i.naturalWidth > 0)') and all(
-                u.startswith(('file:', 'data:')) for u in asked
-            )
-            dark = (
-                sum(
-                    int(v)
-                    for v in re.findall(
-                        r'\d+', tab.evaluate('getComputedStyle(document.body).backgroundColor')
-                    )[:3]
-                )
-                < 200
-            )
-            assert dark == (scheme == 'dark')
-        finally:
-            browser.close()
+            < 200
+        )
+        assert dark == (scheme == 'dark')
 
 
 def test_text_that_a_spreadsheet_would_run_is_marked_and_comes_back():

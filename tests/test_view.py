@@ -4,8 +4,6 @@ import hashlib
 import importlib.util
 import io
 import json
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +19,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from browsers import chromium, in_browser
 from PIL import Image
 from processes import ENV, SNET, refused, snet
 
@@ -32,25 +31,9 @@ from snetlib.widgets import ScanViewer, patient_sides, plain_number, tint
 
 ROOT = Path(__file__).resolve().parent.parent
 ARTEFACTS = ROOT / 'tests' / 'artefacts'
-CHROMIUM = next(
-    (
-        p
-        for p in (
-            os.environ.get('SNET_CHROMIUM'),
-            shutil.which('chromium'),
-            shutil.which('chromium-browser'),
-            shutil.which('google-chrome'),
-        )
-        if p
-    ),
-    None,
-)
 served = pytest.mark.skipif(
     not importlib.util.find_spec('voila') or not importlib.util.find_spec('ipykernel'),
     reason='voila is not installed; it is in the extra view',
-)
-in_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason='no Chromium: apt-get install chromium, or name one in SNET_CHROMIUM'
 )
 
 
@@ -339,26 +322,17 @@ def test_no_file_is_handed_out(shown, scans):
 @pytest.fixture(scope='module')
 def tab(shown):
     "The page, once its picture is there; `tab.elsewhere` holds every address that answered."
-    from playwright.sync_api import sync_playwright
-
     ARTEFACTS.mkdir(exist_ok=True)
-    with sync_playwright() as p:
-        browser = p.chromium.launch(
-            executable_path=CHROMIUM,
-            args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'],
-        )
-        try:
-            tab = browser.new_page(viewport={'width': 1280, 'height': 860})
-            tab.set_default_timeout(120_000)
-            tab.elsewhere = []
-            tab.on('response', lambda r: tab.elsewhere.append(r.url))
-            tab.goto(shown.address)
-            tab.locator('.snet-picture').wait_for()
-            tab.locator('.snet-slice .noUi-handle').wait_for()
-            assert wait_until(lambda: tab.evaluate('document.activeElement.className').startswith('noUi'))
-            yield tab
-        finally:
-            browser.close()
+    with chromium() as browser:
+        tab = browser.new_page(viewport={'width': 1280, 'height': 860})
+        tab.set_default_timeout(120_000)
+        tab.elsewhere = []
+        tab.on('response', lambda r: tab.elsewhere.append(r.url))
+        tab.goto(shown.address)
+        tab.locator('.snet-picture').wait_for()
+        tab.locator('.snet-slice .noUi-handle').wait_for()
+        assert wait_until(lambda: tab.evaluate('document.activeElement.className').startswith('noUi'))
+        yield tab
 
 
 PIXELS = """async e => {
@@ -375,9 +349,18 @@ def picture(tab):
     return hashlib.sha1(tab.locator('img.snet-picture').evaluate(PIXELS).encode()).hexdigest()
 
 
+def settled(tab):
+    "The picture once nothing of an earlier act is still on its way."
+    now, before = picture(tab), None
+    while now != before:
+        time.sleep(0.3)
+        now, before = picture(tab), now
+    return now
+
+
 def changes(tab, act):
     "Whether the picture changes after an act."
-    before = picture(tab)
+    before = settled(tab)
     act()
     return wait_until(lambda: picture(tab) != before)
 
@@ -471,7 +454,7 @@ def test_a_window_is_chosen_by_its_name(tab):
 @in_browser
 @pytest.mark.parametrize('name', ['reader 1', 'reader 2'])
 def test_each_mask_is_hidden_and_shown(tab, name):
-    before = picture(tab)
+    before = settled(tab)
     assert changes(tab, lambda: tab.get_by_label(name).click())
     assert changes(tab, lambda: tab.get_by_label(name).click())
     assert wait_until(lambda: picture(tab) == before)

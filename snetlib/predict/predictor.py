@@ -6,7 +6,7 @@
 __all__ = ['LARGE', 'TILE', 'LOOK', 'RULES_FILE', 'NUMBERED', 'NNUNET', 'check_alike', 'Predictor', 'check_volume',
            'check_scaled', 'largest_pieces', 'read_rules', 'predict_volume', 'Prediction', 'OtherMask', 'channels_of',
            'case_of', 'mask_name', 'save_mask', 'empty_nifti', 'overview', 'measure', 'masks_there', 'images_in',
-           'find_images', 'group_channels']
+           'find_images', 'group_channels', 'read_predictions_file']
 
 # %% ../../nbs/7_use/02_predictor.ipynb #d0c0328b
 import hashlib
@@ -378,7 +378,7 @@ def array(
     intensity: dict | None = None,  # how to scale it; None: as this predictor says
 ) -> np.ndarray:
     "Labels (z, H, W) uint8. Without any rule for intensities the numbers must lie in [0, 1]."
-    return self._predict(image, intensity or self.intensity or self.trained_intensity)[0]
+    return self._predict(image, self._rule(intensity))[0]
 
 
 @patch
@@ -388,8 +388,7 @@ def probabilities(
     intensity: dict | None = None,  # how to scale it; None: as this predictor says
 ) -> np.ndarray:
     "Probabilities (n_out, z, H, W) float16 of every class. Raises `BadSetting`."
-    rule = intensity or self.intensity or self.trained_intensity
-    return self._predict(image, rule, keep=True)[1]
+    return self._predict(image, self._rule(intensity), keep=True)[1]
 
 
 @patch
@@ -399,7 +398,13 @@ def disagreement(
     intensity: dict | None = None,  # how to scale it; None: as this predictor says
 ) -> float | None:
     "How far several networks, or mirror images, disagree; None for a single answer."
-    return self._predict(image, intensity or self.intensity or self.trained_intensity)[2]
+    return self._predict(image, self._rule(intensity))[2]
+
+
+@patch
+def _rule(self: Predictor, intensity):
+    "The rule for intensities: the one given, this predictor's, or that of the training."
+    return intensity or self.intensity or self.trained_intensity
 
 
 @patch
@@ -733,6 +738,14 @@ def group_channels(
     return inputs
 
 # %% ../../nbs/7_use/02_predictor.ipynb #625f4ae0
+def read_predictions_file(
+    path,  # predictions.csv
+) -> dict:
+    "{case: row of texts}. Raises `OSError`, `ValueError` or `KeyError` where it is damaged."
+    table = csv_restore(pd.read_csv(path, dtype=str, keep_default_na=False))
+    return {row['case']: row for row in table.to_dict('records')}
+
+
 class _Table:
     "predictions.csv: what is known of each file, and what was known before."
 
@@ -743,8 +756,7 @@ class _Table:
 
     def _read(self):
         try:
-            table = pd.read_csv(self.path, dtype=str, keep_default_na=False)
-            return {row['case']: row for row in csv_restore(table).to_dict('records')}
+            return read_predictions_file(self.path)
         except (OSError, ValueError, KeyError):
             return {}
 

@@ -24,9 +24,9 @@ from markupsafe import Markup
 from PIL import Image
 from ..core import NotAtHand, SnetError, UnreadableFile, atomic_path
 from ..data.files import read_mask
-from .predictor import LOOK, measure
+from .predictor import LOOK, measure, read_predictions_file
 from ..report.page import write_report
-from ..report.tables import csv_restore, csv_safe
+from ..report.tables import csv_safe
 from tqdm.auto import tqdm
 
 # %% ../../nbs/7_use/17_summary.ipynb #summarypg7
@@ -99,12 +99,10 @@ def read_predictions(
         what = f'{out} holds no predictions.csv; name the folder that a prediction wrote into.'
         raise NotAtHand(what, path=out)
     try:
-        table = csv_restore(pd.read_csv(path, dtype=str, keep_default_na=False))
-        rows = {row['case']: row for row in table.to_dict('records')}
+        return list(read_predictions_file(path).values())
     except (OSError, ValueError, KeyError) as e:
         what = f'{path} is damaged; remove it and predict into this folder again.'
         raise UnreadableFile(what, path=path) from e
-    return list(rows.values())
 
 
 def named_classes(

@@ -4,16 +4,25 @@
 
 # %% auto #0
 __all__ = ['EQUAL', 'AS_IS', 'CONFOUNDS', 'E1_CONTRASTS', 'E3_CONTRASTS', 'THEORIES', 'BLOCKS', 'E6_CONTRASTS', 'E4_CONTRASTS',
-           'E5_CONTRASTS', 'e1_cell', 'pair_contrasts', 'e3_cell', 'block_cells', 'factorial_contrast',
-           'design_contrasts', 'budget_contrasts', 'headline']
+           'E5_CONTRASTS', 'SAID', 'e1_cell', 'pair_contrasts', 'e3_cell', 'block_cells', 'factorial_contrast',
+           'design_contrasts', 'budget_contrasts', 'budget_cell', 'budget_table', 'draw_budget', 'differences_table',
+           'headline']
 
 # %% ../../nbs/8_results/16_our_contrasts.ipynb #1ea1e778
 import math
 from itertools import combinations, product
 
+import pandas as pd
 from ..report.tables import to_markdown
 from .cells import read_cells
-from .contrasts import Contrast, contrasts_table, contrasts_text, difference
+from snetlib.reproduce.contrasts import (
+    Contrast,
+    contrasts_table,
+    contrasts_text,
+    decide,
+    difference,
+    patient_scores,
+)
 from snetlib.reproduce.our_experiments import (
     BUDGETS,
     FAIR_RIVALS,
@@ -23,6 +32,7 @@ from snetlib.reproduce.our_experiments import (
     matching_row,
     random_matchings,
 )
+from ..scores.statistics import crossed_ci
 
 # %% ../../nbs/8_results/16_our_contrasts.ipynb #4370b28c
 EQUAL = ('equal width', 'no head')
@@ -145,6 +155,65 @@ def budget_contrasts() -> tuple:
 
 
 E5_CONTRASTS = budget_contrasts()
+
+# %% ../../nbs/8_results/16_our_contrasts.ipynb #budget02
+def budget_cell(
+    name: str,  # of a network
+    budget: str,  # 'steps' | a key of `BUDGETS`
+    first: str = 'SNet',  # sets the budgets, so its runs serve all of them
+) -> str:
+    "Name of the cell: 'U-Net', or 'U-Net, equal seconds'."
+    return name if budget == 'steps' or name == first else f'{name}, equal {budget}'
+
+
+def budget_table(
+    cells: pd.DataFrame,  # from `read_cells`
+    names: list,  # of networks
+    budgets: tuple,  # 'steps' and keys of `BUDGETS`
+) -> pd.DataFrame:
+    "Each network at each budget: Dice of each seed, mean and interval; points."
+    lines = []
+    for budget in budgets:
+        for name in names:
+            scores = patient_scores(cells, budget_cell(name, budget))
+            e = crossed_ci(scores.to_numpy())
+            about = dict(network=name, budget=f'equal {budget}')
+            seeds = scores.mean(axis=1).round(1).tolist()
+            lines.append(about | dict(seeds=seeds, mean=e.mean, lo=e.lo, hi=e.hi))
+    return pd.DataFrame(lines)
+
+
+def draw_budget(
+    ax,  # of matplotlib
+    part: pd.DataFrame,  # rows of `budget_table` of one budget, the lowest first
+    ours: tuple = ('SNet', 'SoSegFormer'),  # networks in orange
+):
+    "A dot for each seed, a square and its interval for the mean."
+    for y, line in enumerate(part.itertuples()):
+        colour = '#D55E00' if line.network in ours else '#0072B2'
+        ax.plot(line.seeds, [y + 0.2] * len(line.seeds), 'o', color=colour, alpha=0.5, ms=6)
+        reach = [[line.mean - line.lo], [line.hi - line.mean]]
+        ax.errorbar(line.mean, y - 0.1, xerr=reach, fmt='s', color=colour, capsize=3)
+    ax.set_yticks(range(len(part)), part.network, fontsize=12)
+    ax.set_title(part.budget.iloc[0], fontsize=13)
+    ax.set_xlabel('Dice, points', fontsize=12)
+    ax.set_xlim(0, 100)
+    ax.grid(axis='x', alpha=0.3)
+
+# %% ../../nbs/8_results/16_our_contrasts.ipynb #budget05
+SAID = {'contradicted': 'apart', 'reproduced': 'equal', 'inconclusive': 'open'}
+
+
+def differences_table(
+    cells: pd.DataFrame,  # from `read_cells`
+    contrasts: tuple,  # of `Contrast`
+) -> pd.DataFrame:
+    "Each difference, and whether its networks are apart, equal within a point, or neither."
+    found = contrasts_table(cells, contrasts)
+    found['said'] = [SAID[decide(line, 0)] for _, line in found.iterrows()]
+    shown = found[['seeds', 'mean', 'lo', 'hi', 'p_holm', 'smallest', 'said']].round(1)
+    shown['p_holm'] = found['p_holm'].round(3)
+    return shown.rename(columns=dict(smallest='found with 80 %', p_holm='p (Holm)'))
 
 # %% ../../nbs/8_results/16_our_contrasts.ipynb #716844a7
 def headline() -> str:
