@@ -108,10 +108,15 @@ def _write(self: FolderClaim):
     "Make the file, unless somebody else was faster."
     text = json.dumps(dict(process=process_mark(), machine=platform.node(), id=self.id))
     try:
-        with open(self.file, 'x', encoding='utf-8') as f:
-            f.write(text)
+        f = open(self.file, 'x', encoding='utf-8')
     except FileExistsError:
         return False
+    try:
+        with f:
+            f.write(text)
+    except BaseException:  # a signal, a full disk: no file is left without its owner's name
+        self.file.unlink(missing_ok=True)
+        raise
     return True
 
 

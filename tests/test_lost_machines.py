@@ -2,6 +2,7 @@
 
 SNET_KILLS=100 pytest tests/test_lost_machines.py -k killed: the whole proof. CI kills a few."""
 
+import io
 import json
 import os
 import random
@@ -339,3 +340,21 @@ def test_nothing_that_windows_lacks_is_imported():
     for file in Path(__file__).parents[1].joinpath('snetlib').rglob('*.py'):
         assert 'import fcntl' not in file.read_text(encoding='utf-8')
         assert 'os.uname' not in file.read_text(encoding='utf-8'), file
+
+
+def test_a_signal_while_the_claim_is_written_leaves_no_file(tmp_path, monkeypatch):
+    "The file is there before its owner's name: whoever stops in between must take it away."
+    import snetlib.claims as claims
+
+    class Interrupted(io.StringIO):
+        def write(self, text):
+            raise KeyboardInterrupt
+
+    def opened(path, *args, **kwargs):
+        Path(path).touch(exist_ok=False)
+        return Interrupted()
+
+    monkeypatch.setattr(claims, 'open', opened, raising=False)
+    with pytest.raises(KeyboardInterrupt), locked_folder(tmp_path, 'predict'):
+        raise AssertionError('the folder is not held')
+    assert not leftovers(tmp_path)
