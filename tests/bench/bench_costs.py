@@ -22,17 +22,19 @@ from snetlib.models.registry import count_parameters, create_model, gflops
 from snetlib.reproduce.our_experiments import EXPERIMENTS
 
 SIDES = dict(table1=224, table2=224, table3=224, table4=224, tableII=352, tableIII=352)
-INTERPRETED = ('transclaw_unet', 'attransunet', 'catformer')  # their widths are our reading
+VARIANTS = ('swin_unet_deep', 'ctcnet_t34', 'hiformer_s', 'hiformer_b', 'uctransnet_unet')
+LOAD_BEFORE = os.getloadavg()[0] if hasattr(os, 'getloadavg') else float('nan')
 TIMES = ('forward_s', 'forward_cpu_s', 'step_s', 'step_cpu_s')
 
 
 def entries():
-    "(network, side, classes) of every row, each once."
+    "(network, side, classes) of every row, each once; then other sizes of the same networks."
     found = {}
     for table, side in SIDES.items():
         for row in EXPERIMENTS[table].rows:
-            if row.model and row.model not in INTERPRETED:
+            if row.model:
                 found[row.model, side] = 9 if side == 224 else 2
+    found.update({(name, 224): 9 for name in VARIANTS})
     return [(*key, n) for key, n in found.items()]
 
 
@@ -100,10 +102,12 @@ def seconds(name, side, n_out):
 
 
 def machine():
+    "What was measured where; the load before the start says whether others used the machine."
     return dict(
         commit=git_commit(),
         torch=torch.__version__,
-        machine=f'{platform.machine()}, {os.cpu_count()} CPU cores, shared; 1 thread',
+        machine=f'{platform.machine()}, {os.cpu_count()} CPU cores; 1 thread',
+        load_before=round(LOAD_BEFORE, 2),
     )
 
 
