@@ -221,6 +221,15 @@ def _remove_unused(folder):
         folder.rmdir()
 
 
+def _give_back(claim):
+    "Release the claim; a signal that comes meanwhile is heard after that."
+    try:
+        claim.release()
+    except BaseException:
+        claim.release()
+        raise
+
+
 @contextlib.contextmanager
 def _heard(claim):
     "Where Ctrl-C is ignored (a job in the background), hear it if the claim is lost."
@@ -261,6 +270,6 @@ def locked_folder(
         what = f'{out} was taken over by another process while this one was silent; it goes on.'
         raise NotWritable(what, path=out) from e
     finally:
-        claim.release()
+        _give_back(claim)
         if made_here and not done:
             _remove_unused(Path(out))

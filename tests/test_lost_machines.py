@@ -358,3 +358,23 @@ def test_a_signal_while_the_claim_is_written_leaves_no_file(tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt), locked_folder(tmp_path, 'predict'):
         raise AssertionError('the folder is not held')
     assert not leftovers(tmp_path)
+
+
+def test_a_signal_while_the_claim_is_given_back_leaves_no_file(tmp_path, monkeypatch):
+    "torchrun asks a process to end that is ending already: its claim goes, and the signal is heard."
+    import snetlib.claims as claims
+
+    asked, owner = [], claims.FolderClaim.owner
+
+    def interrupted(claim):
+        asked.append(claim)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return owner(claim)
+
+    with pytest.raises(KeyboardInterrupt):
+        with locked_folder(tmp_path, 'predict'):
+            monkeypatch.setattr(claims.FolderClaim, 'owner', interrupted)
+    assert len(asked) == 2 and not leftovers(tmp_path)
+    with locked_folder(tmp_path, 'predict'):
+        pass
