@@ -319,7 +319,21 @@ def test_models_are_listed_for_a_program():
     listed = document(snet('models', 'snet_t*', '--json', '--count'))
     tiny = next(m for m in listed if m['name'] == 'snet_tiny')
     assert tiny['parameters'] > 10**6 and 'snet' in tiny['tags'] and tiny['about'].endswith('.')
+    assert tiny['group'] == 'SNet'
     assert not snet('models', 'no_such', '--json').stdout
+
+
+def test_every_network_is_listed_under_one_title():
+    from snetlib.cli import MODEL_GROUPS, known_names
+
+    lines = snet('models').stdout.splitlines()
+    titles = [line for line in lines if line and not line.startswith(' ')]
+    assert titles == list(MODEL_GROUPS.values())
+    listed = [line.split()[0] for line in lines if line.startswith('  ')]
+    assert sorted(listed) == sorted(known_names()['models'])
+    under = lines[lines.index(MODEL_GROUPS['interpretation']) :]
+    assert {line.split()[0] for line in under[1:]} >= {'attransunet', 'catformer', 'transclaw_unet'}
+    assert snet('models', 'snet_*').stdout.startswith('  snet_base')
 
 
 def test_training_and_scores_are_told_to_a_program(tmp_path):
