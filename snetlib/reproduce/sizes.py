@@ -92,7 +92,7 @@ def size_columns(row, scale, theirs):
     percent = 100 * (ours / theirs - 1)
     verdict = Verdict('same_size')
     if not abs(percent) <= 1:
-        reason = 'another network bears this name in the library'
+        reason = 'our build has another count'
         verdict = Verdict('not_reproduced', reason=reason)
     gmac = gflops(net, (1, 3, 224, 224))
     numbers = dict(
