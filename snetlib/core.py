@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SnetError', 'UnreadableFile', 'WrongLabels', 'GeometryMismatch', 'NotAtHand', 'BadSetting', 'NotWritable', 'DiskFull',
-           'choose', 'need', 'seed_everything', 'machine_mark', 'process_mark', 'atomic_path', 'io_error', 'git_commit',
-           'provenance', 'test_data', 'data_at_hand', 'long_cells_wanted']
+           'choose', 'need', 'seed_everything', 'machine_mark', 'process_mark', 'atomic_path', 'io_error',
+           'ProgressLines', 'progress_bar', 'track', 'git_commit', 'provenance', 'test_data', 'data_at_hand',
+           'long_cells_wanted']
 
 # %% ../nbs/1_start/00_core.ipynb #770350fe
 import contextlib
@@ -18,6 +19,8 @@ import platform
 import random
 import shutil
 import subprocess
+import sys
+import time
 import uuid
 from functools import lru_cache
 from pathlib import Path
@@ -165,6 +168,66 @@ def io_error(
     else:
         why = f'{e.strerror or e}; check the disk and the path'
     return NotWritable(f'{path} cannot be written: {why}.', path=path)
+
+# %% ../nbs/1_start/00_core.ipynb #progress02
+class ProgressLines(contextlib.AbstractContextManager):
+    "Progress for a log: a line on stderr every half minute."
+
+    def __init__(
+        self,
+        total: int,  # things to do
+        unit: str,  # what they are called
+        every: float = 30.0,  # seconds between two lines
+    ):
+        self.total, self.unit, self.every = total, unit, every
+        self.done, self.start = 0, time.monotonic()
+        self.said = self.start
+
+    def update(
+        self,
+        n: int = 1,  # things done since the last call
+    ):
+        "Count; say a line if it is time, and if something is left."
+        self.done += n
+        now = time.monotonic()
+        if now - self.said < self.every or self.done >= self.total:
+            return
+        self.said = now
+        seconds = (now - self.start) / self.done * (self.total - self.done)
+        left = f'{seconds / 60:.0f} minutes' if seconds >= 90 else f'{seconds:.0f} seconds'
+        what = f'{self.done} of {self.total} ({self.unit}), about {left} left'
+        print(what, file=sys.stderr, flush=True)
+
+    def __exit__(self, *exc):
+        pass
+
+
+def progress_bar(
+    total: int,  # things to do
+    unit: str,  # what they are called
+    wanted: bool = True,  # False: nothing is shown
+    title: str | None = None,  # before the bar
+):
+    "Something with `update(n)`, in a `with`: a bar on a terminal, lines in a log."
+    if wanted and not sys.stderr.isatty():
+        return ProgressLines(total, unit)
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc=title, unit=unit, disable=not wanted, leave=False)
+
+
+def track(
+    items,  # that come one after the other
+    unit: str,  # what they are called
+    wanted: bool = True,  # False: nothing is shown
+    total: int | None = None,  # how many; None: len(items)
+    title: str | None = None,  # before the bar
+):
+    "The items, counted by a `progress_bar` as they are done."
+    with progress_bar(len(items) if total is None else total, unit, wanted, title) as bar:
+        for item in items:
+            yield item
+            bar.update()
 
 # %% ../nbs/1_start/00_core.ipynb #4f0aa2e7
 def git_commit() -> str:

@@ -24,6 +24,7 @@ from snetlib.core import (
     UnreadableFile,
     atomic_path,
     provenance,
+    track,
 )
 from .data.clinic import files_behind
 from .data.config import labels_of, read_config
@@ -45,7 +46,6 @@ from snetlib.report.tables import (
 )
 from .scores.cases import score_case
 from .train.run import Run
-from tqdm.auto import tqdm
 
 # %% ../nbs/7_use/08_evaluate.ipynb #5739a2cf
 @dataclass
@@ -86,7 +86,7 @@ def score_cases(
 ) -> pd.DataFrame:
     "Rows case × class × protocol of `score_case`; failures go to failed.csv. Raises `SnetError`."
     out, tables, failed = Path(out), [], []
-    for name in tqdm(ids, unit='case', disable=not progress):
+    for name in track(ids, 'case', progress):
         file = out / 'cases' / f'{safe_name(name)}.csv'
         try:
             table = _scores_of(name, pair(name), class_names, file, ignore_index)

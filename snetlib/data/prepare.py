@@ -27,6 +27,7 @@ from snetlib.core import (
     WrongLabels,
     atomic_path,
     provenance,
+    track,
 )
 from .dataset import SLICE, DataSet, Item, read_index
 from .files import Case
@@ -206,7 +207,6 @@ def run_cases(
 ):
     "The results as they come, in any order."
     from joblib import Parallel, delayed
-    from tqdm.auto import tqdm
 
     stop = stop or threading.Event()
     begun = takewhile(lambda case: not stop.is_set(), cases)
@@ -216,7 +216,7 @@ def run_cases(
         work = delayed(partial(watched, fn, os.getpid()))
         pool = Parallel(jobs, return_as='generator_unordered', pre_dispatch='2*n_jobs')
         done = pool(work(*case) for case in begun)
-    yield from tqdm(done, title, len(cases), disable=not progress, leave=False)
+    yield from track(done, 'case', progress, len(cases), title)
 
 # %% ../../nbs/3_data/30_prepare.ipynb #1e700f93
 def description_hash(

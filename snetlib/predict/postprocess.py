@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..claims import locked_folder
-from ..core import BadSetting, atomic_path, provenance
+from ..core import BadSetting, atomic_path, provenance, track
 from .predictor import RULES_FILE, Predictor, largest_pieces
 from ..scores.overlap import dice_per_class
 from ..train.run import Run
-from tqdm.auto import tqdm
 
 # %% ../../nbs/7_use/15_postprocess.ipynb #b63d1285
 def rule_gains(
@@ -55,7 +54,7 @@ def find_rules(
     items, predictor = source.items('valid'), Predictor(run)
 
     def pairs():
-        for item in tqdm(items, unit='case', disable=None if progress else True):
+        for item in track(items, 'case', progress):
             case = source.dataset.load(item)
             yield predictor.case(case), case.label
 

@@ -34,6 +34,8 @@ from snetlib.core import (
     atomic_path,
     choose,
     need,
+    progress_bar,
+    track,
 )
 from ..data.clinic import files_behind, is_volume, read_any_volume, series_in
 from ..data.files import Case, read_image
@@ -54,7 +56,6 @@ from ..report.tables import csv_restore, csv_safe
 from ..scores.cases import MICROSCOPE
 from ..viz import save_overlay
 from torch import nn
-from tqdm.auto import tqdm
 
 # %% ../../nbs/7_use/02_predictor.ipynb #51f85db4
 def check_alike(
@@ -267,7 +268,7 @@ def _scaling(image, intensity):
 @patch
 def _batches(self: Predictor, image, rule):
     "Yield (slices, images (b, c, H, W) in [0, 1])."
-    with _bar(len(image), 'slice', self.progress and len(image) > 1) as bar:
+    with progress_bar(len(image), 'slice', self.progress and len(image) > 1) as bar:
         for start in range(0, len(image), self.bs):
             z = slice(start, start + self.bs)
             yield z, to_batch(self._seen(image, z), rule, self._channels())
@@ -288,11 +289,6 @@ def _seen(self: Predictor, image, z):
     if image.ndim == 4 and image.shape[-1] == 1 and self.c_in:
         image = np.broadcast_to(image, (*image.shape[:3], self.c_in))
     return stack_neighbours(image, neighbour_rows([0] * len(image), self.neighbours)[z])
-
-
-def _bar(total, unit, wanted):
-    "A bar on a terminal."
-    return tqdm(total=total, unit=unit, disable=None if wanted else True, leave=False)
 
 # %% ../../nbs/7_use/02_predictor.ipynb #cd8949f9
 @patch
@@ -327,7 +323,7 @@ def _scores(self: Predictor, model, image, rule):
     bs = max(1, self.bs * 128**2 // (tile[0] * tile[1]))
     settings = dict(tile=tile, overlap=self.overlap, bs=bs, c_in=self._channels())
     rows_of_tiles = len(tile_starts(image.shape[1], tile[0], self.overlap))
-    with _bar(len(image) * rows_of_tiles, 'row of tiles', self.progress) as bar:
+    with progress_bar(len(image) * rows_of_tiles, 'row of tiles', self.progress) as bar:
         for z in range(len(image)):
             (x,) = self._seen(image, slice(z, z + 1))
             for top, p in tile_bands(model, x, rule, **settings):
@@ -845,8 +841,7 @@ def _predict_files(self, paths, out, settings):
     "`files` of a folder that this process holds."
     axis, overwrite = settings['axis'], settings['overwrite']
     table, made_by, done = _Table(out / 'predictions.csv'), self.fingerprint(), []
-    quiet = not self.progress or len(paths) < 2
-    for path in tqdm(paths, unit='case', disable=True if quiet else None):
+    for path in track(paths, 'case', self.progress and len(paths) > 1):
         before = table.before.get(case_of(path), {})
         made_from = ''
         try:

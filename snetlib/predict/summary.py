@@ -22,12 +22,11 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from PIL import Image
-from ..core import NotAtHand, SnetError, UnreadableFile, atomic_path
+from ..core import NotAtHand, SnetError, UnreadableFile, atomic_path, track
 from ..data.files import read_mask
 from .predictor import LOOK, measure, read_predictions_file
 from ..report.page import write_report
 from ..report.tables import csv_safe
-from tqdm.auto import tqdm
 
 # %% ../../nbs/7_use/17_summary.ipynb #summarypg7
 UNUSUAL = 3.5  # robust z beyond which a volume is unusual (Iglewicz and Hoaglin 1993)
@@ -504,9 +503,8 @@ def write_summary(
     "Write summary.html and summary.csv; a `CaseSummary` each. Raises `NotAtHand`, `SnetError`."
     rows, out = read_predictions(out), Path(out)
     names = tuple(dict.fromkeys(name for row in rows for name in named_classes(row)))
-    quiet = not progress or len(rows) < 2
-    bar = tqdm(rows, 'summary', unit='case', leave=False, disable=True if quiet else None)
-    cases = [summarise_case(out, row, names, axis) for row in bar]
+    shown = track(rows, 'case', progress and len(rows) > 1, title='summary')
+    cases = [summarise_case(out, row, names, axis) for row in shown]
     mark_unusual(cases)
     with atomic_path(out / 'summary.csv') as tmp:
         csv_safe(summary_table(cases)).to_csv(tmp, index=False)
