@@ -660,7 +660,12 @@ def export(
 @command
 def summary(
     out: Path = typer.Argument(..., help='folder that `snet predict` wrote into'),
-    axis: int = typer.Option(2, min=0, max=2, help='count slices along x (0), y (1) or z (2)'),
+    axis: int | None = typer.Option(
+        None,
+        min=0,
+        max=2,
+        help='count slices along x (0), y (1) or z (2); default: as they were predicted',
+    ),
 ):
     "One page of a predicted folder: cases to look at first, volumes of each class; and a table."
     _summarised(out, axis, progress=True)

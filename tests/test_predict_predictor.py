@@ -332,3 +332,16 @@ def test_a_folder_that_is_no_run_is_refused(run, tmp_path):
     (damaged / 'last.pth').unlink()
     with pytest.raises(UnreadableFile, match='last.pth'):
         Predictor(Run(damaged, 'last'))
+
+
+@pytest.mark.parametrize('axis', [0, 2])
+def test_the_table_says_along_which_axis_a_volume_was_sliced(tmp_path, axis):
+    "A picture has no axis; a volume that was there already keeps what was said of it."
+    data, out = tmp_path / 'data', tmp_path / 'out'
+    data.mkdir()
+    scan(data / 'volume.nii.gz', np.diag([1, 1, 4, 1.0]))
+    Image.fromarray(np.zeros((40, 36), np.uint8)).save(data / 'picture.png')
+    for _ in range(2):
+        toy().files([data], out, axis=axis)
+        table = pd.read_csv(out / 'predictions.csv', dtype=str, keep_default_na=False)
+        assert dict(zip(table['case'], table['axis'])) == {'volume': str(axis), 'picture': ''}

@@ -89,6 +89,10 @@ def test_slices_are_counted_along_the_axis_of_the_prediction(tmp_path):
     rows = [write_summary(tmp_path, axis)[0].classes[0] for axis in (0, 1, 2)]
     assert [row['to_mm'] - row['from_mm'] for row in rows] == [20, 20, 10]
     assert {row['ml'] for row in rows} == {4}
+    for axis, length in (('0', 20), ('1', 20), ('2', 10), ('', 10), ('nine', 10)):
+        write_table(tmp_path, [add_case(tmp_path, 'a') | {'axis': axis}])
+        row = write_summary(tmp_path)[0].classes[0]
+        assert row['to_mm'] - row['from_mm'] == length, 'counted as the table says'
 
 
 def test_an_unusual_volume_is_marked_and_shown_first(tmp_path):

@@ -467,6 +467,7 @@ class Prediction:
     made_from: str = ''  # short hash of weights, settings and file
     disagreement: float | None = None  # of networks or mirror images, 0 to 1, see `Agreement`
     look: bool = False  # whether a person should look, because they disagree
+    axis: int | None = None  # of a volume: slices were taken along x (0), y (1) or z (2)
 
     def row(self) -> dict:
         "Columns of predictions.csv, those that are empty left out."
@@ -477,6 +478,8 @@ class Prediction:
             row['mask'] = self.mask
         if self.tile is not None:
             row['tiles'] = f'{self.tile[0]}×{self.tile[1]}'
+        if self.axis is not None:
+            row['axis'] = str(self.axis)
         row |= {f'{name} ({self.unit})': self._rounded(n) for name, n in self.amounts.items()}
         if self.disagreement is not None:
             row['disagreement'] = round(self.disagreement, 3)
@@ -674,7 +677,8 @@ def file(
         _save_seg(out / f'{name}_seg.dcm', mask, first, axis, self.class_names)
     unit, amounts = measure(mask, case.spacing, self.class_names)
     tile = self.tile_for(mask.shape[1:])
-    result = Prediction(name, mask=target.name, tile=tile, unit=unit, amounts=amounts)
+    sliced = axis if target.name.endswith(VOLUMES_OUT) else None
+    result = Prediction(name, mask=target.name, tile=tile, unit=unit, amounts=amounts, axis=sliced)
     return _marked(result, apart, self.look)
 
 # %% ../../nbs/7_use/02_predictor.ipynb #6521cf23

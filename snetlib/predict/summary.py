@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['UNUSUAL', 'FEWEST', 'AMOUNT', 'COLUMNS', 'STYLE', 'SCRIPT', 'BODY', 'REASONS', 'MEANING', 'RULE', 'robust_z',
-           'class_rows', 'file_within', 'read_predictions', 'named_classes', 'CaseSummary', 'summarise_case',
-           'shown_amount', 'unit_of', 'by_class', 'usual_amount', 'mark_unusual', 'summary_table', 'thumbnail',
-           'link_to', 'extent', 'class_strips', 'summary_html', 'write_summary', 'count_marks']
+           'class_rows', 'file_within', 'read_predictions', 'named_classes', 'CaseSummary', 'sliced_along',
+           'summarise_case', 'shown_amount', 'unit_of', 'by_class', 'usual_amount', 'mark_unusual', 'summary_table',
+           'thumbnail', 'link_to', 'extent', 'class_strips', 'summary_html', 'write_summary', 'count_marks']
 
 # %% ../../nbs/7_use/17_summary.ipynb #summarypg2
 import base64
@@ -143,11 +143,19 @@ class CaseSummary:
         return float(np.nan_to_num([*scores, self.disagreement / LOOK]).max())
 
 
+def sliced_along(
+    row: dict,  # of predictions.csv
+) -> int:
+    "The axis along which a volume was sliced; 2 where the table names none."
+    recorded = row.get('axis')
+    return int(recorded) if recorded in ('0', '1', '2') else 2
+
+
 def summarise_case(
     out,  # folder of the masks
     row: dict,  # of predictions.csv
     class_names: tuple = (),  # without the background; of the whole table
-    axis: int = 2,  # volumes: the slicing axis
+    axis: int | None = None,  # volumes: count slices along it; None: as they were predicted
 ) -> CaseSummary:
     "A case as the masks and the table have it; what is usual in the folder is not known yet."
     found = CaseSummary(row['case'], row.get('status', ''))
@@ -165,7 +173,7 @@ def summarise_case(
     try:
         if path is None:
             raise NotAtHand('its mask is not in the folder', path=out)
-        mask = read_mask(path, axis=axis)
+        mask = read_mask(path, axis=sliced_along(row) if axis is None else axis)
         named = ('background', *names) if names else ()
         found.classes = class_rows(mask.label, mask.spacing, named)
     except SnetError as e:
@@ -497,7 +505,7 @@ def summary_html(
 
 def write_summary(
     out,  # folder that a prediction wrote into
-    axis: int = 2,  # volumes: the axis along which slices are counted
+    axis: int | None = None,  # volumes: count slices along it; None: as they were predicted
     progress: bool = False,  # a bar over the cases, on a terminal
 ) -> list:
     "Write summary.html and summary.csv; a `CaseSummary` each. Raises `NotAtHand`, `SnetError`."
