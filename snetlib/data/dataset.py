@@ -266,13 +266,33 @@ def _refuse_frames(name):
         )
 
 
-def _with_valid(ds, groups, val, seed, fold):
-    "The groups, some held out for validation where the split has no such part."
-    if val is None:
-        val = ds.val or (max(1, len(groups['train']) // 10) if fold else 0)
+def _with_valid(ds, groups, seed, fold):
+    "The groups, a quarter at most held out for validation where the split has no such part."
+    val = ds.val or (max(1, len(groups['train']) // 10) if fold else 0)
     if not groups['valid'] and val and len(groups['train']) > 1:
         groups = hold_out(groups, min(val, max(1, len(groups['train']) // 4)), seed)
     return groups
+
+
+def _refuse_seed(seed, name):
+    raise BadSetting(
+        f'the split {name} draws nothing, so seed={seed} would change nothing; leave the seed of '
+        'the data out, or choose the split "seeded".',
+        key='seed',
+    )
+
+
+def _with_asked(groups, val, seed, name):
+    "The groups with exactly `val` held out. Raises `BadSetting` where a list decides otherwise."
+    if groups['valid'] and name == 'seeded':  # drawn by us, so drawn again
+        groups = groups | {'train': groups['train'] + groups['valid'], 'valid': []}
+    if groups['valid'] and val:
+        raise BadSetting(
+            f'the split {name} names its validation part ({len(groups["valid"])}), so val={val} '
+            'would change nothing; leave val out, or choose another split.',
+            key='val',
+        )
+    return hold_out(groups, val, seed) if val else groups
 
 
 @patch
@@ -280,8 +300,8 @@ def parts(
     self: DataSet,
     items: list,  # from `items`
     split: str | None = None,  # a list's name, 'layout', 'seeded', a file; None: `split_name`
-    val: int | None = None,  # groups held out where no validation part is; ≤ a quarter
-    seed: int = 0,  # of the held-out groups, of 'seeded' and of folds
+    val: int | None = None,  # groups held out for validation; None: as the split or the set says
+    seed: int = 0,  # of the held-out groups, of 'seeded' and of folds; refused where none is drawn
     fold: tuple | None = None,  # (k, n): test on fold k of n; the parts that there are dissolve
 ) -> dict:
     "{'train': items, 'valid': items, 'test': items}. Raises `BadSetting` for unknown names."
@@ -298,7 +318,13 @@ def parts(
     else:
         groups = self._groups(items, units, name, laid, seed, unit)
     groups = {part: [g for g in groups.get(part, ()) if g in units] for part in PARTS}
-    groups = _with_valid(self, groups, val, seed, fold)
+    named = groups['valid']
+    if val is None:
+        groups = _with_valid(self, groups, seed, fold)
+    else:
+        groups = _with_asked(groups, val, seed, name)
+    if seed and name not in ('fold', 'seeded') and groups['valid'] == named:
+        _refuse_seed(seed, name)
     chosen = {part: set(ids) for part, ids in groups.items()}
     return {part: [i for i in items if unit(i) in ids] for part, ids in chosen.items()}
 
