@@ -1,6 +1,5 @@
 "Published lists of cases."
 
-import json
 from pathlib import Path
 
 import pytest
@@ -41,13 +40,17 @@ def test_what_is_asked_of_the_validation_part_is_obeyed_or_refused(tmp_path):
     with pytest.raises(BadSetting, match='leaves none to train on'):
         sizes(val=10)
     names = [f'picture {k:02}' for k in range(12)]
-    parts = dict(train=names[:8], valid=names[8:10], test=names[10:])
-    listed = str(tmp_path / 'list.json')
-    Path(listed).write_text(json.dumps(parts))
+    listed = str(tmp_path / 'list.txt')
+
+    def write(**parts):
+        lines = [line for part, ids in parts.items() for line in (f'[{part}]', *ids)]
+        Path(listed).write_text('\n'.join(lines))
+
+    write(train=names[:8], valid=names[8:10], test=names[10:])
     assert sizes(split=listed) == [8, 2, 2]
     for key, asked in (('val', dict(val=3)), ('seed', dict(seed=1))):
         with pytest.raises(BadSetting, match='would change nothing') as refused:
             sizes(split=listed, **asked)
         assert refused.value.key == key
-    Path(listed).write_text(json.dumps(dict(train=names[:10], test=names[10:])))
+    write(train=names[:10], test=names[10:])
     assert sizes(split=listed, val=3) == sizes(split=listed, val=3, seed=1) == [7, 3, 2]
