@@ -249,9 +249,14 @@ def as_slices(
     if isinstance(items, Slices):
         return items
     items = list(items)
-    if items and all(isinstance(i, SliceItem) for i in items):
+    if not items:
+        raise BadSetting('There are no items; give one image or more.', key='items')
+    if all(isinstance(i, SliceItem) for i in items):
         return items[0].slices.select([i.place for i in items])
     if all(isinstance(i, (int, np.integer)) for i in items):
+        if odd := [i for i in items if not -len(like) <= i < len(like)]:
+            what = f'There is no slice {odd[0]}; they are 0 to {len(like) - 1}.'
+            raise BadSetting(what, key='items')
         return like.select([int(i) for i in items])
     return unlabelled(items, like)
 
@@ -270,9 +275,11 @@ def items(self: SliceDL) -> list:
 
 
 @patch(as_prop=True)
-def vocab(self: SliceDL) -> list:
-    "The names of the classes."
-    return list(self.dataset.class_names)
+def vocab(self: SliceDL):
+    "The names of the classes, as fastai keeps them: a list would stand for several vocabularies."
+    from fastai.data.transforms import CategoryMap
+
+    return CategoryMap(list(self.dataset.class_names), sort=False)
 
 
 @patch
@@ -314,6 +321,7 @@ def decode_batch(
 
 @patch
 def _pre_show_batch(self: SliceDL, b, max_n=9):
+    import fastai.vision.learner  # its rules for showing what was predicted  # noqa: F401
     from fastai.vision.core import TensorImage, TensorMask
 
     images, masks = (t.detach().cpu() for t in b)
