@@ -8,12 +8,14 @@ import torch
 from PIL import Image
 from processes import refused, snet
 
+from snetlib.cli import main
 from snetlib.core import BadSetting, NotAtHand, SnetError, UnreadableFile
 from snetlib.data import Source
 from snetlib.data.sets.folder import write_phantom
 from snetlib.train import Run, train_run
 from snetlib.train.checkpoint import DamagedFile, load_tensors, same_weights, save_tensors
 from snetlib.train.distributed import ProcessLost, check_device, connection_lost
+from snetlib.train.recipes import get_recipe
 from snetlib.train.run import FolderInUse, as_source
 
 LINES = dict(size=32, steps=2, precision='float32', progress=False)
@@ -287,3 +289,71 @@ def test_an_older_script_may_call_the_data_set_by_keyword():
     settings = dict(dataset='folder', root='somewhere', data_kwargs=dict(seed=3), bs=2)
     assert as_source('mni', settings) == Source('folder', 'somewhere', seed=3)
     assert settings == dict(bs=2), 'what is left are lines of the recipe'
+
+
+LEFT = dict(  # what a folder holds that must not be written over
+    weights_without_state=lambda run: (run / 'last.pth').unlink(),
+    shared_weights=lambda run: [
+        (run / 'model.safetensors').touch(),
+        *((run / name).unlink() for name in ('last.pth', 'best.pth', 'log.csv')),
+    ],
+    config_of_something_else=lambda run: [
+        (run / 'config.json').write_text('{"architectures": ["Bert"]}'),
+        (run / 'last.pth').unlink(),
+    ],
+)
+
+
+@pytest.mark.parametrize('left', LEFT)
+@pytest.mark.parametrize('resume', [True, False])
+def test_nothing_is_written_over(left, resume, run, data):
+    LEFT[left](run)
+    before = {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()}
+    with pytest.raises(BadSetting) as e:
+        again(run, data, resume=resume)
+    assert e.value.path == run
+    assert {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()} == before
+
+
+def test_a_run_that_was_killed_before_its_first_state_starts_anew(run, data):
+    for name in ('last.pth', 'log.csv', 'log.txt'):  # best.pth is the first that an epoch writes
+        (run / name).unlink()
+    assert again(run, data).checkpoint.history
+
+
+def test_a_run_has_a_folder_of_its_own(data, tmp_path):
+    with pytest.raises(BadSetting) as e:
+        train_run(data, Source('folder', data, cache=False), 'snet_tiny', 'smoke', **LINES)
+    assert e.value.path == data and not (data / 'config.json').exists()
+    with pytest.raises(BadSetting) as e:
+        train_run(tmp_path / 'run', Source('phantom', data), 'snet_tiny', 'smoke', **LINES)
+    assert e.value.key == 'data', 'a set that comes with the package reads no folder'
+
+
+def test_without_held_out_cases_no_validation_is_claimed(data, tmp_path, capsys):
+    split = tmp_path / 'split.txt'  # every case but one is trained on
+    names = [item.id for item in Source('folder', data).items()]
+    split.write_text('\n'.join(['[train]', *names[:-1], '[test]', names[-1]]) + '\n')
+    arguments = ['train', 'folder', '--data', str(data), '--out', str(tmp_path / 'run'), '--recipe', 'smoke']
+    arguments += [f'--data-set=split={split}', '--data-set=val=0', '--set=size=32', '--set=steps=1']
+    with pytest.raises(SystemExit) as e:
+        main(arguments)
+    said = capsys.readouterr().out
+    assert e.value.code in (None, 0) and 'no case was held out' in said and 'validation Dice' not in said
+    with pytest.raises(SystemExit) as e:
+        main([*arguments[:5], str(tmp_path / 'other'), *arguments[6:], '--set=patience=2'])
+    assert e.value.code == 1 and 'patience' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('lines', [dict(init=5), dict(init=True), dict(init='a\0b')])
+def test_a_place_is_a_text(lines):
+    with pytest.raises(BadSetting) as e:
+        get_recipe('smoke', **lines)
+    assert e.value.key == 'init'
+
+
+def test_one_class_alone_is_nothing_to_learn(data, tmp_path):
+    source = Source('folder', data, cache=False)
+    with pytest.raises(BadSetting) as e:
+        train_run(tmp_path / 'run', source, 'snet_tiny', 'smoke', ignore_index=1, **LINES)
+    assert e.value.key == 'ignore_index'

@@ -97,6 +97,14 @@ def check_batches(
             f'choose bs of {n} or less, or drop_last=False.',
             key='bs',
         )
+    for part in (train, valid):
+        x = part.batch([0])[0]
+        if not isinstance(part, MixedSlices) and (x.min() < -1 or x.max() > 2):
+            raise BadSetting(
+                f'The first image holds values from {float(x.min()):g} to {float(x.max()):g}; '
+                'scale images to [0, 1] (`scale_intensity`), or give them as uint8.',
+                key='images',
+            )
     if train.c_in != valid.c_in or train.class_names != valid.class_names:
         raise BadSetting(
             f'train has {train.c_in} channels and classes {train.class_names}, valid '

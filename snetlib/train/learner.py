@@ -40,7 +40,6 @@ from ..data.files import Case, read_case
 from ..data.pictures import image_pixels
 from ..data.slices import Slices, case_slices
 from ..models import create_model
-from ..predict.slices import match_channels
 from snetlib.train.callbacks import (
     CaseDice,
     EarlyStop,
@@ -125,6 +124,7 @@ class SnetLearner(Learner):
 
     in_run = False  # True while `fit_recipe` is at work: see `RunCallback`
     intensity = None  # how values of image files are scaled, where the data set says so
+    held_out = True  # whether validation sees other slices than training
 
     def add_cb(self, cb):
         "As fastai's. Raises `BadSetting` for MixUp and CutMix."
@@ -364,9 +364,15 @@ def array_as_slices(
 # %% ../../nbs/6_train/08_learner.ipynb #d6d3228d
 def _with_channels(image, c_in):
     "The slices with the channels that a network takes. Raises `BadSetting` where it is a guess."
-    x = torch.from_numpy(np.ascontiguousarray(image))
-    x = match_channels(x[:, None] if x.ndim == 3 else x.movedim(-1, 1), c_in)
-    return x[:, 0].numpy() if c_in == 1 else x.movedim(1, -1).numpy()
+    channels = 1 if image.ndim == 3 else image.shape[-1]
+    if channels == 1 and c_in > 1:
+        return np.repeat(image.reshape(*image.shape[:3], 1), c_in, -1)
+    if c_in == 1 and channels == 3 and (image == image[..., :1]).all():
+        return image[..., 0]
+    if channels != c_in:
+        what = f'The image has {channels} channels and the network takes {c_in}; convert the image.'
+        raise BadSetting(what, key='item')
+    return image
 
 
 @patch
@@ -546,12 +552,18 @@ def check_weights(
     recipe: dict,  # a complete recipe
     n_out: int,  # classes
 ):
-    "Raises `BadSetting` where class weights and classes differ in number."
-    weights = recipe.get('class_weights')
+    "Raises `BadSetting` where class weights, or a label for unknown, do not fit the classes."
+    weights, unknown = recipe.get('class_weights'), recipe['ignore_index']
     if weights and len(weights) != n_out:
         raise BadSetting(
             f'There are {len(weights)} class_weights for {n_out} classes; give one for each class.',
             key='class_weights',
+        )
+    if unknown is not None and unknown < n_out <= 2:
+        raise BadSetting(
+            f'With ignore_index={unknown} one of the {n_out} classes is left, and there is '
+            'nothing to tell apart; take a label that no class has, as 255.',
+            key='ignore_index',
         )
 
 # %% ../../nbs/6_train/08_learner.ipynb #11744fa8
@@ -691,7 +703,7 @@ def epochs_of(
     steps_per_epoch = batches * len(recipe.get('multi_scale') or [1])
     return math.ceil(recipe['steps'] / steps_per_epoch) if recipe['steps'] else recipe['epochs']
 
-
+# %% ../../nbs/6_train/08_learner.ipynb #03b6b37f
 def check_in_charge(
     learn: SnetLearner,  # from `snet_learner`
 ):
@@ -721,7 +733,7 @@ def check_in_charge(
             key='opt_func',
         )
 
-
+# %% ../../nbs/6_train/08_learner.ipynb #ff129743
 def fit_recipe(
     learn: SnetLearner,  # from `snet_learner`
     resume: bool = False,  # continue from run/last.pth if it is there
