@@ -7,11 +7,15 @@ import pytest
 import torch
 from PIL import Image
 from processes import refused, snet
+from torch import nn
 
-from snetlib.cli import main
-from snetlib.core import BadSetting, NotAtHand, SnetError, UnreadableFile
+from snetlib.cli import at_home, main, parse_settings
+from snetlib.core import BadSetting, NotAtHand, SnetError, UnreadableFile, WrongLabels
 from snetlib.data import Source
+from snetlib.data.loaders import slice_dls
 from snetlib.data.sets.folder import write_phantom
+from snetlib.data.slices import Slices
+from snetlib.predict.predictor import find_images, predict_volume
 from snetlib.train import Run, train_run
 from snetlib.train.checkpoint import DamagedFile, load_tensors, same_weights, save_tensors
 from snetlib.train.distributed import ProcessLost, check_device, connection_lost
@@ -357,3 +361,58 @@ def test_one_class_alone_is_nothing_to_learn(data, tmp_path):
     with pytest.raises(BadSetting) as e:
         train_run(tmp_path / 'run', source, 'snet_tiny', 'smoke', ignore_index=1, **LINES)
     assert e.value.key == 'ignore_index'
+
+
+@pytest.mark.parametrize(
+    'key,value', dict(epoch='a', best=None, history=3, opt={}, model=[1], used='x').items()
+)
+def test_a_state_with_wrong_values_is_damaged(key, value, run, data):
+    state = load_tensors(run / 'last.pth')
+    save_tensors(state | {key: value}, run / 'last.pth')
+    with pytest.raises(DamagedFile) as e:
+        again(run, data)
+    assert e.value.path == run / 'last.pth'
+
+
+def test_a_file_of_weights_without_names_is_damaged(run):
+    save_tensors([1, 2, 3], run / 'best.pth')
+    with pytest.raises(DamagedFile):
+        Run(run).model()
+
+
+def test_every_input_of_predict_holds_an_image_under_a_readable_name(tmp_path):
+    (tmp_path / 'empty').mkdir()
+    Image.new('L', (40, 40)).save(tmp_path / 'p.png')
+    with pytest.raises(UnreadableFile) as e:
+        find_images([tmp_path / 'p.png', tmp_path / 'empty'])
+    assert e.value.path == tmp_path / 'empty'
+    with pytest.raises(BadSetting):
+        find_images([tmp_path / '\udcff.png'])
+
+
+@pytest.mark.parametrize('answer', [nn.Conv2d(1, 1, 1), nn.Flatten()])
+def test_a_network_without_two_classes_makes_no_mask(answer):
+    with pytest.raises(BadSetting) as e:
+        predict_volume(answer.eval(), np.ones((1, 8, 8)))
+    assert e.value.key == 'n_out'
+
+
+def test_a_network_in_half_precision_predicts():
+    assert predict_volume(nn.Conv2d(1, 2, 1).half().eval(), np.ones((1, 8, 8))).shape == (1, 8, 8)
+
+
+def test_slices_with_fractions_or_unscaled_values_are_refused():
+    x, y = np.zeros((2, 8, 8), np.float32), np.zeros((2, 8, 8), np.uint8)
+    with pytest.raises(WrongLabels):
+        Slices(x, y + 0.5, ['a', 'b'], ('background', 'one'))
+    unscaled = Slices(x + 200, y, ['a', 'b'], ('background', 'one'))
+    with pytest.raises(BadSetting) as e:
+        slice_dls(unscaled, unscaled, bs=1)
+    assert e.value.key == 'images'
+
+
+def test_a_deep_value_and_a_home_folder_on_the_command_line(monkeypatch):
+    with pytest.raises(BadSetting):
+        parse_settings(['lr=' + 5000 * '['])
+    monkeypatch.setenv('HOME', '/somewhere')
+    assert at_home('--out=~/run') == '--out=/somewhere/run'
