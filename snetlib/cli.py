@@ -7,7 +7,7 @@ __all__ = ['KEPT', 'app', 'NETWORK', 'DEVICE', 'SEED', 'JOBS', 'RESIZE', 'AS_JSO
            'known_names', 'collect_names', 'completed', 'write_names', 'Stopped', 'command', 'parse_settings',
            'parse_intensity', 'json_text', 'quiet_stdout', 'model_group', 'models', 'train', 'prepare', 'check',
            'predict', 'postprocess', 'export', 'summary', 'evaluate', 'view', 'said', 'reproduce', 'demo', 'advice',
-           'sentence', 'explain', 'main']
+           'sentence', 'explain', 'at_home', 'main']
 
 # %% ../nbs/9_command/00_cli.ipynb #921ebd0e
 import contextlib
@@ -157,6 +157,9 @@ def parse_settings(
             settings[key] = words[text.lower()] if text.lower() in words else json.loads(text)
         except ValueError:
             settings[key] = text
+        except RecursionError as e:
+            what = f'The value of {option} {key[:40]}=… is nested too deeply; write it simpler.'
+            raise BadSetting(what, key=key) from e
     return settings
 
 
@@ -334,16 +337,19 @@ def _parameters(name):
         return None
 
 # %% ../nbs/9_command/00_cli.ipynb #f2109382
-def _say_trained(out, checkpoint, as_json):
+def _say_trained(out, learn, as_json):
     "Epochs and the best score of a run, for people or for a program."
-    history, best = checkpoint.history, checkpoint.best
+    history, best = learn.checkpoint.history, learn.checkpoint.best
     if as_json:
         done = dict(run=out, epochs=len(history), best_dice=best if best >= 0 else None)
+        done |= dict(held_out=learn.held_out)
         typer.echo(json_text(done | dict(last=history[-1] if history else None)))
         return
     reached = 'no validation yet'
     if best >= 0:
-        reached = f'best validation Dice {best:.4f} (per case, corrected protocol)'
+        what = 'validation Dice' if learn.held_out else 'Dice on the training cases'
+        reached = f'best {what} {best:.4f} (per case, corrected protocol)'
+        reached += '' if learn.held_out else '; no case was held out'
     typer.echo(f'{out}: {len(history)} epochs, {reached}')
 
 # %% ../nbs/9_command/00_cli.ipynb #a254eda7
@@ -417,7 +423,7 @@ def train(
     from snetlib.train.distributed import rank
 
     if rank() == 0:  # of several processes one speaks
-        _say_trained(out, learn.checkpoint, as_json)
+        _say_trained(out, learn, as_json)
 
 # %% ../nbs/9_command/00_cli.ipynb #813a39ae
 RAW_SETS = 'acdc, synapse, monuseg, polypgen, atlas, semsperm or folder'
@@ -1038,13 +1044,23 @@ def _is_torch_memory_error(e):
     return type(e) is RuntimeError and 'DefaultCPUAllocator' in str(e)
 
 # %% ../nbs/9_command/00_cli.ipynb #a6346f51
+def at_home(
+    argument: str,  # as typed
+) -> str:
+    "The same with the home folder for '~', which a shell leaves as it is in --out=~/run."
+    option, sign, value = argument.partition('=')
+    if argument.startswith('--') and sign and value.startswith('~/'):
+        return f'{option}={os.path.expanduser(value)}'
+    return os.path.expanduser(argument) if argument.startswith('~/') else argument
+
+
 def main(
     argv: list | None = None,  # arguments; None: those of the process
 ):
     "Run the command line; exit code 0, 1 (can be fixed), 2 (usage), 130, 143 or 129 (stopped)."
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = '--debug' in arguments
-    arguments = [a for a in arguments if a != '--debug']
+    arguments = [at_home(a) for a in arguments if a != '--debug']
     command = next((a for a in arguments if not a.startswith('-')), '')
     with contextlib.ExitStack() as stack:
         if not debug:  # what libraries say to programmers does not help here

@@ -75,7 +75,11 @@ def network_state(
 ) -> dict:
     "Names to tensors of the network. Raises `UnreadableFile` or `DamagedFile`."
     state = load_tensors(path)
-    return state.get('model', state)
+    state = state.get('model', state) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(k, str) for k in state):
+        what = f'{path} holds no weights by name; restore it from a copy, or train again.'
+        raise DamagedFile(what, path=path)
+    return state
 
 # %% ../nbs/1_start/04_weights.ipynb #4c34760a
 def half_state(

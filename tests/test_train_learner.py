@@ -7,9 +7,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from fastai.callback.core import Callback, FetchPredsCallback
+from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.callback.progress import CSVLogger, ShowGraphCallback
-from fastai.callback.schedule import fine_tune, fit_one_cycle, lr_find  # noqa: F401
+from fastai.callback.schedule import ParamScheduler, SchedLin, fine_tune, fit_one_cycle, lr_find  # noqa: F401
 from fastai.callback.tracker import (
     EarlyStoppingCallback,
     ReduceLROnPlateau,
@@ -17,9 +19,11 @@ from fastai.callback.tracker import (
 )
 from fastai.callback.training import GradientAccumulation
 from fastai.data.transforms import get_c
-from fastai.interpret import Interpretation, SegmentationInterpretation
+from fastai.interpret import ClassificationInterpretation, Interpretation, SegmentationInterpretation
 from fastai.learner import Learner, load_learner
-from fastai.losses import CrossEntropyLossFlat, DiceLoss
+from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, DiceLoss
+from fastai.metrics import Dice, DiceMulti, foreground_acc
+from fastai.optimizer import SGD
 from fastai.vision.core import PILImageBW
 from fastai.vision.data import SegmentationDataLoaders
 from PIL import Image
@@ -31,6 +35,7 @@ from snetlib.data.slices import Slices
 from snetlib.models import create_model
 from snetlib.train import DeepSupervision, SNetLoss, fit_recipe, snet_learner
 from snetlib.train.checkpoint import same_weights
+from snetlib.train.learner import check_network
 
 
 class Tiny(nn.Module):
@@ -166,7 +171,63 @@ def explicit_lr(learn):
     assert learn.opt.hypers[-1]['lr'] == 1e-3
 
 
+def own_function(learn):
+    "A plain function is a loss: predictions are classes and probabilities all the same."
+    learn.loss_func = lambda p, t: nn.functional.cross_entropy(p[0] if isinstance(p, tuple) else p, t)
+    learn.fit(1, lr=1e-3)
+    mask, _, probs = learn.predict(squares(1).images[0])
+    assert mask.dtype == torch.int64 and mask.shape == (32, 32)
+    assert torch.allclose(probs.sum(0), torch.ones(32, 32))
+    probs, targets, losses = learn.get_preds(with_loss=True)
+    by_hand = nn.functional.nll_loss(probs.log(), targets, reduction='none').mean((1, 2))
+    assert torch.allclose(losses, by_hand, atol=1e-5), 'one loss an image'
+    Interpretation.from_learner(learn).plot_top_losses(1)
+
+
+def own_metrics(learn):
+    "What chooses the best epoch stays, and the log holds plain numbers."
+    learn.metrics = [Dice(), DiceMulti(), foreground_acc]
+    fit_recipe(learn)
+    assert (learn.path / 'best.pth').exists()
+    row = learn.checkpoint.history[-1]
+    assert {type(row[name]) for name in ('valid_dice', 'dice', 'foreground_acc')} <= {float, type(None)}
+
+
+def validate_beside_trackers(learn):
+    learn.add_cb(SaveModelCallback(monitor='valid_dice'))
+    fit_recipe(learn)
+    assert learn.validate()[1] == learn.checkpoint.best
+    learn.lr_find(num_it=12, show_plot=False)
+
+
+def predictions_while_training(learn):
+    learn.add_cb(FetchPredsCallback())
+    fit_recipe(learn)
+    assert len(learn.checkpoint.history) == 2
+
+
+def predict_numbers(learn):
+    "Eight bits, a tensor with its channel first and a grey picture of three channels are one image."
+    values = (255 * squares(1).images[0]).astype(np.uint8)
+    expected = learn.predict(values / np.float32(255))[2]
+    for item in (values, torch.from_numpy(values)[None], Image.fromarray(values).convert('RGB')):
+        assert torch.allclose(learn.predict(item)[2], expected, atol=1e-6)
+
+
+def confusion_of_classes(learn):
+    found = ClassificationInterpretation.from_learner(learn)
+    assert found.confusion_matrix().shape == (2, 2)
+    assert {name for row in found.most_confused() for name in row[:2]} == {'background', 'square'}
+
+
 WORKS = dict(
+    own_function=own_function,
+    own_metrics=own_metrics,
+    validate_beside_trackers=validate_beside_trackers,
+    predictions_while_training=predictions_while_training,
+    predict_numbers=predict_numbers,
+    confusion_of_classes=confusion_of_classes,
+    export_into_a_new_folder=lambda learn: learn.export(learn.path / 'new' / 'learner.pkl'),
     fit=explicit_lr,
     fit_one_cycle=lambda learn: learn.fit_one_cycle(1, 1e-2),
     fine_tune=fine_tuned,
@@ -213,7 +274,50 @@ def test_works(call, valid_every, tmp_path):
     WORKS[call](learner(tmp_path, valid_every=valid_every))
 
 
+def exported(learn):
+    "The learner as `load_learner` gives it, without images."
+    learn.path.mkdir(parents=True, exist_ok=True)
+    learn.export()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return load_learner(learn.path / 'export.pkl')
+
+
+def with_loss(learn, loss):
+    learn.loss_func = loss
+    learn.fit(1, lr=1e-3)
+
+
+def other_network(learn):
+    torch.save(nn.Linear(2, 2).state_dict(), learn.path / 'other.pth')
+    learn.load(learn.path / 'other')
+
+
+def in_run(cb):
+    return lambda learn: (learn.add_cb(cb()), fit_recipe(learn))
+
+
 REFUSED = dict(
+    mixed_precision=lambda learn: learn.add_cb(MixedPrecision()),
+    other_mixed_precision=lambda learn: learn.fit(1, cbs=NonNativeMixedPrecision()),
+    plateau_in_a_run=in_run(lambda: ReduceLROnPlateau(monitor='valid_loss')),
+    rates_in_a_run=in_run(lambda: ParamScheduler({'lr': SchedLin(1e-3, 1e-4)})),
+    no_step=in_run(lambda: GradientAccumulation(1000)),
+    no_clock=lambda learn: (learn.remove_cb(learn.schedule), fit_recipe(learn)),
+    other_optimiser=lambda learn: (setattr(learn, 'opt_func', SGD), fit_recipe(learn)),
+    search_without_steps=lambda learn: learn.lr_find(num_it=1, show_plot=False),
+    one_number_loss=lambda learn: with_loss(learn, BCEWithLogitsLossFlat()),
+    loss_of_one_output=lambda learn: with_loss(learn, nn.functional.cross_entropy),
+    weights_of_another=other_network,
+    no_images_to_train=lambda learn: exported(learn).fit(1, 1e-3),
+    no_images_to_validate=lambda learn: exported(learn).validate(),
+    no_images_for_a_run=lambda learn: fit_recipe(exported(learn)),
+    no_such_slice=lambda learn: learn.predict(99),
+    no_such_item=lambda learn: learn.dls.test_dl([99]),
+    nothing=lambda learn: learn.dls.test_dl([]),
+    empty_array=lambda learn: learn.predict(np.zeros((0, 0))),
+    words=lambda learn: learn.predict(['a', 'b']),
+    colours=lambda learn: learn.predict(Image.new('RGB', (32, 32), 'red')),
     mixup=lambda learn: learn.add_cb(MixUp()),
     cutmix=lambda learn: learn.add_cb(CutMix()),
     mixup_in_fit=lambda learn: learn.fit(1, cbs=MixUp()),
@@ -230,9 +334,9 @@ REFUSED = dict(
 
 
 @pytest.mark.parametrize('call', REFUSED)
-def test_refuses(call):
+def test_refuses(call, tmp_path):
     with pytest.raises(BadSetting) as e:
-        REFUSED[call](learner())
+        REFUSED[call](learner(tmp_path))
     assert e.value.key
     assert '\n' not in str(e.value)
 
@@ -313,6 +417,82 @@ def test_a_plain_learner_trains_snet(pictures, loss):
         assert learn.recorder.values[-1][0] > 0
         assert len(learn.get_preds(with_loss=True)[2]) == 2
         Interpretation.from_learner(learn).plot_top_losses(1)
+
+
+OTHER_NETWORKS = dict(
+    classes=lambda: Tiny(n_out=5),
+    channels=lambda: Tiny(c_in=3),
+    pixels=lambda: nn.Conv2d(1, 2, 2, stride=2),
+    weights=nn.Identity,
+    module=lambda: Tiny,
+)
+
+
+@pytest.mark.parametrize('what', OTHER_NETWORKS)
+def test_a_network_for_other_images_is_refused_before_a_run(what):
+    with pytest.raises(BadSetting) as e:
+        learner(model=OTHER_NETWORKS[what]())
+    assert e.value.key == 'model' and '\n' not in str(e.value)
+
+
+def test_a_look_at_a_network_leaves_it_as_it_was():
+    net = Tiny().train()
+    net.encoder.eval()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    torch.manual_seed(3)
+    check_network(net, slice_dls(squares(8), squares(4, 1), bs=4))
+    assert torch.initial_seed() == 3 and torch.equal(torch.rand(1), torch.rand(1, generator=seeded(3)))
+    assert net.training and not net.encoder.training
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def seeded(number):
+    return torch.Generator().manual_seed(number)
+
+
+class Stop(Callback):
+    order = 90
+
+    def after_epoch(self):
+        raise KeyboardInterrupt
+
+
+def stopped(learn):
+    "A run that ends after its first epoch."
+    learn.add_cb(Stop())
+    with pytest.raises(KeyboardInterrupt):
+        fit_recipe(learn)
+
+
+@pytest.mark.parametrize('change', [dict(opt='adamw'), dict(epochs=5), dict(lr=0.5)])
+def test_a_learner_continues_its_own_recipe_only(change, tmp_path):
+    stopped(learner(tmp_path))
+    with pytest.raises(BadSetting) as e:
+        fit_recipe(learner(tmp_path, **change), resume=True)
+    (key,) = change
+    assert e.value.key == key and str(change[key]) in str(e.value)
+
+
+def test_a_run_goes_on_with_metrics_and_callbacks_of_fastai(tmp_path):
+    def with_all(folder):
+        learn = learner(folder, epochs=3)
+        learn.metrics = [*learn.metrics, foreground_acc]
+        learn.add_cb(EarlyStoppingCallback(monitor='valid_loss', patience=9))
+        return learn
+
+    stopped(with_all(tmp_path / 'cut'))
+    again = fit_recipe(with_all(tmp_path / 'cut'), resume=True)
+    whole = fit_recipe(with_all(tmp_path / 'whole'))
+    assert same_weights(again.model, whole.model)
+    assert [row['foreground_acc'] for row in again.checkpoint.history] == [
+        row['foreground_acc'] for row in whole.checkpoint.history
+    ]
+
+
+def test_a_line_that_loaders_do_not_follow_is_refused():
+    with pytest.raises(BadSetting) as e:
+        learner(bs=9)
+    assert e.value.key == 'bs'
 
 
 def test_patience_ends_a_run():

@@ -7,13 +7,19 @@ import pytest
 import torch
 from PIL import Image
 from processes import refused, snet
+from torch import nn
 
-from snetlib.core import BadSetting, NotAtHand, SnetError, UnreadableFile
+from snetlib.cli import at_home, main, parse_settings
+from snetlib.core import BadSetting, NotAtHand, SnetError, UnreadableFile, WrongLabels
 from snetlib.data import Source
+from snetlib.data.loaders import slice_dls
 from snetlib.data.sets.folder import write_phantom
+from snetlib.data.slices import Slices
+from snetlib.predict.predictor import find_images, predict_volume
 from snetlib.train import Run, train_run
 from snetlib.train.checkpoint import DamagedFile, load_tensors, same_weights, save_tensors
 from snetlib.train.distributed import ProcessLost, check_device, connection_lost
+from snetlib.train.recipes import get_recipe
 from snetlib.train.run import FolderInUse, as_source
 
 LINES = dict(size=32, steps=2, precision='float32', progress=False)
@@ -287,3 +293,126 @@ def test_an_older_script_may_call_the_data_set_by_keyword():
     settings = dict(dataset='folder', root='somewhere', data_kwargs=dict(seed=3), bs=2)
     assert as_source('mni', settings) == Source('folder', 'somewhere', seed=3)
     assert settings == dict(bs=2), 'what is left are lines of the recipe'
+
+
+LEFT = dict(  # what a folder holds that must not be written over
+    weights_without_state=lambda run: (run / 'last.pth').unlink(),
+    shared_weights=lambda run: [
+        (run / 'model.safetensors').touch(),
+        *((run / name).unlink() for name in ('last.pth', 'best.pth', 'log.csv')),
+    ],
+    config_of_something_else=lambda run: [
+        (run / 'config.json').write_text('{"architectures": ["Bert"]}'),
+        (run / 'last.pth').unlink(),
+    ],
+)
+
+
+@pytest.mark.parametrize('left', LEFT)
+@pytest.mark.parametrize('resume', [True, False])
+def test_nothing_is_written_over(left, resume, run, data):
+    LEFT[left](run)
+    before = {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()}
+    with pytest.raises(BadSetting) as e:
+        again(run, data, resume=resume)
+    assert e.value.path == run
+    assert {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()} == before
+
+
+def test_a_run_that_was_killed_before_its_first_state_starts_anew(run, data):
+    for name in ('last.pth', 'log.csv', 'log.txt'):  # best.pth is the first that an epoch writes
+        (run / name).unlink()
+    assert again(run, data).checkpoint.history
+
+
+def test_a_run_has_a_folder_of_its_own(data, tmp_path):
+    with pytest.raises(BadSetting) as e:
+        train_run(data, Source('folder', data, cache=False), 'snet_tiny', 'smoke', **LINES)
+    assert e.value.path == data and not (data / 'config.json').exists()
+    with pytest.raises(BadSetting) as e:
+        train_run(tmp_path / 'run', Source('phantom', data), 'snet_tiny', 'smoke', **LINES)
+    assert e.value.key == 'data', 'a set that comes with the package reads no folder'
+
+
+def test_without_held_out_cases_no_validation_is_claimed(data, tmp_path, capsys):
+    split = tmp_path / 'split.txt'  # every case but one is trained on
+    names = [item.id for item in Source('folder', data).items()]
+    split.write_text('\n'.join(['[train]', *names[:-1], '[test]', names[-1]]) + '\n')
+    arguments = ['train', 'folder', '--data', str(data), '--out', str(tmp_path / 'run'), '--recipe', 'smoke']
+    arguments += [f'--data-set=split={split}', '--data-set=val=0', '--set=size=32', '--set=steps=1']
+    with pytest.raises(SystemExit) as e:
+        main(arguments)
+    said = capsys.readouterr().out
+    assert e.value.code in (None, 0) and 'no case was held out' in said and 'validation Dice' not in said
+    with pytest.raises(SystemExit) as e:
+        main([*arguments[:5], str(tmp_path / 'other'), *arguments[6:], '--set=patience=2'])
+    assert e.value.code == 1 and 'patience' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('lines', [dict(init=5), dict(init=True), dict(init='a\0b')])
+def test_a_place_is_a_text(lines):
+    with pytest.raises(BadSetting) as e:
+        get_recipe('smoke', **lines)
+    assert e.value.key == 'init'
+
+
+def test_one_class_alone_is_nothing_to_learn(data, tmp_path):
+    source = Source('folder', data, cache=False)
+    with pytest.raises(BadSetting) as e:
+        train_run(tmp_path / 'run', source, 'snet_tiny', 'smoke', ignore_index=1, **LINES)
+    assert e.value.key == 'ignore_index'
+
+
+@pytest.mark.parametrize(
+    'key,value', dict(epoch='a', best=None, history=3, opt={}, model=[1], used='x').items()
+)
+def test_a_state_with_wrong_values_is_damaged(key, value, run, data):
+    state = load_tensors(run / 'last.pth')
+    save_tensors(state | {key: value}, run / 'last.pth')
+    with pytest.raises(DamagedFile) as e:
+        again(run, data)
+    assert e.value.path == run / 'last.pth'
+
+
+def test_a_file_of_weights_without_names_is_damaged(run):
+    save_tensors([1, 2, 3], run / 'best.pth')
+    with pytest.raises(DamagedFile):
+        Run(run).model()
+
+
+def test_every_input_of_predict_holds_an_image_under_a_readable_name(tmp_path):
+    (tmp_path / 'empty').mkdir()
+    Image.new('L', (40, 40)).save(tmp_path / 'p.png')
+    with pytest.raises(UnreadableFile) as e:
+        find_images([tmp_path / 'p.png', tmp_path / 'empty'])
+    assert e.value.path == tmp_path / 'empty'
+    with pytest.raises(BadSetting):
+        find_images([tmp_path / '\udcff.png'])
+
+
+@pytest.mark.parametrize('answer', [nn.Conv2d(1, 1, 1), nn.Flatten()])
+def test_a_network_without_two_classes_makes_no_mask(answer):
+    with pytest.raises(BadSetting) as e:
+        predict_volume(answer.eval(), np.ones((1, 8, 8)))
+    assert e.value.key == 'n_out'
+
+
+def test_a_network_in_half_precision_predicts():
+    assert predict_volume(nn.Conv2d(1, 2, 1).half().eval(), np.ones((1, 8, 8))).shape == (1, 8, 8)
+
+
+def test_slices_with_fractions_or_unscaled_values_are_refused():
+    x, y = np.zeros((2, 8, 8), np.float32), np.zeros((2, 8, 8), np.uint8)
+    with pytest.raises(WrongLabels):
+        Slices(x, y + 0.5, ['a', 'b'], ('background', 'one'))
+    unscaled = Slices(x + 200, y, ['a', 'b'], ('background', 'one'))
+    with pytest.raises(BadSetting) as e:
+        slice_dls(unscaled, unscaled, bs=1)
+    assert e.value.key == 'images'
+
+
+def test_a_deep_value_and_a_home_folder_on_the_command_line(monkeypatch):
+    with pytest.raises(BadSetting):
+        parse_settings(['lr=' + 5000 * '['])
+    monkeypatch.setenv('HOME', '/somewhere')
+    assert at_home('--out=~/run') == '--out=/somewhere/run'

@@ -97,6 +97,14 @@ def check_batches(
             f'choose bs of {n} or less, or drop_last=False.',
             key='bs',
         )
+    for part in (train, valid):
+        x = part.batch([0])[0]
+        if not isinstance(part, MixedSlices) and (x.min() < -1 or x.max() > 2):
+            raise BadSetting(
+                f'The first image holds values from {float(x.min()):g} to {float(x.max()):g}; '
+                'scale images to [0, 1] (`scale_intensity`), or give them as uint8.',
+                key='images',
+            )
     if train.c_in != valid.c_in or train.class_names != valid.class_names:
         raise BadSetting(
             f'train has {train.c_in} channels and classes {train.class_names}, valid '
@@ -249,9 +257,14 @@ def as_slices(
     if isinstance(items, Slices):
         return items
     items = list(items)
-    if items and all(isinstance(i, SliceItem) for i in items):
+    if not items:
+        raise BadSetting('There are no items; give one image or more.', key='items')
+    if all(isinstance(i, SliceItem) for i in items):
         return items[0].slices.select([i.place for i in items])
     if all(isinstance(i, (int, np.integer)) for i in items):
+        if odd := [i for i in items if not -len(like) <= i < len(like)]:
+            what = f'There is no slice {odd[0]}; they are 0 to {len(like) - 1}.'
+            raise BadSetting(what, key='items')
         return like.select([int(i) for i in items])
     return unlabelled(items, like)
 
@@ -270,9 +283,11 @@ def items(self: SliceDL) -> list:
 
 
 @patch(as_prop=True)
-def vocab(self: SliceDL) -> list:
-    "The names of the classes."
-    return list(self.dataset.class_names)
+def vocab(self: SliceDL):
+    "The names of the classes, as fastai keeps them: a list would stand for several vocabularies."
+    from fastai.data.transforms import CategoryMap
+
+    return CategoryMap(list(self.dataset.class_names), sort=False)
 
 
 @patch
@@ -314,6 +329,7 @@ def decode_batch(
 
 @patch
 def _pre_show_batch(self: SliceDL, b, max_n=9):
+    import fastai.vision.learner  # its rules for showing what was predicted  # noqa: F401
     from fastai.vision.core import TensorImage, TensorMask
 
     images, masks = (t.detach().cpu() for t in b)

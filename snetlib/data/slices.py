@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from scipy import ndimage
-from ..core import BadSetting, SnetError, choose
+from ..core import BadSetting, SnetError, WrongLabels, choose
 from .files import Case
 
 # %% ../../nbs/3_data/16_slices.ipynb #fe653f98
@@ -164,6 +164,9 @@ class Slices:
                 f'{len(images)} images, {len(labels)} labels and {len(self.case_ids)} case ids '
                 'do not fit; give one label of the same size and one id per image.'
             )
+        if getattr(labels, 'dtype', np.dtype(np.uint8)).kind == 'f' and (labels % 1).any():
+            what = 'The labels hold fractions; give whole numbers, one for each class.'
+            raise WrongLabels(what, key='labels')
 
     def _sizes_agree(self):
         return self.images.shape[:3] == self.labels.shape

@@ -700,16 +700,30 @@ def images_in(
     return found
 
 
+def _check_names(files):
+    "Raises `UnreadableFile` for none, and `BadSetting` for a name that no table can hold."
+    if not files:
+        raise UnreadableFile(f'There is no image; name files or folders with {", ".join(ENDINGS)}.')
+    for file in files:
+        name = str(file)
+        if name.encode('utf-8', 'replace').decode('utf-8') != name:
+            shown = name.encode('utf-8', 'backslashreplace').decode('utf-8')
+            what = f'The name {shown} is not written in UTF-8; rename the file.'
+            raise BadSetting(what, key='name')
+
+
 def find_images(
     inputs,  # files and folders
 ) -> list:
     "The image files and series named or contained, sorted in each. Raises `SnetError`."
     files = []
     for path in map(Path, inputs):
-        files += images_in(path) if path.is_dir() else [path]
-    if not files:
-        what = f'There is no image in {", ".join(map(str, inputs))}'
-        raise UnreadableFile(f'{what}; name files or a folder with {", ".join(ENDINGS)}.')
+        found = images_in(path) if path.is_dir() else [path]
+        if not found:
+            what = f'There is no image in {path}; name files or a folder with {", ".join(ENDINGS)}.'
+            raise UnreadableFile(what, path=path)
+        files += found
+    _check_names(files)
     names = Counter(stem(f) for f in files)
     twins = sorted(name for name, n in names.items() if n > 1)
     if twins:

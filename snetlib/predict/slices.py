@@ -50,12 +50,20 @@ def slice_logits(
     model: nn.Module,  # in eval(): (b, c, h, w) → logits (b, n_out, h, w)
     x: torch.Tensor,  # (b, c, h, w) float in [0, 1], on any device
 ) -> torch.Tensor:
-    "Logits (b, n_out, h, w) float32. Raises `BadSetting` above 256 classes, `SnetError` for NaN."
+    "Logits (b, n_out, h, w) float32. Raises `BadSetting` for no or too many, `SnetError` for NaN."
     device = device_of(model)
     amp = fast_settings(device)['amp']
-    x = x.to(device, memory_format=torch.channels_last)
+    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    x = x.to(device, own, memory_format=torch.channels_last)
     with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
         logits = model(x)
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 4 or logits.shape[1] < 2:
+        answer = tuple(getattr(logits, 'shape', ())) or f'a {type(logits).__name__}'
+        raise BadSetting(
+            f'The network answers with {answer} where logits (b, n_out, h, w) of two or more '
+            'classes are needed; one output for one structure needs a second for the background.',
+            key='n_out',
+        )
     if logits.shape[1] > 256:
         raise BadSetting(
             f'The network has {logits.shape[1]} classes, and a mask holds one byte a pixel; '

@@ -34,7 +34,8 @@ class RunCallback(Callback):
 
     def __call__(self, event_name):
         in_run = getattr(self.learn, 'in_run', False)
-        if in_run and hasattr(self, event_name):
+        asked = hasattr(self.learn, 'gather_preds')  # predictions in the middle of a run
+        if in_run and not asked and hasattr(self, event_name):
             getattr(self, event_name)()
 
 # %% ../../nbs/6_train/06_callbacks.ipynb #69dfc8f5
@@ -47,7 +48,7 @@ class Schedule(RunCallback):
         self.recipe, self.used = recipe, 0.0
 
     def before_fit(self):
-        self.clock, self.rates = time.monotonic() - self.used, []
+        self.clock, self.rates, self.moved = time.monotonic() - self.used, [], 0
 
     def steps_done(self):
         return self.epoch * self.n_iter + self.iter
@@ -80,6 +81,9 @@ class Schedule(RunCallback):
             self.tick()
             self.rates.append(learning_rate(self.recipe, self.progress()))
             self.opt.set_hypers(lr=self.rates[-1])
+
+    def after_step(self):
+        self.moved += 1
 
     def after_batch(self):
         if not self.training:

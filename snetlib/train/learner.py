@@ -6,30 +6,36 @@
 __all__ = ['STRUCTURE_LOSSES', 'ENCODERS', 'make_loss', 'Optimiser', 'make_optimiser', 'encoder_and_rest', 'SnetLearner',
            'picture_case', 'case_as_slices', 'array_as_slices', 'data_shape', 'is_own', 'own_builder', 'own_network',
            'build_network', 'start_from', 'run_callbacks', 'check_seed', 'check_edge_map', 'check_weights',
-           'snet_learner', 'recipe_in_charge', 'epochs_of', 'fit_recipe', 'load_state']
+           'check_network', 'check_loaders', 'snet_learner', 'recipe_in_charge', 'epochs_of', 'check_in_charge',
+           'fit_recipe', 'load_state']
 
 # %% ../../nbs/6_train/08_learner.ipynb #939f280b
 import contextlib
 import importlib.util
+import json
 import math
+import pickle
 import tempfile
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.core import CancelEpochException
+from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.callback.mixup import MixHandler
 from fastai.callback.progress import CSVLogger, ProgressCallback, ShowGraphCallback
-from fastai.callback.schedule import Learner
-from fastai.callback.tracker import TrackerCallback
+from fastai.callback.schedule import Learner, ParamScheduler
+from fastai.callback.tracker import ReduceLROnPlateau, TrackerCallback
 from fastai.callback.training import GradientClip
 from fastai.data.transforms import get_c
+from fastai.learner import join_path_file
 from fastai.losses import BaseLoss, DiceLoss, FocalLoss
 from fastai.optimizer import OptimWrapper
 from fastcore.basics import noop, patch
+from fastcore.xtras import ContextManagers
 from PIL import Image
-from ..core import BadSetting, choose, seed_everything
+from ..core import BadSetting, UnreadableFile, choose, seed_everything
 from ..data.files import Case, read_case
 from ..data.pictures import image_pixels
 from ..data.slices import Slices, case_slices
@@ -46,7 +52,7 @@ from snetlib.train.callbacks import (
 )
 from .checkpoint import Checkpoint
 from .distributed import distribute, from_rank0, rank
-from .losses import CrossEntropy, DeepSupervision, SNetLoss
+from .losses import CrossEntropy, DeepSupervision, FunctionLoss, SNetLoss
 from .polyp_losses import ClipValue, EdgeStructureLoss, MultiScale, StructureLoss
 from .recipes import get_recipe
 from snetlib.weights import (
@@ -118,6 +124,7 @@ class SnetLearner(Learner):
 
     in_run = False  # True while `fit_recipe` is at work: see `RunCallback`
     intensity = None  # how values of image files are scaled, where the data set says so
+    held_out = True  # whether validation sees other slices than training
 
     def add_cb(self, cb):
         "As fastai's. Raises `BadSetting` for MixUp and CutMix."
@@ -128,6 +135,11 @@ class SnetLearner(Learner):
                 'augment with the recipe line augment instead.',
                 key=kind.__name__,
             )
+        if issubclass(kind, MixedPrecision) and not issubclass(kind, Precision):
+            half = isinstance(cb, MixedPrecision) and cb.kwargs.get('dtype') == torch.bfloat16
+            return self.set_precision('bfloat16' if half else 'float16')
+        if issubclass(kind, NonNativeMixedPrecision):
+            raise BadSetting('Train in less precision with learn.to_bf16().', key=kind.__name__)
         if issubclass(kind, ShowGraphCallback) and not hasattr(self, 'progress'):
             super().add_cb(ProgressCallback())
         if issubclass(kind, CSVLogger):
@@ -145,15 +157,83 @@ class SnetLearner(Learner):
     def loss_func(self, loss):
         "A loss of fastai or torch is summed over the outputs of deep supervision."
         theirs = isinstance(loss, (BaseLoss, DiceLoss, FocalLoss, torch.nn.modules.loss._Loss))
-        self._loss_func = DeepSupervision(loss) if theirs else loss
+        if theirs:
+            loss = DeepSupervision(loss)
+        elif callable(loss) and not hasattr(loss, 'decodes'):
+            loss = FunctionLoss(loss)
+        self._loss_func = loss
 
-    def export(self, *args, **kwargs):
-        "As fastai's, also after `CSVLogger`; the folder of the learner is made."
-        self.path.mkdir(parents=True, exist_ok=True)
-        for cb in self.cbs:
-            if isinstance(cb, CSVLogger):
-                vars(cb).pop('file', None)  # a closed file, which cannot be pickled
-        super().export(*args, **kwargs)
+    def validation_context(self, *args, **kwargs):
+        "As fastai's, without callbacks that compare epochs: a validation by itself is none."
+        trackers = [cb for cb in self.cbs if isinstance(cb, TrackerCallback)]
+        inside = super().validation_context(*args, **kwargs)
+        return ContextManagers([self.removed_cbs(trackers), inside]) if trackers else inside
+
+    def _do_fit(self):
+        "As fastai's; a run that goes on begins with the epoch after the last complete one."
+        first = self.checkpoint.start if self.in_run else 0
+        for self.epoch in range(first, self.n_epoch):
+            self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+
+# %% ../../nbs/6_train/08_learner.ipynb #5e235a21
+@patch
+def export(self: SnetLearner, fname='export.pkl', **kwargs):
+    "As fastai's, also after `CSVLogger`; the folder of the file is made."
+    (self.path / fname).parent.mkdir(parents=True, exist_ok=True)
+    for cb in self.cbs:
+        if isinstance(cb, CSVLogger):
+            vars(cb).pop('file', None)  # a closed file, which cannot be pickled
+    super(SnetLearner, self).export(fname, **kwargs)
+
+
+@patch
+def load(self: SnetLearner, file, **kwargs):
+    "As fastai's. Raises `UnreadableFile` or `BadSetting` for weights of another network."
+    path = join_path_file(file, self.path / self.model_dir, ext='.pth')
+    if not path.is_file():
+        raise UnreadableFile(f'There is no file {path}; save it first with learn.save.', path=path)
+    try:
+        return super(SnetLearner, self).load(file, **kwargs)
+    except (EOFError, pickle.UnpicklingError) as e:
+        what = f'{path} is damaged; restore it from a copy, or train again.'
+        raise UnreadableFile(what, path=path) from e
+    except (RuntimeError, AttributeError, TypeError) as e:
+        what = (
+            f'{path} is damaged or holds the weights of another network; load what this one saved.'
+        )
+        raise BadSetting(what, path=path, key='file') from e
+
+
+@patch
+def _check_images(self: SnetLearner, dl):
+    "Raises `BadSetting` where there is nothing to compute on, as after `load_learner`."
+    if not len(dl):
+        raise BadSetting(
+            'There are no images to train or to validate on; give the learner some '
+            '(learn.dls = slice_dls(…)), or predict new ones.',
+            key='dls',
+        )
+
+
+@patch
+def fit(self: SnetLearner, *args, **kwargs):
+    "As fastai's. Raises `BadSetting` for a learner without images."
+    self._check_images(self.dls.train)
+    return super(SnetLearner, self).fit(*args, **kwargs)
+
+
+@patch
+def validate(self: SnetLearner, ds_idx=1, dl=None, cbs=None):
+    "As fastai's. Raises `BadSetting` for a learner without images."
+    self._check_images(self.dls[ds_idx] if dl is None else dl)
+    return super(SnetLearner, self).validate(ds_idx, dl, cbs)
+
+
+@patch
+def get_preds(self: SnetLearner, ds_idx=1, dl=None, **kwargs):
+    "As fastai's. Raises `BadSetting` for a learner without images."
+    self._check_images(self.dls[ds_idx] if dl is None else dl)
+    return super(SnetLearner, self).get_preds(ds_idx, dl, **kwargs)
 
 # %% ../../nbs/6_train/08_learner.ipynb #0ea7075a
 @patch
@@ -172,11 +252,17 @@ def freeze_to(self: SnetLearner, n):
 
 @patch
 def lr_find(self: SnetLearner, *args, **kwargs):
-    "As fastai's; its temporary file does not touch the folder of the run."
+    "As fastai's; it leaves the folder of the run alone. Raises `BadSetting` after too few steps."
     kept = self.model_dir
     with tempfile.TemporaryDirectory() as self.model_dir:
         try:
             return super(SnetLearner, self).lr_find(*args, **kwargs)
+        except IndexError as e:
+            raise BadSetting(
+                'The search ended after too few steps to suggest a rate; give a larger num_it, '
+                'or a narrower range from start_lr to end_lr.',
+                key='num_it',
+            ) from e
         finally:
             self.model_dir = kept
 
@@ -235,17 +321,35 @@ def case_as_slices(
     return Slices.stack([case_slices(case, class_names, how, size)], class_names)
 
 # %% ../../nbs/6_train/08_learner.ipynb #e30581e1
+def _as_floats(array, c_in):
+    "float32 (H, W) or (H, W, channels). Raises `BadSetting` for what holds no numbers."
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu()
+        if array.ndim == 3 and len(array) == c_in:  # as torch has it: channels first
+            array = array[0] if c_in == 1 else array.movedim(0, -1)
+    try:
+        x = np.asarray(array)
+        return x.astype(np.float32) / (255 if x.dtype == np.uint8 else 1)
+    except (TypeError, ValueError) as e:
+        raise BadSetting(
+            f'An image cannot be made of this {type(array).__name__}; give a file, an array '
+            '(H, W) or (H, W, channels), or the index of a validation slice.',
+            key='item',
+        ) from e
+
+
 def array_as_slices(
-    array,  # (H, W) or (H, W, channels), values in [0, 1]
+    array,  # (H, W) or (H, W, channels) in [0, 1] or uint8; a tensor may be (channels, H, W)
     class_names: tuple,  # of the data set
     c_in: int,  # channels that the network takes
 ) -> Slices:
     "An array as a data set. Raises `BadSetting` for another shape, other values or channels."
-    x = np.asarray(array, np.float32)
-    if x.ndim not in (2, 3) or not (x.min() >= 0 and x.max() <= 1):
+    x = _as_floats(array, c_in)
+    if x.ndim not in (2, 3) or not x.size or not (x.min() >= 0 and x.max() <= 1):
+        values = f'values from {x.min():g} to {x.max():g}' if x.size else 'no values'
         raise BadSetting(
-            f'The array has the shape {x.shape} and values from {x.min():g} to {x.max():g}; '
-            'give one image (H, W) or (H, W, channels) with values in [0, 1].',
+            f'The array has the shape {x.shape} and {values}; '
+            'give one image (H, W) or (H, W, channels), as uint8 or with values in [0, 1].',
             key='item',
         )
     channels = 1 if x.ndim == 2 else x.shape[2]
@@ -258,17 +362,34 @@ def array_as_slices(
     return Slices(x[None], np.zeros((1, *x.shape[:2]), np.uint8), ['array'], class_names)
 
 # %% ../../nbs/6_train/08_learner.ipynb #d6d3228d
+def _with_channels(image, c_in):
+    "The slices with the channels that a network takes. Raises `BadSetting` where it is a guess."
+    channels = 1 if image.ndim == 3 else image.shape[-1]
+    if channels == 1 and c_in > 1:
+        return np.repeat(image.reshape(*image.shape[:3], 1), c_in, -1)
+    if c_in == 1 and channels == 3 and (image == image[..., :1]).all():
+        return image[..., 0]
+    if channels != c_in:
+        what = f'The image has {channels} channels and the network takes {c_in}; convert the image.'
+        raise BadSetting(what, key='item')
+    return image
+
+
 @patch
 def as_slices(self: SnetLearner, item):
     "One image as a data set of one slice. Raises `BadSetting` for an array outside [0, 1]."
     valid = self.dls.valid_ds
     if isinstance(item, (int, np.integer)):
+        if not -len(valid) <= item < len(valid):
+            what = f'There is no validation slice {item}; they are 0 to {len(valid) - 1}.'
+            raise BadSetting(what, key='item')
         return valid.select([int(item)])
     if isinstance(item, (str, Path)):
         item = read_case(item)
     elif isinstance(item, Image.Image):
         item = picture_case(item)
     if isinstance(item, Case):
+        item.image = _with_channels(item.image, valid.c_in)
         return case_as_slices(item, valid.class_names, self.intensity, self.recipe['size'])
     return array_as_slices(item, valid.class_names, valid.c_in)
 
@@ -431,18 +552,88 @@ def check_weights(
     recipe: dict,  # a complete recipe
     n_out: int,  # classes
 ):
-    "Raises `BadSetting` where class weights and classes differ in number."
-    weights = recipe.get('class_weights')
+    "Raises `BadSetting` where class weights, or a label for unknown, do not fit the classes."
+    weights, unknown = recipe.get('class_weights'), recipe['ignore_index']
     if weights and len(weights) != n_out:
         raise BadSetting(
             f'There are {len(weights)} class_weights for {n_out} classes; give one for each class.',
             key='class_weights',
         )
+    if unknown is not None and unknown < n_out <= 2:
+        raise BadSetting(
+            f'With ignore_index={unknown} one of the {n_out} classes is left, and there is '
+            'nothing to tell apart; take a label that no class has, as 255.',
+            key='ignore_index',
+        )
+
+# %% ../../nbs/6_train/08_learner.ipynb #11744fa8
+def check_network(
+    net: nn.Module,  # somebody's own
+    dls,  # fastai DataLoaders
+):
+    "Raises `BadSetting` unless the network takes these images and answers for each class."
+    if not isinstance(net, nn.Module):
+        what = f'The model is a {type(net).__name__}; give a torch.nn.Module or a name.'
+        raise BadSetting(what, key='model')
+    if not any(p.requires_grad for p in net.parameters()):
+        what = f'{type(net).__name__} has no weights that can be trained.'
+        raise BadSetting(what, key='model')
+    c_in, n_out = data_shape(dls)
+    x = _one_image(dls)
+    logits = _first_output(net, x)
+    if getattr(logits, 'shape', None) != (1, n_out, *x.shape[2:]):
+        answer = tuple(getattr(logits, 'shape', ())) or f'a {type(logits).__name__}'
+        raise BadSetting(
+            f'{type(net).__name__} answers an image {tuple(x.shape)} with {answer}; it must give '
+            f'logits {(1, n_out, *x.shape[2:])}, one for each class ({n_out}) and pixel.',
+            key='model',
+        )
+
+
+def _one_image(dls):
+    "(1, c_in, H, W), float."
+    valid = dls.valid_ds
+    x = valid.batch([0])[0] if isinstance(valid, Slices) else dls.valid.one_batch()[0][:1]
+    return torch.Tensor(x.detach().cpu().float())
+
+
+def _first_output(net, x):
+    "What the network gives in eval(); its state and the generators stay as they were."
+    modes = {module: module.training for module in net.modules()}
+    first = next(net.parameters())
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            y = net.eval()(x.to(first.device, first.dtype))
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as e:
+        what = f'{type(net).__name__} cannot take an image {tuple(x.shape)}: {e}'
+        raise BadSetting(' '.join(what.split())[:300], key='model') from e
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return y[0] if isinstance(y, (tuple, list)) and y else y
+
+# %% ../../nbs/6_train/08_learner.ipynb #f7fe1479
+def check_loaders(
+    dls,  # fastai DataLoaders
+    recipe: dict,  # a complete recipe
+    changes: dict,  # its lines that were changed in this call
+):
+    "Raises `BadSetting` for a line that loaders which exist already do not follow."
+    for key in ('bs', 'num_workers'):
+        there = getattr(dls.train, key, None)
+        if key in changes and there is not None and there != recipe[key]:
+            raise BadSetting(
+                f'The recipe line {key} is {recipe[key]} and the loaders have {there}; '
+                f'leave it out, or make the loaders with {key}={recipe[key]}.',
+                key=key,
+            )
 
 # %% ../../nbs/6_train/08_learner.ipynb #9ee4fef5
 def _first_network(recipe, model, dls, model_kwargs):
     "The network as training starts with it: its first weights, its order in memory, its device."
     net = build_network(model, dls, model_kwargs)
+    if not isinstance(model, str) or is_own(model):
+        check_network(net, dls)
     check_edge_map(recipe, net)
     if recipe.get('init'):
         start_from(net, recipe['init'])
@@ -460,14 +651,16 @@ def snet_learner(
     run=None,  # folder for checkpoints and log; None keeps them in memory only
     progress: bool = True,  # bar or lines on stderr
     model_kwargs: dict | None = None,  # further keywords of the model
-    fingerprint: str = '',  # what a checkpoint must match to be continued
+    fingerprint: str = '',  # what a checkpoint must match to be continued; '': seed and recipe
     **changes,  # lines of the recipe to change, e.g. lr=0.01
 ) -> SnetLearner:
     "A fastai Learner for a recipe; `fit_recipe(learn)` runs it. Raises `BadSetting`."
     recipe = get_recipe(recipe, **changes)
     _, n_out = data_shape(dls)
     check_weights(recipe, n_out)
+    check_loaders(dls, recipe, changes)
     seed_everything(check_seed(seed))
+    fingerprint = fingerprint or json.dumps(dict(seed=int(seed), recipe=recipe), sort_keys=True)
     net = _first_network(recipe, model, dls, model_kwargs)
     learn = SnetLearner(
         dls,
@@ -510,19 +703,46 @@ def epochs_of(
     steps_per_epoch = batches * len(recipe.get('multi_scale') or [1])
     return math.ceil(recipe['steps'] / steps_per_epoch) if recipe['steps'] else recipe['epochs']
 
+# %% ../../nbs/6_train/08_learner.ipynb #03b6b37f
+def check_in_charge(
+    learn: SnetLearner,  # from `snet_learner`
+):
+    "Raises `BadSetting` where something else than the recipe would set rate or optimiser."
+    learn._check_images(learn.dls.train)
+    if not all(hasattr(learn, name) for name in ('schedule', 'checkpoint')):
+        what = 'A run needs its callbacks Schedule and Checkpoint; make the learner anew.'
+        raise BadSetting(what, key='cbs')
+    if learn.lr != learn.recipe['lr']:
+        raise BadSetting(
+            f"The learner's lr is {learn.lr} and the recipe's is {learn.recipe['lr']}; "
+            'give lr to snet_learner, or train with learn.fit.',
+            key='lr',
+        )
+    rates = [cb for cb in learn.cbs if isinstance(cb, (ParamScheduler, ReduceLROnPlateau))]
+    if rates:
+        raise BadSetting(
+            f'The recipe sets the learning rate, and so would {type(rates[0]).__name__}; '
+            'choose a schedule of the recipe, or train with learn.fit.',
+            key=type(rates[0]).__name__,
+        )
+    makes = getattr(learn.opt_func, 'func', learn.opt_func)
+    if not (isinstance(makes, type) and issubclass(makes, OptimWrapper)):
+        raise BadSetting(
+            'A run needs an optimiser of torch behind OptimWrapper; choose one by the recipe '
+            'line opt, or train with learn.fit.',
+            key='opt_func',
+        )
 
+# %% ../../nbs/6_train/08_learner.ipynb #ff129743
 def fit_recipe(
     learn: SnetLearner,  # from `snet_learner`
     resume: bool = False,  # continue from run/last.pth if it is there
 ) -> SnetLearner:
     "Run the recipe to its end, from the start or from the last complete epoch. Raises `SnetError`."
     recipe, check = learn.recipe, learn.checkpoint
-    if learn.lr != recipe['lr']:
-        raise BadSetting(
-            f"The learner's lr is {learn.lr} and the recipe's is {recipe['lr']}; "
-            'give lr to snet_learner, or train with learn.fit.',
-            key='lr',
-        )
+    check_in_charge(learn)
+    if not any(isinstance(m, CaseDice) for m in learn.metrics):
+        learn.metrics = [CaseDice(recipe['ignore_index']), *learn.metrics]  # it chooses best.pth
     check.start, check.best, check.history, learn.schedule.used = 0, -1.0, [], 0.0
     learn.create_opt()
     if resume and check.folder and from_rank0((check.folder / 'last.pth').exists):
@@ -530,7 +750,12 @@ def fit_recipe(
     epochs = epochs_of(recipe, max(1, len(learn.dls.train)))
     if check.start < epochs:
         with recipe_in_charge(learn):
-            learn.fit(epochs, start_epoch=check.start)
+            learn.fit(epochs)
+        if check.start < len(check.history) and not learn.schedule.moved:
+            raise BadSetting(
+                'The run made no step: every batch was held back; accumulate fewer images.',
+                key='GradientAccumulation',
+            )
     if not check.history:
         raise BadSetting(
             'The run made no step; give it more epochs, steps or seconds.', key='steps'

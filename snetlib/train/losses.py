@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['check_targets', 'check_range', 'one_hot', 'pixel_loss', 'dice_loss', 'OutputLoss', 'SNetLoss', 'CrossEntropy',
-           'DeepSupervision']
+           'ask_loss', 'DeepSupervision', 'FunctionLoss']
 
 # %% ../../nbs/6_train/00_losses.ipynb #31048871
 import torch
 import torch.nn.functional as F
-from ..core import SnetError, WrongLabels, choose
+from ..core import BadSetting, SnetError, WrongLabels, choose
 from torch import nn
 
 # %% ../../nbs/6_train/00_losses.ipynb #bb791fcc
@@ -193,6 +193,28 @@ class CrossEntropy(OutputLoss):
         return pixel_loss(x, targ, ignore_index=self.ignore_index, class_weights=self.class_weights)
 
 # %% ../../nbs/6_train/00_losses.ipynb #b68c80a1
+def ask_loss(
+    loss,  # somebody's loss
+    pred,  # logits (b, n_out, H, W), or several of them
+    *targ,  # masks (b, H, W)
+    **kwargs,  # of the loss
+) -> torch.Tensor:
+    "What the loss says. Raises `BadSetting` where it does not compare such outputs with masks."
+    try:
+        return loss(pred, *targ, **kwargs)
+    except (TypeError, ValueError, AttributeError, IndexError, AssertionError) as e:
+        several = isinstance(pred, (tuple, list))
+        name = getattr(loss, '__name__', type(loss).__name__)
+        raise BadSetting(
+            f'The loss {name} cannot compare '
+            + ('several outputs' if several else f'logits {tuple(pred.shape)}')
+            + ' with masks '
+            + ', '.join(str(tuple(t.shape)) for t in targ)
+            + ('; write DeepSupervision(loss).' if several else f': {" ".join(str(e).split())}'),
+            key='loss_func',
+        ) from e
+
+
 class DeepSupervision(nn.Module):
     "Any loss of fastai or torch, summed over the outputs of a network with deep supervision."
 
@@ -205,7 +227,7 @@ class DeepSupervision(nn.Module):
 
     def forward(self, pred, *targ, **kwargs):
         outputs = pred if isinstance(pred, (tuple, list)) else (pred,)
-        return sum(self.loss(x, *targ, **kwargs) for x in outputs)
+        return sum(ask_loss(self.loss, x, *targ, **kwargs) for x in outputs)
 
     @property
     def reduction(self):
@@ -220,3 +242,26 @@ class DeepSupervision(nn.Module):
 
     def decodes(self, x):
         return self.loss.decodes(x) if hasattr(self.loss, 'decodes') else x.argmax(1)
+
+# %% ../../nbs/6_train/00_losses.ipynb #716021e3
+class FunctionLoss(nn.Module):
+    "A function (outputs, targ) → loss, with what fastai asks a loss for when it predicts."
+
+    def __init__(
+        self,
+        loss,  # the function; it is given all outputs, as the network gives them
+    ):
+        super().__init__()
+        self.loss, self.reduction = loss, 'mean'
+
+    def forward(self, pred, *targ):
+        if self.reduction == 'none':
+            one = [slice(i, i + 1) for i in range(len(targ[0]))]
+            return torch.stack([ask_loss(self.loss, pred[i], *(t[i] for t in targ)) for i in one])
+        return ask_loss(self.loss, pred, *targ)
+
+    def activation(self, x):
+        return x.softmax(1)
+
+    def decodes(self, x):
+        return x.argmax(1)

@@ -6,11 +6,12 @@
 __all__ = ['SYNAPSE_PAPER', 'ACDC_PAPER', 'MONUSEG_RECIPE', 'CPU_SMALL', 'CPU_DEMO', 'SMOKE', 'SOSEGFORMER_PAPER',
            'SOSEGFORMER_CPU', 'ONE_BRAIN', 'WEIGHTS_MNI', 'WEIGHTS_DSB2018', 'RECIPES', 'EXTRA_KEYS', 'OPTIONAL_KEYS',
            'OPTIMISERS', 'LOSSES', 'PRECISIONS', 'RULES', 'NEEDS', 'whole', 'number', 'is_size', 'is_weights',
-           'is_scales', 'check_schedule', 'check_loss', 'check_recipe', 'get_recipe']
+           'names_a_place', 'is_scales', 'check_schedule', 'check_loss', 'check_recipe', 'get_recipe']
 
 # %% ../../nbs/6_train/04_recipes.ipynb #d4a12e7d
 import math
 from numbers import Integral, Real
+from pathlib import Path
 
 from ..core import BadSetting, SnetError, choose
 from ..data.transforms import check_augmentation
@@ -196,6 +197,11 @@ def is_weights(v):
     return v is None or (several and all(number(w, 0) for w in v) and any(v))
 
 
+def names_a_place(v):
+    "None, or the path of something?"
+    return v is None or (isinstance(v, (str, Path)) and bool(str(v)) and '\0' not in str(v))
+
+
 def is_scales(v):
     "None, or one or more positive numbers?"
     several = isinstance(v, (tuple, list)) and len(v) > 0
@@ -224,7 +230,7 @@ RULES = dict(  # key: (is the value fine?, what it must be)
     channels_last=(lambda v: isinstance(v, bool), 'True or False'),
     patience=(lambda v: v is None or whole(v, 1), 'a whole number from 1, or None'),
     class_weights=(is_weights, 'a list with a number from 0 for each class, or None'),
-    init=(lambda v: v is None or bool(str(v)), 'a folder of a run, a file, or None'),
+    init=(names_a_place, 'a folder of a run, a file, or None'),
     every=(lambda v: v is None or whole(v, 1), 'a whole number from 1, or None'),
     drop=(
         lambda v: v is None or (number(v, 0, 1) and v > 0),

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['FILE_KEYS', 'plain', 'own_file_hash', 'run_config', 'config_source', 'read_run_config', 'differences', 'FolderInUse',
-           'check_run', 'slices_hash', 'check_content', 'cache_folder', 'run_parts', 'describe_data', 'run_learner',
-           'as_source', 'write_config', 'train_run', 'as_size', 'Described', 'read_table', 'without_files', 'Run']
+           'check_no_weights', 'check_run_folder', 'check_run', 'slices_hash', 'check_content', 'cache_folder',
+           'run_parts', 'describe_data', 'held_out', 'check_held_out', 'run_learner', 'as_source', 'write_config',
+           'train_run', 'as_size', 'Described', 'read_table', 'without_files', 'Run']
 
 # %% ../../nbs/6_train/09_run.ipynb #trainrun2
 import hashlib
@@ -180,6 +181,42 @@ class FolderInUse(BadSetting):
     "A folder that holds a run already; `path` is the folder."
 
 
+def check_no_weights(
+    run: Path,  # folder without last.pth
+):
+    "Refuse to write over what a run or somebody else left there. Raises `BadSetting`."
+    if not (run / 'config.json').exists():
+        return
+    try:
+        read_run_config(run)
+    except UnreadableFile as e:
+        what = f'{run} holds a config.json that is of no run; choose another folder.'
+        raise BadSetting(what, path=run) from e
+    complete = (run / 'best.pth').exists() and (run / 'log.csv').exists()
+    if complete or (run / 'model.safetensors').exists():
+        raise BadSetting(
+            f'{run} holds a trained network but no last.pth, without which it cannot be continued; '
+            'restore that file, or choose another folder (recipe line init starts from these '
+            'weights).',
+            path=run,
+        )
+
+
+def check_run_folder(
+    run: Path,  # folder of the run
+    source: Source,  # the data
+):
+    "Refuse a folder for data that has none, and a run among the data. Raises `BadSetting`."
+    if source.root is None:
+        return
+    if source.dataset.embedded:
+        what = f'{source.name} comes with the package and reads no folder; leave out the folder, '
+        raise BadSetting(f'{what}or name the data set "folder" to train on your own.', key='data')
+    if Path(run).resolve() == Path(source.root).resolve():
+        what = f'{run} holds the data; choose another folder for the run.'
+        raise BadSetting(what, path=run, key='out')
+
+
 def check_run(
     run: Path,  # folder of the run
     config: dict,  # what is asked for now
@@ -188,7 +225,7 @@ def check_run(
     "Refuse to mix two runs in one folder. Raises `FolderInUse` or `BadSetting`."
     run = Path(run)
     if not (run / 'last.pth').exists():
-        return
+        return check_no_weights(run)
     if not resume:
         raise FolderInUse(
             f'{run} already holds a run; continue it, or choose another folder.', path=run
@@ -283,6 +320,27 @@ def describe_data(
     )
 
 # %% ../../nbs/6_train/09_run.ipynb #8dfa7019
+def held_out(
+    about: dict,  # from `describe_data`
+) -> bool:
+    "Whether validation sees other slices than training."
+    train, valid = about['content']
+    return train != valid
+
+
+def check_held_out(
+    about: dict,  # from `describe_data`
+    recipe: dict,  # a complete recipe
+):
+    "Raises `BadSetting` where a run is to end by the Dice of slices that it trains on."
+    if recipe.get('patience') and not held_out(about):
+        raise BadSetting(
+            'No case is held out, so no validation can end the run; leave out the recipe line '
+            'patience, or hold out a case.',
+            key='patience',
+        )
+
+
 def run_learner(
     run: Path,  # folder of the run
     config: dict,  # from `run_config`
@@ -366,17 +424,19 @@ def train_run(
     run, source = Path(run), as_source(source, changes)
     board = tensorboard_callback(run / 'tensorboard') if tensorboard else None
     recipe = get_recipe(recipe, **changes)
+    check_run_folder(run, source)
     # every process that torchrun started; alone: nothing
     with together(device) as device, _held_by_the_first(run):
         config = run_config(source, model, recipe, seed=seed, model_kwargs=model_kwargs)
         from_rank0(lambda: check_run(run, config, resume))
         parts = run_parts(run, source, recipe['size'], recipe.get('neighbours'))
         about = describe_data(*parts)
+        check_held_out(about, recipe)
         from_rank0(lambda: check_content(run, about))
         learn = run_learner(run, config, parts, device, progress, model)
         if tensorboard:
             learn.add_cb(board)
-        learn.intensity = about['intensity']
+        learn.intensity, learn.held_out = about['intensity'], held_out(about)
         if rank() == 0:
             write_config(run, config, about)
         return fit_recipe(learn, resume)
