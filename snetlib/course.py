@@ -33,11 +33,13 @@ blank = Blank()
 
 
 def has_blank(
-    answer,  # what the reader wrote: a value, a function, a class, or a tuple of them
+    answer,  # what the reader wrote: a value, a function, a class, or a tuple or dict of them
 ) -> bool:
     "Whether an answer still holds a `blank`."
     if isinstance(answer, Blank):
         return True
+    if isinstance(answer, dict):
+        answer = list(answer.values())
     if isinstance(answer, (tuple, list)):
         return any(has_blank(a) for a in answer)
     if isinstance(answer, type):
