@@ -44,10 +44,11 @@ def test_montage_refuses_and_scales_together():
 
 
 def test_a_page_shows_our_figures_sharp_and_leaves_others_alone(monkeypatch):
+    fig, _ = viz.new_figure(1, 2, (3, 1))
     display = DisplayFormatter()
     monkeypatch.setattr(IPython, 'get_ipython', lambda: SimpleNamespace(display_formatter=display))
     display.formatters['image/png'].for_type(Figure, lambda fig: b'as matplotlib shows it')
-    fig, _ = viz.new_figure(1, 2, (3, 1))
+    viz.show_sharp()
     data, how = display.format(fig)
     assert Image.open(io.BytesIO(data['image/png'])).size == (900, 150)
     assert how['image/png'] == {'width': 600}, '150 dots an inch, shown at 100'
