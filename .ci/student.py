@@ -1,7 +1,8 @@
 """Clean copies of the lessons for students: `python .ci/student.py [PAGE ...]` writes them into `work/`.
 
 Solutions and outputs are gone. Cells carry nbgrader's tags: stubs are answers, checks are read-only, and
-a cell after each stub gives a point. `work/source` and `work/nbgrader_config.py` are what nbgrader needs.
+a cell after each stub shows its point, 1.0 or 0.0, and does not stop Run All. `work/source` and
+`work/nbgrader_config.py` are what nbgrader needs.
 """
 
 import ast
@@ -50,8 +51,9 @@ def asked(source):
 def point(source, name):
     "The cell that gives a point for an exercise."
     check, answer = asked(source)
-    code = f'from snetlib.course import assess\n\nverdict = assess({check}, {answer})\n'
-    cell = nbformat.v4.new_code_cell(f"{code}assert verdict == 'solved', verdict")
+    code = f"from snetlib.course import assess\n\nfloat(assess({check}, {answer}) == 'solved')"
+    cell = nbformat.v4.new_code_cell(f'# 1.0 is the point for the exercise above, 0.0 none\n{code}')
+    cell.metadata['jupyter'] = {'source_hidden': True}
     return tag(cell, f'points-{name}', grade=True, points=1)
 
 

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 from .core import BadSetting, atomic_path, choose
-from .viz import figure_png, new_figure
+from .viz import new_figure
 
 # %% ../nbs/1_start/02_draw.ipynb #7d152da9
 SIDES = ('left', 'right', 'top', 'bottom')
@@ -128,7 +128,7 @@ class Diagram:
         return self.ax.text(x, y, text, fontsize=size, **dict(ha='center', va='center') | kw)
 
     def _repr_png_(self):
-        return figure_png(self.fig, 72, colours=200)
+        return self.fig.shown()
 
 # %% ../nbs/1_start/02_draw.ipynb #c075e5ee
 @patch

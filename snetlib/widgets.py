@@ -8,6 +8,7 @@ __all__ = ['PICTURE_SIDES', 'Throttle', 'Panel', 'lens_area', 'lens_distance', '
            'VolumeViewer', 'tint', 'plain_number', 'patient_sides', 'ScanViewer']
 
 # %% ../nbs/7_use/09_widgets.ipynb #eb233ebf
+import base64
 import html
 import io
 import threading
@@ -147,9 +148,12 @@ class Panel:
     def _repr_mimebundle_(self, **kw):
         bundle = self.widget._repr_mimebundle_(**kw)
         bundle = bundle[0] if isinstance(bundle, tuple) else bundle
-        return bundle | {
-            'text/plain': f'{type(self).__name__}: run this cell in JupyterLab to move its controls'
-        }
+        words = f'{type(self).__name__}: run this cell in JupyterLab to move its controls'
+        if not self.values:
+            return bundle | {'text/plain': words}
+        shown = dict(width=int(self.image.layout.width.removesuffix('px')))
+        still = {'text/plain': words, 'image/png': base64.b64encode(self.picture()).decode()}
+        return bundle | still, {'image/png': shown}
 
 # %% ../nbs/7_use/09_widgets.ipynb #89a6799b
 def lens_area(
@@ -229,13 +233,13 @@ class EntropyAreas(Panel):
             ax.text(0, 0, f'I\n{v["I"]:.2f}', ha='center', va='center', fontweight='bold')
         ax.set_title(
             f'H(a, b) = {v["H_a"]:.2f} + {v["H_b"]:.2f} − {v["I"]:.2f} = {v["H_ab"]:.2f} bits',
-            fontsize=11,
+            fontsize=12,
         )
         ax.set_xlim(-2.4, 2.4)
         ax.set_ylim(-1.2, 1.2)
         ax.set_aspect('equal')
         ax.set_axis_off()
-        return figure_png(fig, colours=128)
+        return figure_png(fig, 150, 128)
 
 # %% ../nbs/7_use/09_widgets.ipynb #370b9255
 @lru_cache(256)
@@ -295,9 +299,7 @@ class Regimes(Panel):
         ):
             if hi > lo:
                 ax.axvspan(lo, hi, color=colour, alpha=0.13, lw=0)
-                ax.text(
-                    (lo + hi) / 2, 1.13 * top, name, ha='center', va='top', fontsize=8, color='k'
-                )
+                ax.text((lo + hi) / 2, 1.13 * top, name, ha='center', va='top', fontsize=10)
         ax.plot(
             c['n'],
             np.minimum(c['n'], top),
@@ -313,13 +315,13 @@ class Regimes(Panel):
         ax.set_ylabel('bits')
         ax.set_ylim(0, 1.18 * top)
         ax.set_xlim(0.5, c['n'][-1] + 0.5)
-        ax.legend(fontsize=8, frameon=False, loc='lower right')
+        ax.legend(fontsize=10, frameon=False, loc='lower right')
         ax.set_title(
             f'case {v["case"]}: n = {v["n"]}, n* = {v["n_star"]}, '
             f'{v["survives"]:.2f} bits survive, {v["lost"]:.2f} are lost',
-            fontsize=10,
+            fontsize=11,
         )
-        return figure_png(fig, colours=128)
+        return figure_png(fig, 150, 128)
 
 # %% ../nbs/7_use/09_widgets.ipynb #6c373e5b
 class PairPicker(Panel):
@@ -343,7 +345,7 @@ class PairPicker(Panel):
                 b=W.Dropdown(options=list(acts_b), description='layer b'),
                 image=W.IntSlider(value=0, max=n - 1, description='image'),
             ),
-            **kw,
+            **{'width': 840, **kw},
         )
 
     def compute(self, a, b, image):
@@ -357,25 +359,25 @@ class PairPicker(Panel):
 
         x, y, i = self.a[v['a']], self.b[v['b']], v['image']
         size = max(x.shape[-2:], y.shape[-2:]) if self.images is None else self.images.shape[-2:]
-        fig, axes = new_figure(1, 4, (1.9, 2.1))
+        fig, axes = new_figure(1, 4, (2.1, 2.6))
         ax = axes[0]
         if self.images is not None:
             ax[0].imshow(as_rgb(self.images[i]))
-        ax[0].set_title('image', fontsize=9)
+        ax[0].set_title('image', fontsize=10)
         for panel, name, t in ((ax[1], v['a'], x), (ax[2], v['b'], y)):
             draw_heat(panel, heat_map(t[i], size), name)
         ax[0].set_axis_off()
         density(ax[3], x, BLUE, v['a'])
         density(ax[3], y, ORANGE, v['b'])
-        ax[3].legend(fontsize=7, frameon=False, loc='upper right')
-        ax[3].set_title('densities', fontsize=9)
-        ax[3].set_xlabel('standard deviations', fontsize=8)
+        ax[3].legend(fontsize=10, frameon=False, loc='upper right')
+        ax[3].set_title('densities', fontsize=10)
+        ax[3].set_xlabel('standard deviations', fontsize=10)
         fig.suptitle(
             f'symmetric KL {v["kl"]:.2f} bits, JS {v["js"]:.2f} bits, '
             f'MI {v["mi"]:.2f} (floor {v["mi_floor"]:.2f}) bits, CKA {v["cka"]:.2f}',
-            fontsize=9,
+            fontsize=11,
         )
-        return figure_png(fig, colours=128)
+        return figure_png(fig, 150, 128)
 
 # %% ../nbs/7_use/09_widgets.ipynb #vv000001
 def window(

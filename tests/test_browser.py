@@ -5,20 +5,21 @@ The slider of every panel is moved by key. Skips with a reason where there is no
 
 import hashlib
 import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from pathlib import Path
 
 import pytest
-from browsers import chromium, in_browser
+from browsers import (
+    ARTEFACTS,
+    KERNEL,
+    ROOT,
+    choose_in_menu,
+    chromium,
+    in_browser,
+    in_lab,
+    jupyterlab,
+    open_notebook,
+)
 
-ROOT = Path(__file__).resolve().parent.parent
-ARTEFACTS = ROOT / 'tests' / 'artefacts'
 PANELS = {
     'EntropyAreas': ('dependence', 'outcomes'),
     'Regimes': ('n', 'shared'),
@@ -26,95 +27,23 @@ PANELS = {
     'VolumeViewer': ('slice', 'mask opacity'),
 }  # the slider that is moved, and a label that only this panel has
 
-pytestmark = [
-    in_browser,
-    pytest.mark.skipif(
-        not shutil.which('jupyter-lab', path=str(Path(sys.executable).parent)),
-        reason='JupyterLab is not installed beside this Python',
-    ),
-]
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
+pytestmark = [in_browser, in_lab]
 
 
 @pytest.fixture(scope='module')
 def lab(tmp_path_factory):
-    "(address, folder) of a JupyterLab that serves a copy of the widget page without outputs."
-    folder, port = tmp_path_factory.mktemp('lab'), free_port()
+    "A JupyterLab that serves a copy of the widget page without outputs."
+    folder = tmp_path_factory.mktemp('lab')
     nb = json.loads((ROOT / 'nbs' / '7_use' / '09_widgets.ipynb').read_text())
     for c in nb['cells']:
         if c['cell_type'] == 'code':
             c['outputs'], c['execution_count'] = [], None
-    nb['metadata'] = {
-        'kernelspec': {'display_name': 'Python 3 (ipykernel)', 'language': 'python', 'name': 'python3'}
-    }
+    nb['metadata'] = {'kernelspec': KERNEL}
     work = folder / 'work'
     work.mkdir()
     (work / 'page.ipynb').write_text(json.dumps(nb))
-    for extension, setting in (
-        # all cells are in the page, not only those in view
-        ('notebook-extension/tracker', {'windowingMode': 'none'}),
-        ('apputils-extension/notification', {'fetchNews': 'false', 'checkForUpdates': False}),
-    ):
-        f = folder / 'settings' / '@jupyterlab' / f'{extension}.jupyterlab-settings'
-        f.parent.mkdir(parents=True, exist_ok=True)
-        f.write_text(json.dumps(setting))
-    env = os.environ | dict(
-        PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]),
-        JUPYTER_CONFIG_DIR=str(folder / 'config'),
-        JUPYTER_DATA_DIR=str(folder / 'data'),
-        JUPYTERLAB_SETTINGS_DIR=str(folder / 'settings'),
-        JUPYTERLAB_WORKSPACES_DIR=str(folder / 'spaces'),
-        IPYTHONDIR=str(folder / 'ipython'),
-        OMP_NUM_THREADS='1',
-    )
-    env.pop('MPLBACKEND', None)
-    log = open(folder / 'lab.log', 'w')
-    server = subprocess.Popen(
-        [
-            sys.executable,
-            '-m',
-            'jupyterlab',
-            '--no-browser',
-            '--allow-root',
-            '--ip=127.0.0.1',
-            f'--port={port}',
-            '--ServerApp.port_retries=0',
-            '--IdentityProvider.token=',
-            '--ServerApp.password=',
-            f'--ServerApp.root_dir={work}',
-            '--LabApp.news_url=',
-            '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate',
-        ],
-        cwd=work,
-        env=env,
-        stdout=log,
-        stderr=log,
-    )
-    address = f'http://127.0.0.1:{port}'
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f'{address}/api', timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.5)
-            assert server.poll() is None, (folder / 'lab.log').read_text()[-2000:]
-        else:
-            raise AssertionError((folder / 'lab.log').read_text()[-2000:])
-        yield address
-    finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-        log.close()
+    with jupyterlab(work, folder) as lab:
+        yield lab
 
 
 @pytest.fixture(scope='module')
@@ -122,14 +51,8 @@ def page(lab):
     "The page in JupyterLab after Run All Cells."
     ARTEFACTS.mkdir(exist_ok=True)
     with chromium() as browser:
-        tab = browser.new_page(viewport={'width': 1100, 'height': 900})
-        tab.set_default_timeout(180_000)
-        tab.goto(f'{lab}/lab/tree/page.ipynb?reset')
-        tab.locator('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook').wait_for()
-        tab.locator('.jp-Notebook .jp-Cell').first.wait_for()
-        tab.locator('#jp-main-statusbar', has_text='| Idle').wait_for()  # the kernel has answered
-        tab.locator('.lm-MenuBar-item', has_text='Run').first.click()
-        tab.locator('.lm-Menu-item', has_text='Run All Cells').first.click()
+        tab = open_notebook(browser, lab, 'page.ipynb', (1100, 900))
+        choose_in_menu(tab, 'Run', 'Run All Cells')
         prompts = tab.locator('.jp-CodeCell .jp-InputPrompt')
         end = time.time() + 400
         while time.time() < end:
@@ -193,12 +116,10 @@ def test_a_slider_changes_the_picture(page, name):
     assert shown(page, panel) != before, 'the picture did not follow the slider'
 
 
-def test_no_cell_failed(page):
+def test_no_cell_failed(page, lab):
     page.keyboard.press('Control+s')
     time.sleep(2)
-    nb = json.loads(
-        urllib.request.urlopen(page.url.split('/lab')[0] + '/api/contents/page.ipynb', timeout=20).read()
-    )['content']
+    nb = lab.saved('page.ipynb')
     code = [
         c
         for c in nb['cells']

@@ -109,6 +109,7 @@ WRONG = {
         'lambda q, k, v: (q @ k.transpose(1, 2) / 2).softmax(1) @ v',
     ],
     'check_split': [
+        'lambda a, b, width: (a, b)',
         'lambda a, b, width: (b, a)',
         'lambda a, b, width: (a, 2 * b)',
         'lambda a, b, width: (a, b.flip(-1))',
@@ -192,6 +193,7 @@ WRONG |= {  # 4_models/06_fusion
 WRONG |= {  # 4_models/05_branches
     'check_keys': ['(49152, 48, 64)', '(3072, 384, 8)', '(3072, 48, 8)'],
     'check_grid_size': [
+        'lambda n, k, stride: n',
         'lambda n, k, stride: n // stride',
         'lambda n, k, stride: (n - k) // stride + 1',
         'lambda n, k, stride: (n + k - 1) // stride',
@@ -310,7 +312,12 @@ WRONG |= {  # tutorials/04_train_snet
         'lambda net, x, y, opt, steps: [((net(x) - y).square().mean().backward(), opt.step()) '
         'for _ in range(steps)]',
     ],
-    'check_shift': ['lambda i, m: 0', 'lambda i, m: 11', 'lambda i, m: m.any(0).argmax()'],
+    'check_shift': [
+        'lambda i, m: m.any(0).argmax() - 10',
+        'lambda i, m: 0',
+        'lambda i, m: 11',
+        'lambda i, m: m.any(0).argmax()',
+    ],
     'check_schedule': ['(0.5, 0.1)', '(0.54, 0.9)', '(0.46, 0.13)'],
 }
 WRONG |= {  # tutorials/05_measuring_honestly
@@ -321,15 +328,24 @@ WRONG |= {  # tutorials/05_measuring_honestly
     ],
     'check_cheat': ['(0.0, 0.4)', '(1.0, 0.0)', '(0.4, 0.4)'],
     'check_my_hd95': [
+        'lambda a, b: max(np.percentile(np.linalg.norm(a[:, None] - b[None], axis=-1).min(k), 95) '
+        'for k in (0, 1))',
         'lambda a, b: 0',
         'lambda a, b: np.linalg.norm(a[:, None] - b[None], axis=-1).min(1).max()',
         'lambda a, b: np.percentile(np.linalg.norm(a[:, None] - b[None], axis=-1), 95)',
     ],
-    'check_coverage': ['lambda n: 1', 'lambda n: 0.95', 'lambda n: 0.8'],
+    'check_coverage': [
+        'lambda n: 0.9',
+        'lambda n: 1 - 1 / n',
+        'lambda n: 1',
+        'lambda n: 0.95',
+        'lambda n: 0.8',
+    ],
 }
 WRONG |= {  # tutorials/06_small_objects
     'check_left': ['(1, 1)', '(5 / 8, 5 / 32)', '(25 / 64, 25 / 32)'],
     'check_recall': [
+        'lambda t, limit: t[(t.kind == "true") & (t.area <= limit)].found.mean()',
         'lambda t, limit: 0.5',
         'lambda t, limit: t[t.area < limit].found.mean()',
         "lambda t, limit: t[(t.kind == 'true') & (t.area > limit)].found.mean()",
@@ -344,6 +360,7 @@ WRONG |= {  # tutorials/07_your_own_data
         "{'0': 0, '255': 1}",
     ],
     'check_pairs_by_name': [
+        "lambda i, m: [(f'{n}.png', f'{n}.tif') for n in 'acd']",
         'lambda i, m: list(zip(i, m))',
         'lambda i, m: list(zip(sorted(i), sorted(m)))',
         'lambda i, m: []',
@@ -362,6 +379,7 @@ WRONG |= {  # tutorials/08_reproducing_a_table
         'lambda v: (v.mean(), v.mean(0).std(), v.mean(1).std())',
     ],
     'check_paired': [
+        'lambda a, b: (np.mean(b - a), np.mean(b - a) - 0.6, np.mean(b - a) + 0.6)',
         'lambda a, b: bootstrap_ci(a - b)',
         'lambda a, b: bootstrap_ci(b)',
         'lambda a, b: bootstrap_ci(np.sort(b) - a)',
@@ -434,6 +452,7 @@ WRONG |= {  # 2_theory/02_divergences to 04_pairs
 WRONG |= {  # tutorials/02_which_layers_meet
     'check_fit': ['set()', '{(2, 1)}', '{(2, 1), (3, 2), (4, 3)}', '{(1, 1), (2, 2)}'],
     'check_floor': [
+        'lambda t: [0.2, 1, 0]',
         'lambda t: t.mi - t.mi_floor',
         'lambda t: t.mi',
         'lambda t: (t.mi_floor - t.mi).clip(lower=0)',

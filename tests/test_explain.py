@@ -5,6 +5,7 @@ panels without a browser, the exercises.
 """
 
 import ast
+import base64
 import importlib
 import io
 import json
@@ -417,6 +418,16 @@ def test_picture_follows_values_and_no_figure_is_left():
     first = p.picture()
     p.set(n=7)
     assert p.picture() != first and p.values['case'] == 2 and plt.get_fignums() == []
+
+
+def test_where_nothing_runs_a_panel_is_its_picture():
+    p = W.Regimes()
+    data, how = p._repr_mimebundle_()
+    assert base64.b64decode(data['image/png']) == p.picture()
+    assert how['image/png'] == {'width': 640}
+    assert 'application/vnd.jupyter.widget-view+json' in data, 'JupyterLab shows the controls'
+    p.set(b=6)  # more than a: there is nothing to draw
+    assert 'image/png' not in p._repr_mimebundle_()
 
 
 @pytest.mark.parametrize('flip', [(1, 1, 1), (-1, 1, 1), (-1, -1, 1), (1, 1, -1)])

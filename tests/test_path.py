@@ -61,3 +61,22 @@ def test_what_is_missing_is_found():
     once = nb.cells[0].source
     path.header(nb, ROOT / 'nbs/1_start/no_page.ipynb', {})
     assert nb.cells[0].source == once, 'writing twice changes nothing'
+
+
+@pytest.mark.parametrize('page', sorted((path.NBS / 'instructor').glob('0[1-8]_*')), ids=lambda p: p.stem)
+def test_a_plan_has_time_for_every_exercise_of_its_lesson(page, pages):
+    lesson = pages[path.NBS / 'tutorials' / page.name][0]
+    text = '\n'.join(c.source for c in pages[page][0].cells)
+    plan = path.re.search(r'## Minutes\n(.*?)(?:\n## |$)', text, path.re.S)[1]
+    slots = [tuple(map(int, s)) for s in path.re.findall(r'^\| (\d+)–(\d+) \|', plan, path.re.M)]
+    assert slots[0][0] == 0 and all(a[1] == b[0] for a, b in zip(slots, slots[1:])), 'no gap'
+    n = path.exercises(lesson)
+    assert path.minutes_to_read(lesson) + path.EXERCISE * n <= slots[-1][1] <= 90
+    words = ' '.join(path.re.findall(r'exercises? [\d, and]+', plan))
+    assert set(path.re.findall(r'\d+', words)) == {str(k + 1) for k in range(n)}
+
+
+def test_every_exercise_is_counted(pages):
+    for page, (nb, _) in pages.items():
+        hidden = [c for c in nb.cells if c.cell_type == 'markdown' and '\n### Exercise' in c.source]
+        assert not hidden, f'{page.name}: an exercise begins a cell of its own'

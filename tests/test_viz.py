@@ -1,8 +1,15 @@
-"Pictures that cannot be drawn leave no figure behind."
+"Pictures that cannot be drawn leave no figure behind; those that can are shown sharp."
 
+import io
+from types import SimpleNamespace
+
+import IPython
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from IPython.core.formatters import DisplayFormatter
+from matplotlib.figure import Figure
+from PIL import Image
 
 from snetlib import viz
 from snetlib.core import SnetError
@@ -34,3 +41,15 @@ def test_montage_refuses_and_scales_together():
     assert len({a.images[0].get_array().mean().round(3) for a in fig.axes if a.images}) == 3, (
         'one grey scale for all'
     )
+
+
+def test_a_page_shows_our_figures_sharp_and_leaves_others_alone(monkeypatch):
+    fig, _ = viz.new_figure(1, 2, (3, 1))
+    display = DisplayFormatter()
+    monkeypatch.setattr(IPython, 'get_ipython', lambda: SimpleNamespace(display_formatter=display))
+    display.formatters['image/png'].for_type(Figure, lambda fig: b'as matplotlib shows it')
+    viz.show_sharp()
+    data, how = display.format(fig)
+    assert Image.open(io.BytesIO(data['image/png'])).size == (900, 150)
+    assert how['image/png'] == {'width': 600}, '150 dots an inch, shown at 100'
+    assert display.format(Figure())[0]['image/png'] == b'as matplotlib shows it'
