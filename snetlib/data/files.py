@@ -268,7 +268,8 @@ def _without_class(odd, found, path, where):
     _refuse_probabilities(odd, path)
     what = f'{path} holds the number {odd[0]:g}, which has no class'
     if odd.size <= 20:
-        more = f' ({odd.size} such numbers)' if odd.size > 1 else ''
+        more = f' ({odd.size} such numbers), or, if they number single objects, say '
+        more = f'{more}"instances": true' if odd.size > 1 else ''
         return WrongLabels(f'{what}; add it to {where}{more}.', path=path)
     return WrongLabels(
         f'{what}, and {odd.size - 1} more numbers up to {found[-1]:g}; {_many_levels(found)}, '
@@ -703,8 +704,9 @@ def _coded_like(paths, like, axis):
 def refuse_only_ignored(
     paths,  # the masks of a folder
     axis: int = 2,  # the slicing axis
+    where: str = '"values" in dataset.json',  # the table a person can correct, for the message
 ):
-    "Raise `WrongLabels` where several classes are named and every mask holds 0 and 255 alone."
+    "Raise `WrongLabels` where 255 is no class and every mask holds 0 and 255 alone."
     ignored = None
     for path in paths:
         seen = _look(path, axis, False)
@@ -714,8 +716,8 @@ def refuse_only_ignored(
     if ignored:
         raise WrongLabels(
             f'the masks hold 0 and 255 and nothing else (e.g. {ignored}), and 255 means "ignore" '
-            'where more than two classes are named; say in dataset.json which class it is: '
-            '"values": {"0": 0, "255": 1}, or save masks with the numbers of the classes.',
+            f'unless it is given a class; give it one in {where} (as in "values": {{"0": 0, '
+            '"255": 1}), or save masks with the numbers of the classes.',
             path=ignored,
         )
 

@@ -123,7 +123,7 @@ def _no_pair(found, masks, folder, suffix):
     image, mask = next(iter(found)), next(iter(masks))
     fix = f'rename them, so that the mask of {image} is called {image}{suffix}, too'
     if suffix:
-        fix += ', or correct "mask_suffix"'
+        fix += ', or, in a folder of your own, correct "mask_suffix"'
     raise BadSetting(
         f'no image has a mask of its name in {folder}: the images are called {image}, …, the '
         f'masks {mask}, …; {fix}.',
@@ -229,8 +229,9 @@ def complete(
             c['values'] = labels.values
         if labels.threshold is not None:
             c['threshold'] = labels.threshold
-    elif not said:
-        refuse_only_ignored([i.label for i in items if i.label is not None], c.get('axis', 2))
+    elif not said or (labels.values and 255 not in {float(v) for v in labels.values}):
+        masks = [i.label for i in items if i.label is not None]
+        refuse_only_ignored(masks, c.get('axis', 2), labels.where)
     if names is None:
         one = labels.instances or labels.threshold is not None
         more = [f'class {k}' for k in range(1, (labels.n_classes or 2))]
@@ -471,7 +472,7 @@ def _no_images(root, c):
     fix = f'expected: {expected}'
     if holders:
         fix = f'but {holders[0].parent} does; give that folder'
-    elif len(tops) > 1:
+    elif len(tops) > 1 and 'imagesTr' not in tops:
         fix = f'images lie in {", ".join(tops[:5])}: say which are meant in dataset.json, for '
         fix += f'example "images": "{tops[0]}", "masks": "{tops[1]}"'
     what = f'{root} holds no folder {c.get("images", "images")!r} with images; {fix}.'
