@@ -657,8 +657,11 @@ def _by_numbers(seen):
         fix = values_wanted(numbers)
     elif largest > 20:
         what = f'the masks hold numbers up to {numbers[-1]}'
-        fix = _many_levels(numbers) if len(numbers) > 12 else values_wanted(numbers)
-        fix += ', or "instances": true if they number single objects' * (len(numbers) <= 12)
+        fix = values_wanted(numbers)
+        if len(numbers) > 5:
+            fix = f'{_many_levels(numbers)}, if each is a class, say {fix}'
+        else:
+            fix += ', or "instances": true if they number single objects'
     if what:
         path = where[numbers[-1]]
         what = f'{what} (e.g. {path}); say in dataset.json what they mean: {fix}.'
