@@ -135,7 +135,7 @@ def read_volume(
         label=np.concatenate([s.label for s in slices]),
     )
 
-# %% ../../nbs/3_data/18_dataset.ipynb #0164c63c
+# %% ../../nbs/3_data/18_dataset.ipynb #each1nce
 def _each_id_once(items):
     "Raise `BadSetting` for two cases of one name, of which one would be lost."
     first = {}
@@ -149,7 +149,7 @@ def _each_id_once(items):
                 case=item.id,
             )
 
-
+# %% ../../nbs/3_data/18_dataset.ipynb #0164c63c
 @dataclass(frozen=True)
 class DataSet:
     "Everything snetlib knows about one data set."
