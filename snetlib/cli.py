@@ -759,6 +759,8 @@ def evaluate(
             scores = evaluate_files(folders, truth, out, class_names)
     lost = _lost_cases(out, list(folders) if len(folders) > 1 else [])
     _say_scores(scores, out, lost, as_json)
+    for note in scores.attrs.get('notes', ()):
+        typer.echo(f'note: {note}', err=True)
     if lost:
         raise SnetError(
             f'{lost} cases could not be scored and are left out above; failed.csv in {out} '

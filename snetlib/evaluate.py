@@ -22,6 +22,7 @@ from snetlib.core import (
     NotAtHand,
     SnetError,
     UnreadableFile,
+    WrongLabels,
     atomic_path,
     provenance,
     track,
@@ -29,7 +30,15 @@ from snetlib.core import (
 from .data.clinic import files_behind
 from .data.config import labels_of, read_config
 from .data.dataset import safe_name
-from .data.files import read_mask, settle_labels, within
+from snetlib.data.files import (
+    Labels,
+    numbers_in,
+    read_mask,
+    refuse_only_ignored,
+    settle_labels,
+    values_wanted,
+    within,
+)
 from .data.formats import case_name, kind_of, unread_kind
 from .data.geometry import same_place
 from .data.slices import scale_intensity
@@ -376,12 +385,44 @@ def said_of(
     return read_config(folder.parent)
 
 
-def _meaning(files, said, like=None):
+def _meaning(files, said, like=None, classes=None):
     "What the numbers of masks mean: as said, or settled by what is there."
-    labels = labels_of(said)
+    labels, paths = labels_of(said), list(files.values())
     if labels.classes is not None and labels.classes > 2:
+        if labels == Labels(classes=labels.classes):
+            refuse_only_ignored(paths)
         return labels
-    return settle_labels(list(files.values()), labels, like=like)
+    return settle_labels(paths, replace(labels, classes=classes), like=like)
+
+
+def _refuse_two_of_many(found, labels):
+    "Raise `WrongLabels` where masks of many unnamed classes are compared with black and white."
+    if (labels.n_classes or 0) < 4 or labels.values or labels.colours:
+        return
+    seen = set()
+    for path in found.values():
+        seen |= set(numbers_in(read_mask(path, labels).label).tolist()) - {0}
+        if len(seen) > 1:
+            return
+    raise WrongLabels(
+        f'the truth holds the numbers 1 to {labels.n_classes - 1}, the predictions (e.g. {path}) '
+        'one number alone; if those of the truth count single objects, say "instances": true in '
+        'a dataset.json beside it, and if they are classes, give their names.',
+        path=path,
+    )
+
+
+def _all_named(mask, n, ignored):
+    "Raise `WrongLabels` for a number that is none of the n classes; 255 may be ignored."
+    numbers = numbers_in(mask.label)
+    odd = [v for v in numbers if v >= n and not (v == 255 and ignored)]
+    if odd:
+        raise WrongLabels(
+            f'{mask.path} holds the number {odd[0]}, but there are {n} classes (0 to {n - 1}); '
+            'name every class, or say in a dataset.json beside the file which number is which '
+            f'class, for example {values_wanted(numbers)}.',
+            path=mask.path,
+        )
 
 
 def _numbered(targets, labels):
@@ -393,7 +434,7 @@ def _numbered(targets, labels):
     return ('background', *(f'class {k}' for k in range(1, max(n, 2))))
 
 # %% ../nbs/7_use/08_evaluate.ipynb #36693d5d
-def _file_pair(found, targets, theirs, labels, folder, notes):
+def _file_pair(found, targets, theirs, labels, folder, notes, n=256):
     "name -> `ScoredPair` of two files."
 
     def pair(name):
@@ -405,6 +446,8 @@ def _file_pair(found, targets, theirs, labels, folder, notes):
         targ, pred = read_mask(targets[name], labels), read_mask(found[name], theirs)
         targ, pred = within(targ, pred), within(pred, targ)
         same_place(targ, pred)
+        _all_named(targ, n, True)
+        _all_named(pred, n, False)
         notes.update(dict.fromkeys([*targ.notes, *pred.notes]))
         content = content_hash(targ.label, pred.label, targ.spacing)
         return ScoredPair(targ.label, lambda: pred.label, targ.spacing, content)
@@ -428,11 +471,16 @@ def evaluate_files(
 def _evaluate_files(preds, truth, out, class_names, progress):
     "`evaluate_files` into a folder that this process holds."
     targets, said = mask_files(truth), said_of(truth)
-    labels = _meaning(targets, said)
+    labels = _meaning(targets, said, None, len(class_names) if class_names else None)
+    named = class_names or said.get('class_names')
     names = class_names or said.get('class_names') or _numbered(targets, labels)
     tables, notes = [], {}
     for model, folder in preds.items():
-        found = {name: f for name, f in mask_files(folder).items() if name in targets}
+        theirs = mask_files(folder)
+        found = {name: f for name, f in theirs.items() if name in targets}
+        if extra := sorted(set(theirs) - set(targets)):
+            what = f'{len(extra)} masks in {folder} have no truth and are not scored'
+            notes[f'{what}, e.g. {extra[0]}.'] = None
         if not found:
             raise BadSetting(
                 f'No file of {folder} is called like a file of {truth}; name each prediction '
@@ -440,8 +488,12 @@ def _evaluate_files(preds, truth, out, class_names, progress):
                 path=folder,
             )
         theirs = _meaning(found, said_of(folder), labels)
-        pair = _file_pair(found, targets, theirs, labels, folder, notes)
+        if not named:
+            _refuse_two_of_many(found, labels)
+        pair = _file_pair(found, targets, theirs, labels, folder, notes, len(names))
         place = Path(out) / safe_name(model) if len(preds) > 1 else Path(out)
         tables.append(score_cases(sorted(targets), pair, names, place, model, progress=progress))
     about = ' '.join([f'Masks of {", ".join(preds)} against {len(targets)} true masks.', *notes])
-    return write_evaluation(out, pd.concat(tables, ignore_index=True), about, tuple(names))
+    scores = write_evaluation(out, pd.concat(tables, ignore_index=True), about, tuple(names))
+    scores.attrs['notes'] = list(notes)
+    return scores

@@ -10,7 +10,7 @@ from processes import refused, snet
 from snetlib.core import GeometryMismatch, SnetError, UnreadableFile, WrongLabels
 from snetlib.data.check import check, check_text, contact_sheet, kind_of_error
 from snetlib.data.prepare import prepare
-from snetlib.data.sets.catalogue import DATASETS
+from snetlib.data.sets.catalogue import DATASETS, get_dataset
 from snetlib.data.sets.folder import write_phantom
 
 
@@ -143,3 +143,62 @@ def test_a_sheet_shows_which_side_of_an_outline_is_meant(tmp_path):
     shown = np.asarray(fig.axes[0].images[0].get_array())
     assert shown[20, 20].std() > 0.01, 'inside there is a tint'
     assert shown[40, 40].std() == 0, 'outside there is none'
+
+
+# ---------------------------------------------------------------- what leaks, what cannot be learnt
+
+
+def slices_of_patients(root, patients=4, slices=3):
+    rng, mask = np.random.default_rng(0), np.zeros((32, 32), np.uint8)
+    mask[5:10, 5:10] = 255
+    for folder in ('images', 'masks'):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for p in range(patients):
+        for z in range(slices):
+            x = rng.integers(0, 255, (32, 32), np.uint8)
+            Image.fromarray(x).save(root / f'images/p{p}_slice_{z}.png')
+            Image.fromarray(mask).save(root / f'masks/p{p}_slice_{z}.png')
+
+
+def test_slices_of_one_patient_in_two_parts_are_said_and_the_cure_works(tmp_path):
+    slices_of_patients(tmp_path)
+    report = check('folder', tmp_path)
+    assert report['ok'] and kinds(report, 'notes') == ['torn patient']
+    (note,) = prepare('folder', tmp_path, tmp_path / 'out')['notes']
+    cure = note.split('"group": "')[1].split('"')[0]
+    (tmp_path / 'dataset.json').write_text(json.dumps({'group': cure}))
+    assert not check('folder', tmp_path)['notes']
+    parts = get_dataset('folder', tmp_path).parts(get_dataset('folder', tmp_path).items(tmp_path))
+    assert {i.group for i in parts['train']}.isdisjoint(i.group for i in parts['test'])
+
+
+def test_one_image_in_two_parts_and_cases_in_none_are_said(tmp_path):
+    write_phantom(tmp_path, 6)
+    for folder in ('images', 'masks'):
+        copy = (tmp_path / folder / 'picture 00.png').read_bytes()
+        (tmp_path / folder / 'picture 05.png').write_bytes(copy)
+    names = [f'picture {k:02d}' for k in range(6)]
+    split = tmp_path / 's.txt'
+    split.write_text('\n'.join(['[train]', *names[:3], '[test]', names[5]]))
+    notes = prepare('folder', tmp_path, tmp_path / 'out', str(split))['notes']
+    assert notes == [
+        '2 cases are in no part of the split, e.g. picture 03.',
+        'picture 05 (test) and picture 00 (train) are the same image; take one of them away.',
+    ]
+
+
+def test_a_class_that_only_the_test_part_shows(tmp_path):
+    for part, k in (('train', 1), ('test', 2)):
+        write_phantom(tmp_path / part, 4, seed=k, values=(0, k))
+    config = dict(class_names=['background', 'disc', 'other'])
+    notes = check('folder', tmp_path, config=config)['notes']
+    assert [n['kind'] for n in notes] == ['class not trained']
+    assert "'other'" in notes[0]['what']
+
+
+def test_numbers_out_of_range_name_their_file(tmp_path):
+    write_phantom(tmp_path, 20)
+    deep = tmp_path / 'images/picture 03.png'
+    Image.fromarray(np.full((96, 128), 60000, np.uint16)).save(deep)
+    (problem,) = check('folder', tmp_path)['problems']
+    assert str(deep) in problem['what']

@@ -185,3 +185,28 @@ def test_a_picture_and_a_volume_do_not_fit(tmp_path):
     Image.fromarray(np.zeros((11, 14), np.uint8)).save(tmp_path / 'c.png')
     with pytest.raises(SnetError):
         read_case(tmp_path / 'c.nii', tmp_path / 'c.png')
+
+
+def test_a_truncated_slice_is_not_called_something_to_take_away(tmp_path):
+    write_series(VOXELS, OBLIQUE, tmp_path)
+    slice_ = sorted(tmp_path.iterdir())[2]
+    slice_.write_bytes(slice_.read_bytes()[:600])
+    with pytest.raises(UnreadableFile, match='truncated'):
+        read_series(tmp_path)
+
+
+def test_a_header_whose_voxels_are_gone(tmp_path):
+    sitk.WriteImage(sitk.GetImageFromArray(VOXELS), str(tmp_path / 'c.mhd'))
+    (tmp_path / 'c.raw').unlink()
+    with pytest.raises(UnreadableFile, match='c.raw, which is not there'):
+        read_image(tmp_path / 'c.mhd')
+
+
+def test_every_slice_has_its_own_slope(tmp_path):
+    write_series(np.full(SHAPE, -924), OBLIQUE, tmp_path)
+    for k, path in enumerate(sorted(tmp_path.iterdir())):
+        slice_ = pydicom.dcmread(path)
+        slice_.RescaleSlope, slice_.RescaleIntercept = k + 1, 0
+        slice_.save_as(path)
+    image = read_image(tmp_path).image
+    assert sorted(image.reshape(6, -1).mean(1).tolist()) == [100.0 * k for k in range(1, 7)]

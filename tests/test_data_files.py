@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import unicodedata
+import zlib
 
 import h5py
 import nibabel as nib
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from snetlib.core import BadSetting, GeometryMismatch, UnreadableFile, WrongLabels
-from snetlib.data.files import Labels, read_case, read_image, read_mask, settle_labels
+from snetlib.core import BadSetting, GeometryMismatch, SnetError, UnreadableFile, WrongLabels
+from snetlib.data.files import Labels, read_case, read_image, read_mask, settle_labels, without_mask
 from snetlib.data.sets.folder import folder_set, pairs
+from snetlib.data.slices import check_fractions
 from snetlib.data.writing import write_mask
 
 SQUARE = np.zeros((64, 64), bool)
@@ -391,3 +393,174 @@ def test_a_narrow_grey_picture_is_grey(tmp_path, shape):
     path = tmp_path / 'narrow.png'
     Image.fromarray(np.zeros(shape, np.uint8)).save(path)
     assert read_image(path).image.shape == (1, *shape)
+
+
+# ---------------------------------------------------------------- sentences that can be followed
+
+
+def said_of_masks(tmp_path, *masks):
+    "The entry for dataset.json that the refusal of a folder of such masks names, as `Labels`."
+    paths = [tmp_path / f'm{k}.png' for k in range(len(masks))]
+    for path, mask in zip(paths, masks):
+        picture(path, np.uint8(mask))
+    with pytest.raises(WrongLabels) as caught:
+        settle_labels(paths)
+    found = re.search(r'"(values|threshold|instances)": (\{.*?\}|[\w.]+)', str(caught.value))
+    return paths, Labels(**{found[1]: json.loads(found[2])}), str(caught.value)
+
+
+@pytest.mark.parametrize('numbers', [(0, 128, 255), (1, 2, 3), (0, 40, 80)])
+def test_every_number_is_in_the_cure(tmp_path, numbers):
+    index = np.uint8(SQUARE)
+    index[40:50, 40:50] = 2
+    paths, labels, _ = said_of_masks(tmp_path, np.array(numbers)[index])
+    assert np.array_equal(read_mask(paths[0], labels).label[0], index)
+
+
+def test_smoothed_borders_of_black_and_white_need_a_threshold(tmp_path):
+    grey = np.asarray(Image.fromarray(np.uint8(SQUARE) * 255).resize((61, 61), Image.BILINEAR))
+    paths, labels, _ = said_of_masks(tmp_path, grey)
+    assert labels.threshold == 127
+    assert np.array_equal(read_mask(paths[0], labels).label[0], grey > 127)
+
+
+def test_a_negative_number_beside_0_is_ignored(tmp_path):
+    volume(tmp_path / 'm.nii', np.int16(BOX) - 2 * np.int16(BOX[::-1]))
+    with pytest.raises(WrongLabels, match='"-2": 255, "0": 0, "1": 1') as caught:
+        settle_labels([tmp_path / 'm.nii'])
+    assert 'no 0 for the background' not in str(caught.value)
+
+
+def test_smoothed_colours_are_refused(tmp_path):
+    colours = np.zeros((64, 64, 3), np.uint8)
+    colours[SQUARE] = 255, 0, 0
+    colours[40:50, 40:50] = 0, 255, 0
+    Image.fromarray(colours).resize((57, 57), Image.BILINEAR).save(tmp_path / 'm.png')
+    labels = Labels(colours={'#000000': 0, '#ff0000': 1, '#00ff00': 2})
+    with pytest.raises(WrongLabels, match='smoothed'):
+        read_mask(tmp_path / 'm.png', labels)
+
+
+def test_counted_objects_are_no_classes(tmp_path):
+    masks = []
+    for n in (3, 5, 8):
+        mask = np.zeros((64, 64), np.uint8)
+        for k in range(n):
+            mask[2 + 7 * k : 6 + 7 * k, 5:9] = k + 1
+        masks.append(mask)
+    paths, labels, _ = said_of_masks(tmp_path, *masks)
+    assert labels.instances
+    assert (read_mask(paths[2], labels).label == 1).sum() == 8 * 16
+    assert settle_labels(paths, Labels(classes=9)).classes == 9  # named, so they are classes
+    assert settle_labels(paths[:2]).classes == 6  # two masks show no pattern
+
+
+def test_255_alone_is_not_ignored_in_every_mask(tmp_path):
+    for k in range(3):
+        picture(tmp_path / f'images/c{k}.png', np.uint8(SQUARE) * 90)
+        picture(tmp_path / f'masks/c{k}.png', np.uint8(SQUARE) * 255)
+    for config in ({'class_names': ['background', 'a', 'b']}, {'values': {'0': 0, '1': 1}}):
+        with pytest.raises(WrongLabels, match='"255": 1'):
+            folder_set(tmp_path, config)
+    named = folder_set(tmp_path, {'class_names': ['background', 'a', 'b'], 'values': {'0': 0, '255': 1}})
+    assert named.load(named.items(tmp_path)[0]).label.mean() == SHARE
+
+
+@pytest.mark.parametrize('axis', [0, -1])
+@pytest.mark.parametrize('share', [1.0, 0.8])
+def test_one_channel_for_each_class_is_named(tmp_path, axis, share):
+    chance = np.where(SQUARE, share, 1 - share)
+    np.savez(tmp_path / 'm.npz', label=np.stack([1 - chance, chance], axis).astype(np.float32))
+    with pytest.raises(WrongLabels, match=f'argmax\\(label, {axis % 3}\\)'):
+        read_mask(tmp_path / 'm.npz')
+
+
+def test_arrays_of_other_names_and_axes(tmp_path):
+    np.savez(tmp_path / 'thin.npz', image=SQUARE[..., None] * 1.0, label=SQUARE)
+    assert read_case(tmp_path / 'thin.npz').grid == (1, 64, 64)
+    np.savez(tmp_path / 'first.npz', image=np.zeros((3, 64, 64), np.float32), label=SQUARE)
+    with pytest.raises(GeometryMismatch, match='channels of an image come last'):
+        read_case(tmp_path / 'first.npz')
+    np.savez(tmp_path / 'image.npz', image=SQUARE)
+    with pytest.raises(UnreadableFile, match="no array 'label'"):
+        read_mask(tmp_path / 'image.npz')
+    np.savez(tmp_path / 'other.npz', image=SQUARE, mask=SQUARE)
+    assert 'mask' in without_mask(tmp_path / 'other.npz')
+
+
+def test_an_array_with_equal_sides_fits_a_volume_in_two_ways(tmp_path):
+    cube = np.zeros((8, 8, 8), np.uint8)
+    cube[1:3, 2:5] = 1
+    np.savez(tmp_path / 'c.npz', image=np.float32(cube))
+    volume(tmp_path / 'c.nii', cube, np.eye(4))
+    with pytest.raises(GeometryMismatch, match='equally long'):
+        read_case(tmp_path / 'c.npz', tmp_path / 'c.nii')
+
+
+def test_two_places_in_one_header_are_said(tmp_path):
+    image = nib.Nifti1Image(BOX, RAS)
+    moved = RAS.copy()
+    moved[0, 3] = 30
+    image.set_qform(moved, 1)
+    nib.save(image, tmp_path / 'c.nii')
+    assert any('30 mm apart' in note for note in read_image(tmp_path / 'c.nii').notes)
+    volume(tmp_path / 'd.nii', BOX)
+    assert not read_image(tmp_path / 'd.nii').notes
+
+
+# ---------------------------------------------------------------- images
+
+
+def test_fractions_are_not_8_bits(tmp_path):
+    rng = np.random.default_rng(0)
+    for k in range(3):
+        picture(tmp_path / f'images/c{k}.tif', rng.random((64, 64)).astype(np.float32))
+        picture(tmp_path / f'masks/c{k}.png', np.uint8(SQUARE) * 255)
+    assert folder_set(tmp_path).intensity['kind'] == 'percentile'
+    with pytest.raises(SnetError, match='fractions'):
+        check_fractions(read_image(tmp_path / 'images/c0.tif').image, {'kind': 'uint8'})
+
+
+def test_colours_of_16_bits_in_a_png_are_refused(tmp_path):
+    picture(tmp_path / 'c.png', np.zeros((4, 4, 3), np.uint8))
+    data = bytearray((tmp_path / 'c.png').read_bytes())
+    data[24] = 16
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, 'big')
+    (tmp_path / 'c.png').write_bytes(data)
+    with pytest.raises(UnreadableFile, match='save it as TIFF'):
+        read_image(tmp_path / 'c.png')
+
+
+# ---------------------------------------------------------------- folders
+
+
+def full(root, *names):
+    for name in names:
+        picture(root / name, np.uint8(SQUARE) * (255 if 'mask' in name else 90))
+
+
+@pytest.mark.parametrize(
+    'names,fix',
+    [
+        (['images/p1/a.png', 'masks/p1/a.png'], 'p1_a.png'),
+        (['images/a.png', 'masks/a.png', 'images/more/b.png'], 'more_b.png'),
+        (['images/img_1.png', 'masks/mask_001.png'], 'the masks mask_001'),
+        (['images/a.png', 'mask/a.png'], '"masks": "mask"'),
+        (['Image/a.png', 'mask/a.png'], '"images": "Image", "masks": "mask"'),
+        (['my/images/a.png', 'my/masks/a.png'], 'my does; give that folder'),
+        (['train/images/a.png', 'train/masks/a.png', 'extra/images/b.png'], 'extra holds images'),
+    ],
+)
+def test_folders_of_other_forms_are_named(tmp_path, names, fix):
+    full(tmp_path, *names)
+    with pytest.raises(SnetError, match=re.escape(fix)):
+        folder_set(tmp_path)
+
+
+def test_parts_by_other_names(tmp_path):
+    for k, part in enumerate(('training', 'Validation', 'test')):
+        full(tmp_path, f'{part}/images/c{k}.png', f'{part}/masks/c{k}.png')
+    parts = folder_set(tmp_path).parts(folder_set(tmp_path).items(tmp_path))
+    assert {p: [i.id for i in items] for p, items in parts.items()} == dict(
+        train=['c0'], valid=['c1'], test=['c2']
+    )

@@ -8,7 +8,7 @@ import pytest
 from damage import corrupt, good_files
 from PIL import Image
 
-from snetlib.core import BadSetting, SnetError, UnreadableFile
+from snetlib.core import BadSetting, SnetError, UnreadableFile, WrongLabels
 from snetlib.data.config import SETTINGS, check_settings, json_schema, read_config
 from snetlib.data.dataset import index_items, safe_name
 from snetlib.data.sets import acdc, monuseg, polypgen
@@ -254,3 +254,85 @@ def test_plain_polygons_are_those_of_the_tree(indent, tmp_path):
 def test_a_folder_of_ones_own_needs_its_folder():
     with pytest.raises(SnetError, match='folder'):
         get_dataset('folder')
+
+
+# ---------------------------------------------------------------- nothing is lost
+
+
+def pictures_of_nnunet(root, channels, value=1):
+    rng, target = np.random.default_rng(0), np.zeros((32, 32), np.uint8)
+    target[5:10, 5:10] = value
+    for folder in ('imagesTr', 'labelsTr'):
+        (root / folder).mkdir(exist_ok=True)
+    for k in range(3):
+        x = rng.integers(0, 255, (32, 32, 3), np.uint8)
+        Image.fromarray(x).save(root / f'imagesTr/c{k}_0000.png')
+        Image.fromarray(target).save(root / f'labelsTr/c{k}.png')
+    about = dict(channel_names=channels, labels={'background': 0, 'road': 1}, file_ending='.png')
+    (root / 'dataset.json').write_text(json.dumps(about))
+
+
+def test_one_picture_holds_all_colours_of_nnunet(tmp_path):
+    pictures_of_nnunet(tmp_path, {'0': 'R', '1': 'G', '2': 'B'})
+    case = next(Source('folder', tmp_path).cases('all'))
+    assert case.image.shape == (1, 32, 32, 3) and case.label.sum() == 25
+    pictures_of_nnunet(tmp_path, {'0': 'R', '1': 'G', '2': 'B'}, 255)
+    with pytest.raises(WrongLabels, match='"labels" in dataset.json'):
+        get_dataset('folder', tmp_path)
+
+
+def test_a_channel_that_dataset_json_does_not_name(tmp_path):
+    pictures_of_nnunet(tmp_path, {'0': 'grey'})
+    (tmp_path / 'imagesTr/c1_0000.png').rename(tmp_path / 'imagesTr/c1_0001.png')
+    with pytest.raises(SnetError, match='channel 0001 of c1'):
+        get_dataset('folder', tmp_path)
+
+
+@pytest.mark.parametrize('name', ['acdc', 'synapse'])
+def test_two_cases_of_one_name_are_refused(tmp_path, name):
+    ds = get_dataset(name)
+    ds.write_phantom(tmp_path / 'a', 1)
+    ds.write_phantom(tmp_path / 'b', 1)
+    with pytest.raises(BadSetting, match='are both the case'):
+        ds.items(tmp_path)
+
+
+def test_a_patient_without_info_is_named(tmp_path):
+    acdc.write_phantom(tmp_path, 2)
+    next(tmp_path.rglob('Info.cfg')).unlink()
+    with pytest.raises(UnreadableFile, match='has no Info.cfg'):
+        acdc.find(tmp_path)
+
+
+def test_outlines_of_another_image_are_refused(tmp_path):
+    monuseg.write_phantom(tmp_path, 1)
+    xml = next(tmp_path.rglob('*.xml'))
+    xml.write_text(xml.read_text().replace('X="', 'X="9'))
+    with pytest.raises(WrongLabels, match='outside the image of 256 × 256'):
+        monuseg.read(monuseg.find(tmp_path)[0])
+
+
+def test_centres_of_polypgen_in_other_letters(tmp_path):
+    polypgen.write_phantom(tmp_path, 6)
+    (tmp_path / 'data_C1').rename(tmp_path / 'Data_c1')
+    items = polypgen.find(tmp_path)
+    assert len(items) == 6 and all(i.label for i in items)
+
+
+def test_a_label_that_synapse_does_not_have(tmp_path):
+    ds = get_dataset('synapse')
+    ds.write_phantom(tmp_path, 1)
+    path = next(tmp_path.rglob('label*.nii.gz'))
+    label = nib.load(path)
+    nib.save(nib.Nifti1Image(np.full(label.shape, 14, np.uint8), label.affine), path)
+    with pytest.raises(WrongLabels, match='thirteen organs'):
+        ds.load(ds.items(tmp_path)[0])
+
+
+def test_headings_of_a_split(tmp_path):
+    split = tmp_path / 's.txt'
+    split.write_text('[Train]\r\na\r\n[val]\r\nb\r\n')
+    assert read_split(split) == {'train': ['a'], 'valid': ['b']}
+    split.write_text('[trian]\na\n')
+    with pytest.raises(BadSetting, match='s.txt has the heading'):
+        read_split(split)

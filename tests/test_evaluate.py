@@ -252,3 +252,44 @@ def test_scores_are_those_of_the_raw_data(tmp_path):
         and a.pred_voxels.sum() > 0
         and np.allclose(a[['dice', 'pred_voxels']], b[['dice', 'pred_voxels']], equal_nan=True, atol=0.02)
     )
+
+
+def test_probabilities_are_named_and_the_cure_works(tmp_path):
+    soft = np.uint8(square(2, 200) + np.arange(64))
+    save(square(0, 255), tmp_path / 'truth/c.png')
+    save(soft, tmp_path / 'pred/c.png')
+    with pytest.raises(SnetError, match='"threshold"'):
+        dice(tmp_path)
+    (tmp_path / 'pred/dataset.json').write_text('{"threshold": 127}')
+    assert list(dice(tmp_path).values()) == [0.9]
+
+
+def test_numbers_that_are_no_class_name_their_file_and_the_cure_works(tmp_path):
+    both = square(0, 1) + square(22, 2)
+    save(both, tmp_path / 'truth/c.png')
+    save(both * 100, tmp_path / 'pred/c.png')
+    cure = '"values": {"0": 0, "100": 1, "200": 2}'
+    with pytest.raises(SnetError, match=f'pred/c.png holds the number 100.*{cure}'):
+        dice(tmp_path)
+    (tmp_path / 'pred/dataset.json').write_text('{' + cure + '}')
+    assert list(dice(tmp_path).values()) == [1, 1]
+
+
+def test_counted_objects_against_black_and_white(tmp_path):
+    truth = np.zeros((64, 64), np.uint8)
+    for k in range(5):
+        truth[2 + 9 * k : 8 + 9 * k, 4:10] = k + 1
+    save(truth, tmp_path / 'truth/c.png')
+    save(np.uint8(truth > 0), tmp_path / 'pred/c.png')
+    with pytest.raises(WrongLabels, match='"instances": true'):
+        dice(tmp_path)
+    (tmp_path / 'truth/dataset.json').write_text('{"instances": true}')
+    assert list(dice(tmp_path).values()) == [1]
+
+
+def test_masks_without_truth_are_said(tmp_path):
+    for name in ('truth/a', 'pred/a', 'pred/b'):
+        save(square(), tmp_path / f'{name}.png')
+    found = evaluate_files(tmp_path / 'pred', tmp_path / 'truth', tmp_path / 'out', progress=False)
+    (note,) = found.attrs['notes']
+    assert note.endswith('have no truth and are not scored, e.g. b.')

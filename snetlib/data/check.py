@@ -15,10 +15,19 @@ import numpy as np
 from ..core import GeometryMismatch, SnetError, UnreadableFile, WrongLabels, atomic_path
 from .bands import band_masks, find_objects, object_areas
 from .dataset import SLICE, DataSet, Item, files_in, read_index
+from .files import without_mask
 from .formats import ENDINGS, stem
-from .prepare import file_hash, files_of, label_counts, run_cases, unknown_labels
+from snetlib.data.prepare import (
+    file_hash,
+    files_of,
+    label_counts,
+    naming,
+    run_cases,
+    torn_patients,
+    unknown_labels,
+)
 from .sets.catalogue import get_dataset
-from .slices import scale_intensity
+from .slices import check_fractions, scale_intensity
 from .splitting import PARTS
 
 # %% ../../nbs/3_data/31_check.ipynb #dfaa27c4
@@ -77,9 +86,10 @@ def check_one(
     try:
         case = ds.load(item)
         if case.label is None:
-            what = f'{item.image} has no mask; add it or leave the case out.'
-            return item.id, Finding('missing mask', item.id, what)
-        scale_intensity(case.image[:1], ds.scale(item))
+            return item.id, Finding('missing mask', item.id, without_mask(item.image))
+        with naming(item.image):
+            check_fractions(case.image, ds.scale(item))
+            scale_intensity(case.image[:1], ds.scale(item))
     except SnetError as e:
         return item.id, Finding(kind_of_error(e), item.id, str(e))
     voxels = label_counts(case.label)
@@ -163,6 +173,19 @@ def _empty_masks(facts) -> list:
     why = 'right for a negative example, wrong for a lost mask'
     empty = [id for id in sorted(facts) if not sum(facts[id]['voxels'][1:])]
     return [Finding('empty mask', id, f'{id} shows no target; {why}.') for id in empty]
+
+
+def _untrained(ds, facts, part_of) -> list:
+    "Classes that are shown, and by no training case."
+    trained = [f for id, f in facts.items() if part_of.get(id) == 'train']
+    found = []
+    for k, name in enumerate(ds.class_names):
+        shown = [id for id, f in sorted(facts.items()) if f['voxels'][k]]
+        if k and trained and shown and not any(f['voxels'][k] for f in trained):
+            what = f'the class {name!r} is shown by {shown[0]}, but by no training case, so it '
+            what += 'cannot be learnt; choose another split.'
+            found.append(Finding('class not trained', shown[0], what))
+    return found
 
 
 def _not_in_a_part(items, part_of) -> list:
@@ -284,7 +307,9 @@ def check(
     everywhere, nowhere = _class_coverage(ds, facts)
     problems += leaks + everywhere
     notes = _said_by_files(ds, facts) + copies + _empty_masks(facts) + nowhere
-    notes += _not_in_a_part(items, part_of)
+    notes += _untrained(ds, facts, part_of) + _not_in_a_part(items, part_of)
+    if torn := torn_patients(items, part_of):
+        notes.append(Finding('torn patient', '', torn))
     notes += _unexpected_counts(ds, items, split, counts)
     problems.sort(key=lambda p: (p.kind, p.case))
     return dict(

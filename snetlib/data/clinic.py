@@ -52,6 +52,16 @@ def _itk_affine(found, n):
     return LPS @ affine
 
 
+def _voxel_file(path):
+    "The file with the voxels that a text header (.mhd, .nhdr) names, or None."
+    if path.suffix.lower() not in ('.mhd', '.nhdr'):
+        return None
+    text = path.read_bytes()[: 1 << 16].decode('utf-8', 'replace')
+    named = re.search(r'^(?:ElementDataFile *=|data ?file:) *(\S.*?)\s*$', text, re.M | re.I)
+    plain = named is not None and named[1].upper() not in ('LOCAL', 'LIST') and '%' not in named[1]
+    return path.parent / named[1] if plain else None
+
+
 def read_itk(
     path,  # .nrrd, .nhdr, .mha or .mhd
     gaps: float | None = None,  # what NaN and infinite voxels become; None: the smallest number
@@ -60,6 +70,9 @@ def read_itk(
     sitk = need('SimpleITK', 'clinic')
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     with reading(path):
+        if (raw := _voxel_file(Path(path))) is not None and not raw.is_file():
+            what = f'{path} keeps its voxels in {raw.name}, which is not there; copy it beside it.'
+            raise UnreadableFile(what, path=path)
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
@@ -133,6 +146,9 @@ def read_header(
         if 'Rows' in header and 'Columns' in header:
             return header
         kind = header.get('Modality') or 'unknown kind'
+        if kind in ('CT', 'MR', 'PT', 'NM', 'US', 'CR', 'DX', 'MG', 'XA', 'OT'):
+            what = f'{path} is a DICOM image ({kind}) that ends before its picture begins; '
+            raise UnreadableFile(f'{what}it is truncated: copy or export it again.', path=path)
         raise UnreadableFile(
             f'{path} is a DICOM file without a picture ({kind}); outlines (RTSTRUCT) become masks '
             'with plastimatch or 3D Slicer, everything else can be taken away.',
@@ -389,11 +405,9 @@ def series_in(
 # %% ../../nbs/3_data/11_clinic.ipynb #e68bd575
 def _raw_part(path):
     "The file with the voxels that a text header names."
-    text = path.read_bytes()[: 1 << 16].decode('utf-8', 'replace')
-    named = re.search(r'^(?:ElementDataFile *=|data ?file:) *(\S.*?)\s*$', text, re.M | re.I)
-    if named is None or named[1].upper() in ('LOCAL', 'LIST'):
+    raw = _voxel_file(path)
+    if raw is None:
         return []
-    raw = path.parent / named[1]
     if raw.resolve().parent != path.resolve().parent:
         what = f'{path} keeps its voxels in another folder; copy {raw.name} beside it.'
         raise UnreadableFile(what, path=path)
@@ -427,7 +441,8 @@ def _files_of_one(path):
     if path in found:
         return found[path]
     names = ', '.join(p.name for p in list(found)[:5]) or 'no DICOM file'
-    what = f'{path} is no single series; {folder} holds: {names}.'
+    what = f'{path} is no single series; {folder} holds: {names}. Keep the files of one, '
+    what += 'or name one of these where a single series is asked for.'
     raise UnreadableFile(what, path=path)
 
 # %% ../../nbs/3_data/11_clinic.ipynb #60c977b1

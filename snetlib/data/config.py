@@ -316,4 +316,5 @@ def labels_of(
         c.get('threshold'),
         bool(c.get('instances')),
         len(c['class_names']) if 'class_names' in c else None,
+        '"labels" in dataset.json' if c.get('layout') == 'nnunet' else Labels.where,
     )

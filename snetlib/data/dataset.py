@@ -135,6 +135,20 @@ def read_volume(
         label=np.concatenate([s.label for s in slices]),
     )
 
+# %% ../../nbs/3_data/18_dataset.ipynb #each1nce
+def _each_id_once(items):
+    "Raise `BadSetting` for two cases of one name, of which one would be lost."
+    first = {}
+    for item in items:
+        other = first.setdefault(safe_name(item.id), item)
+        if other is not item:
+            raise BadSetting(
+                f'{other.image} and {item.image} are both the case {item.id}; take one of them '
+                'away, or rename it.',
+                path=item.image,
+                case=item.id,
+            )
+
 # %% ../../nbs/3_data/18_dataset.ipynb #0164c63c
 @dataclass(frozen=True)
 class DataSet:
@@ -189,8 +203,7 @@ class DataSet:
         if not found:
             what = f'{root} holds nothing of {self.name}; expected: {self.layout}.'
             raise UnreadableFile(what, path=root)
-        for item in found:
-            safe_name(item.id)
+        _each_id_once(found)
         return found
 
     def load(self, item: Item) -> Case:

@@ -38,6 +38,19 @@ def voxel_sizes(
     return np.sqrt((np.asarray(affine)[:3, :3] ** 2).sum(0))
 
 
+def _two_places(img, scale):
+    "A note where the two affines that a NIfTI can hold disagree; other programs may use the qform."
+    if not hasattr(img, 'get_qform') or int(img.header['sform_code']) < 1:
+        return []
+    other = img.get_qform(coded=True)[0]
+    if other is None:
+        return []
+    gap = (np.abs(other - img.affine) @ [*img.shape[:3], 1])[:3].max()
+    if gap < voxel_sizes(img.affine).min() / 2:
+        return []
+    return [f'its qform and sform lie up to {gap * scale:.3g} mm apart; the sform is used']
+
+
 def _header_note(img, scale, unit):
     "What the header says otherwise than the affine, as sentences."
     notes = []
@@ -45,6 +58,7 @@ def _header_note(img, scale, unit):
         notes.append(f'its unit is {unit}; lengths were converted to millimetres')
     if not img.extra.get('sized', True):
         notes.append('pixdim holds 0, so the size of a voxel is not known')
+    notes += _two_places(img, scale)
     said, meant = np.array(img.header.get_zooms()[:3], float), voxel_sizes(img.affine)
     if not np.allclose(said, meant, rtol=0.01):
         sides = [' × '.join(f'{s:.4g}' for s in sides) for sides in (said, meant)]
@@ -101,10 +115,13 @@ def _both_flat(image, mask):
     for flat, other in ((image, mask), (mask, image)):
         if flat.affine is not None or other.affine is None:
             continue
-        if getattr(other, 'turned', False) and kind_of(flat.path) == 'arrays':
+        alike = flat.grid[0] == flat.grid[2]  # (x, y, z) would fit as well as (z, y, x)
+        unclear = getattr(other, 'turned', False) or alike
+        if unclear and kind_of(flat.path) == 'arrays':
             raise GeometryMismatch(
-                f'{flat.path} is a plain array, and the axes of {other.path} were flipped or '
-                'swapped to the usual order, so nobody can say which way up they fit; add the '
+                f'{flat.path} is a plain array, and the axes of {other.path} '
+                f'{"are equally long" if alike else "were flipped or swapped to the usual order"}, '
+                'so nobody can say which way up they fit; add the '
                 'affine of the volume to the array, or save both as volumes.',
                 path=mask.path,
             )
@@ -121,6 +138,12 @@ def same_place(
     mask,  # the other one
 ):
     "Raise `GeometryMismatch` if two grids differ in size, or lie half a voxel or more apart."
+    if image.grid != mask.grid and image.path is not None and image.path == mask.path:
+        raise GeometryMismatch(
+            f'the label in {mask.path} has the size {mask.grid}, its image {image.grid}; both are '
+            '(z, H, W), or (H, W) for a picture, and the channels of an image come last.',
+            path=mask.path,
+        )
     if image.grid != mask.grid:
         raise GeometryMismatch(
             f'{mask.path} has the size {mask.grid}, {image.path} has {image.grid}; find the file '

@@ -48,6 +48,10 @@ def _open_picture(path):
     else:
         what = f'{path} is no PNG, JPEG, TIFF or BMP, whatever its name says; convert it.'
         raise UnreadableFile(what, path=path)
+    if im.format == 'PNG' and head[24] == 16 and head[25] in (2, 4, 6):  # Pillow keeps 8 bits
+        what = f'{path} is a PNG in colours (or with alpha) of 16 bits, of which only the upper 8 '
+        what += 'would be read; save it as TIFF, or as a PNG of 8 bits.'
+        raise UnreadableFile(what, path=path)
     if im.format == 'BMP' and im.mode == '1' and head[28] == 8:  # Pillow takes bytes for bits
         what = f'{path} is a BMP of bytes with two colours, which is not read; save it as PNG.'
         raise UnreadableFile(what, path=path)

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from ..core import BadSetting, UnreadableFile, choose
+from ..core import BadSetting, UnreadableFile
 
 # %% ../../nbs/3_data/17_splits.ipynb #b578cc8f
 PARTS = ('train', 'valid', 'test')
@@ -88,6 +88,17 @@ def write_split(
     return comments + ''.join(parts)
 
 
+def _part(heading, path):
+    "The part that a heading names. Raises `BadSetting`."
+    name = heading.strip().lower()
+    name = {'val': 'valid', 'validation': 'valid'}.get(name, name)
+    if name not in PARTS:
+        parts = ', '.join(f'[{p}]' for p in PARTS)
+        what = f'{path} has the heading [{heading}], which is no part; the headings are {parts}.'
+        raise BadSetting(what, path=path, key='split')
+    return name
+
+
 def parse_split(
     text: str,  # as `write_split` makes it
     path,  # where it comes from, for the message
@@ -96,7 +107,7 @@ def parse_split(
     split, seen, part = {}, set(), None
     for line in map(str.strip, unicodedata.normalize('NFC', text).splitlines()):
         if line.startswith('[') and line.endswith(']'):
-            part = choose(line[1:-1], PARTS, 'part')
+            part = _part(line[1:-1], path)
             split.setdefault(part, [])
         elif line and not line.startswith('#'):
             what = None

@@ -40,7 +40,12 @@ from snetlib.core import (
 from ..data.clinic import files_behind, is_volume, read_any_volume, series_in
 from ..data.files import Case, read_image
 from ..data.formats import ENDINGS, UNREAD, kind_of, stem
-from ..data.slices import neighbour_rows, scale_intensity, stack_neighbours
+from snetlib.data.slices import (
+    check_fractions,
+    neighbour_rows,
+    scale_intensity,
+    stack_neighbours,
+)
 from ..data.writing import OME, VOLUMES_OUT, write_label_files, write_mask, write_tiff
 from ..models.layers import fuse_for_inference
 from snetlib.predict.slices import (
@@ -260,6 +265,7 @@ def _scaling(image, intensity):
     if intensity is None:
         check_scaled(image)
         return image, None
+    check_fractions(image, intensity)
     if not np.isfinite([image.min(), image.max()]).all():
         return scale_intensity(image, intensity), None  # gaps take a value of the whole volume
     return image, part_scale(image, intensity)

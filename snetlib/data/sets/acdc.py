@@ -50,8 +50,13 @@ def find(
     "Two cases a patient, in whichever layout. Raises `UnreadableFile` for missing frames."
     if ready := files_in(root / 'data' if (root / 'data').is_dir() else root, ('.h5',)):
         return _prepared(ready, root)
-    items = []
-    for info in files_in(root, ('info.cfg',), deep=True):
+    items, infos = [], files_in(root, ('info.cfg',), deep=True)
+    drawn = files_in(root, ('_gt.nii.gz', '_gt.nii'), deep=True)
+    lost = sorted({f.parent for f in drawn} - {f.parent for f in infos})
+    if lost:
+        what = f'{lost[0]} has no Info.cfg, which names its frames; copy the patient again.'
+        raise UnreadableFile(what, path=lost[0], case=lost[0].name)
+    for info in infos:
         folder = inside(info, root).parent
         for k, frame in enumerate(ed_es(info), 1):
             name = f'{folder.name}_frame{frame:02d}'

@@ -199,6 +199,18 @@ def _holes(path, objects):
     return (number > 0) & larger
 
 
+def _all_near(polygons, size):
+    "Raise `WrongLabels` for outlines that lie wholly outside the image."
+    height, width = size
+    ends = np.array([(*p.min(0), *p.max(0)) for p in polygons]).reshape(-1, 4)
+    out = (ends[:, 0] > width + 1) | (ends[:, 1] > height + 1) | (ends[:, 2:] < -1).any(1)
+    if out.any():
+        raise WrongLabels(
+            f'{out.sum()} of {len(out)} outlines lie outside the image of {width} × {height} '
+            'pixels; the XML belongs to another image, or to another magnification.'
+        )
+
+
 def read(
     item: Item,  # from `find`
 ) -> Case:
@@ -208,7 +220,9 @@ def read(
         return case
     size = case.grid[1:]
     try:
-        case.instances = rasterise(read_polygons(item.label), size)[None]
+        polygons = read_polygons(item.label)
+        _all_near(polygons, size)
+        case.instances = rasterise(polygons, size)[None]
         holes = _holes(item.label, case.instances[0])[None]
     except WrongLabels as e:
         raise WrongLabels(f'{item.label}: {e}', path=item.label, case=item.id) from e

@@ -27,17 +27,25 @@ def _centre(name):
     return f'C{m[1]}' if m else ''
 
 
+def _folder(parent, name):
+    "A subfolder, however its name is capitalised."
+    return next((d for d in parent.glob('*') if d.name.lower() == name.lower()), parent / name)
+
+
 def find(
     root: Path,  # with data_C1 …, sequenceData, or train/val/test folders of images and masks
 ) -> list:
     "Frames with their masks; the group is the centre, or the sequence."
     items = []
-    for folder in sorted(root.glob('data_C*')):
-        c = folder.name.removeprefix('data_')
+    for folder in sorted(d for d in root.glob('*') if re.match('data_c', d.name, re.I)):
+        c = folder.name[len('data_') :].upper()
         items += [
             Item(f'{c}_{s}', inside(i, root), m and inside(m, root), c)
             for s, i, m in pairs(
-                folder / f'images_{c}', folder / f'masks_{c}', '_mask', lambda s: s.rstrip('_')
+                _folder(folder, f'images_{c}'),
+                _folder(folder, f'masks_{c}'),
+                '_mask',
+                lambda s: s.rstrip('_'),
             )
         ]
     for folder in sorted(root.glob('sequenceData/*/seq*')):

@@ -9,7 +9,7 @@ __all__ = ['REMAP', 'UNUSED', 'SPLITS', 'SOURCES', 'SYNAPSE', 'find', 'read', 'w
 from pathlib import Path
 
 import numpy as np
-from ...core import atomic_path
+from ...core import WrongLabels, atomic_path
 from ..dataset import DataSet, Item, files_in, inside, slice_files
 from ..files import Case, Labels, read_case
 from ..formats import stem
@@ -68,7 +68,15 @@ def read(
 ) -> Case:
     "One raw CT in Hounsfield units, its thirteen organs mapped to eight."
     labels = Labels(values=REMAP | UNUSED)
-    return read_case(item.image, item.label, id=item.id, labels=labels)
+    try:
+        return read_case(item.image, item.label, id=item.id, labels=labels)
+    except WrongLabels as e:
+        raise WrongLabels(
+            f'{item.label} holds other numbers than 0 and the thirteen organs 1 to 13; copy it '
+            'again, or prepare volumes with other labels as a folder of your own.',
+            path=item.label,
+            case=item.id,
+        ) from e
 
 
 def write_phantom(
