@@ -121,6 +121,23 @@ def test_seeds_are_added_to_what_is_recorded(tmp_path):
     assert kept.cell.iloc[-1] == written.cell.iloc[-1]
 
 
+def test_one_row_is_added_to_a_file_of_two_experiments(tmp_path):
+    "E1 and E3 share a file, and a row of E1 is none of E3."
+    e1 = plan('e1_ends', 'smoke', 1)
+    (step,) = [s for s in e1 if s.row.method == 'low, equal width, no head']
+    scores, runs = add_runs(
+        'e1',
+        tmp_path / 'results',
+        scale='smoke',
+        seeds=1,
+        cache=tmp_path / 'runs',
+        progress=False,
+        only=(step.row.method,),
+    )
+    assert pd.read_csv(runs).cell.tolist() == [step.row.method]
+    assert set(pd.read_csv(scores).experiment) == {'e1'}
+
+
 def test_other_settings_are_not_mixed_in(tmp_path):
     old = pd.DataFrame([dict(cell='a', seed=0, key='1')])
     old.to_csv(tmp_path / 'runs.csv', index=False)

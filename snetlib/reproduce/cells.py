@@ -123,10 +123,11 @@ def record_cells(
 ) -> tuple:
     "Add the scores and the facts of finished runs to what is recorded; returns both files."
     files = record_files(name, out, scale)
-    how = dict(recorded=recorded_facts(files[1]), scale=scale, data=data, only=only)
+    how = dict(recorded=recorded_facts(files[1]), scale=scale, data=data)
     tuning, plans = [], {}
-    for e in RECORDED_WITH[name]:
-        choosing, plans[e] = planned(e, seeds, cache, progress=False, **how)
+    for e in RECORDED_WITH[name]:  # the other experiment of the file may not have these rows
+        rows = only if e == name else ()
+        choosing, plans[e] = planned(e, seeds, cache, progress=False, only=rows, **how)
         tuning += choosing
     new = gather_cells(plans, cache), run_facts(dict(tuning=tuning) | plans, cache)
     for path, table, by in zip(files, new, (CELL_ID, RUN_ID)):
