@@ -123,7 +123,7 @@ def measured_file(
 
 
 def measured_costs() -> pd.DataFrame:
-    "What one training step costs at the scale tiny, by network; seconds from one run."
+    "Costs of one training step at the scale tiny, from one run; forms of E8 from another run."
     return measured_file('costs_tiny')
 
 
