@@ -120,7 +120,8 @@ def add_rows(
     kept = pd.read_csv(path, dtype={'case': str, 'commit': str})
     check_keys(kept, new, by)
     old = pd.MultiIndex.from_frame(kept[by])
-    return pd.concat([kept, new[~pd.MultiIndex.from_frame(new[by]).isin(old)]])
+    fresh = new[~pd.MultiIndex.from_frame(new[by]).isin(old)]
+    return pd.concat([kept, fresh]) if len(fresh) else kept
 
 
 def check_keys(kept, new, by):
