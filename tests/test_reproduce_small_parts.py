@@ -125,3 +125,18 @@ def test_files_that_are_not_at_hand_are_named(tmp_path):
     assert error.value.path == tmp_path / 'nothing.csv'
     with pytest.raises(BadSetting):
         record_files('tableII', tmp_path)
+
+
+def test_what_the_page_says_in_words(objects):
+    "StageFormer: more at equal steps, fewer at equal multiply-adds; cross-scale: not decided."
+    small = object_shares(objects, 'nuclei')
+    verdict = contrasts_table(small, E8_CONTRASTS, score='found').verdict
+    assert verdict['StageFormer, equal GMAC'] == 'contradicted'
+    assert verdict['StageFormer, equal steps'] == 'reproduced'
+    assert verdict['cross-scale, equal GMAC'] == verdict['cross-scale, equal steps'] == 'inconclusive'
+    found = small.groupby('cell').found.mean()
+    assert found.max() < 0.5, 'more than half of the small nuclei are missed by every form'
+    for form in ('no cross-scale', 'no StageFormer', 'neither'):
+        assert found[f'{form}, equal GMAC'] > found[form], 'more steps find more'
+    polyps = objects[(objects['data'] == 'polypgen') & objects.band.isin(E8_SMALL)]
+    assert polyps[(polyps.cell == 'both') & (polyps.seed == 0)].objects.sum() == 2
