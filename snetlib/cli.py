@@ -426,7 +426,7 @@ def train(
         _say_trained(out, learn, as_json)
 
 # %% ../nbs/9_command/00_cli.ipynb #813a39ae
-RAW_SETS = 'acdc, synapse, monuseg, polypgen, atlas, semsperm or folder'
+RAW_SETS = 'acdc, synapse, monuseg, polypgen, atlas, semsperm, nuclei or folder'
 
 
 @command
@@ -897,7 +897,7 @@ def reproduce(
     row: list[str] | None = _ROW,
     add_to: Path | None = typer.Option(
         None,
-        help='e1 … e6, rivals: add scores to those of this folder; recorded runs are not run again',
+        help='e1 … e6, e8, rivals: add scores to this folder; recorded runs are not run again',
     ),
     worker: bool = typer.Option(
         False, '--worker', help='only run what is missing; for a process beside others'

@@ -35,7 +35,7 @@ SETS = [n for n, d in DATASETS.items() if d.write_phantom] + list(FOLDERS)
 def raw_phantom(name, root, n=6):
     if name == 'semsperm':
         write_sperms(root, n, size=(96, 128))
-    elif name == 'folder':
+    elif name in ('folder', 'nuclei'):
         write_phantom(root, n)
     else:
         DATASETS[name].write_phantom(root, n)

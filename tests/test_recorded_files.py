@@ -27,7 +27,7 @@ def test_scores_of_cases_are_there(name):
     table = pd.read_csv(RESULTS / name)
     assert table['case'].notna().all()
     assert len(table) > table['case'].nunique() >= 1
-    assert {'dice', 'tp', 'dice_sum'} & set(table)
+    assert {'dice', 'tp', 'dice_sum', 'found'} & set(table)
 
 
 @pytest.mark.parametrize('name', [name for name, what in kept().items() if what == 'not kept'])

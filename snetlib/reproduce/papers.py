@@ -40,6 +40,7 @@ class Experiment:
     kind: str = 'cases'  # a key of `SCORED`
     ladder: bool = False  # each row adds one part: the paper's claim is that it helps
     tune: tuple = ()  # lines of the recipe to choose among on validation, each as pairs
+    lines: dict = field(default_factory=dict)  # scale -> lines of the recipe it needs there
 
 
 SCORED = dict(

@@ -136,7 +136,7 @@ def not_recorded() -> pd.DataFrame:
     "Every row of the papers' tables without a recorded number, and why."
     lines = []
     for e in EXPERIMENTS.values():
-        if e.kind in ('figure', 'cells'):
+        if not e.paper:
             continue
         tables = [t for scale in SCALES if (t := recorded(e.name, scale)) is not None]
         for row in e.rows:

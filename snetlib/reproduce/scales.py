@@ -11,7 +11,7 @@ __all__ = ['SNET_ROWS', 'SOSEGFORMER_ROWS', 'SLIM', 'QUARTER_VIT', 'QUARTER_WIDT
 from pathlib import Path
 
 from ..core import NotAtHand
-from ..data.sets.catalogue import DATASETS
+from ..data.sets.catalogue import DATASETS, FOLDERS
 from .our_experiments import PART_ROWS
 from .papers import Experiment, Row
 from ..train.recipes import get_recipe
@@ -110,7 +110,7 @@ SMOKE_SCALE = dict(
     vit_width=40,
     recipe='smoke',
     changes=dict(size=32, bs=2, steps=2),
-    data=dict.fromkeys((*DATASETS, 'semsperm'), ('phantom', {})),
+    data=dict.fromkeys((*DATASETS, *FOLDERS), ('phantom', {})),
     models=of_size('tiny')
     | dict.fromkeys(('vnet', 'r50_unet', 'hrnet', 'ctcnet', *QUARTER_WIDTH), ('unet_tiny', {}))
     | {
@@ -151,12 +151,13 @@ def scaled_recipe(
 ) -> dict:
     "The complete recipe of an experiment at this scale."
     s = SCALES[scale]
+    changes = s['changes'] | experiment.lines.get(scale, {})
     if s['recipe'] is None:
-        return get_recipe(experiment.recipe)
+        return get_recipe(experiment.recipe, **changes)
     if s['recipe'] == 'cpu_small' and experiment.recipe == 'sosegformer_paper':
         # images of this size are resized already, so there is nothing to crop
-        return get_recipe('sosegformer_cpu', **s['changes'], augment=dict(hflip=0.5))
-    return get_recipe(s['recipe'], **s['changes'])
+        return get_recipe('sosegformer_cpu', **changes, augment=dict(hflip=0.5))
+    return get_recipe(s['recipe'], **changes)
 
 
 def stand_in(
@@ -177,7 +178,7 @@ def data_root(
     if known and known.embedded:
         return None
     if data is None:
-        where = known.where if known else f'see snetlib.data.sets.{dataset}'
+        where = known.where if known else 'see the catalogue of data sets'
         raise NotAtHand(
             f'{dataset} is needed: get it ({where}) and name its folder; '
             'the scale smoke needs no data.',
