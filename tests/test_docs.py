@@ -1,10 +1,14 @@
 "What `make slides` and `make docs` write, as far as it can be told without building the whole site."
 
 import importlib.util
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from typer.main import get_command
+
+from snetlib.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -134,3 +138,33 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path):
     )
     (tmp_path / 'b.html').write_text('<h1 id="there"></h1>')
     assert docs.broken_links(tmp_path) == ['a.html: b.html#gone', 'a.html: c.png', 'a.html: #low']
+
+
+def command_lines():
+    "Every `snet …` that a page or a guide tells its reader to type, as (file, line)."
+    pages = [*ROOT.glob('nbs/**/*.ipynb')]
+    guides = [*ROOT.glob('*.md'), *ROOT.glob('data/**/*.md')]
+    texts = [(p, c.source) for p in pages for c in nbformat.read(p, 4).cells if c.cell_type == 'markdown']
+    texts += [(p, p.read_text(encoding='utf-8')) for p in guides if p.name != 'CHANGELOG.md']
+    for path, text in texts:
+        for line in re.findall(r'(?:^|`)(snet [a-z]+[^`\n]*)', text, re.M):
+            yield f'{path.parent.name}/{path.name}', line.split('  #')[0]
+
+
+def test_every_command_that_is_told_exists_with_its_options():
+    group = get_command(app)
+    options = {
+        name: {o for p in c.params for o in p.opts + p.secondary_opts} for name, c in group.commands.items()
+    }
+    wrong, seen = [], 0
+    for where, line in command_lines():
+        for part in re.split(r'[|;&]+\s*(?=snet )|,\s*(?=snet )', line):
+            name = part.split()[1]
+            if name not in options:
+                wrong.append((where, line))
+                continue
+            seen += 1
+            asked = set(re.findall(r'(?<!\S)--[a-z][a-z-]*', part))
+            wrong += [(where, line, o) for o in asked - options[name] - {'--help'}]
+    assert seen > 60, 'the search finds what pages tell'
+    assert not wrong, wrong
