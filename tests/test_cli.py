@@ -24,6 +24,7 @@ from snetlib.cli import (
     parse_settings,
     sentence,
 )
+from snetlib.data.sets.folder import write_phantom
 
 TINY = '--recipe smoke --set size=32 --set bs=8 --set epochs=3 --set precision=float32'.split()
 
@@ -377,3 +378,16 @@ def test_a_shell_completes_commands_and_names(words, found):
     ask = {'_SNET_COMPLETE': 'complete_bash', 'COMP_WORDS': words, 'COMP_CWORD': str(words.count(' '))}
     done = subprocess.run(SNET, env={**ENV, **ask}, capture_output=True, text=True)
     assert found in done.stdout.split(), done.stderr
+
+
+@pytest.mark.parametrize('asked', ['seed=abc', 'seed=1', 'val=3'])
+def test_a_keyword_of_the_data_is_named_as_it_is_typed(tmp_path, asked):
+    "The data's seed is not the run's: the cure names --data-set, not --seed."
+    write_phantom(tmp_path / 'pictures', n=12)
+    assert not snet('prepare', 'folder', tmp_path / 'pictures', '--out', tmp_path / 'ready').returncode
+    done = snet(
+        'train', 'folder', '--data', tmp_path / 'ready', '--out', tmp_path / 'run', '--data-set', asked
+    )
+    key = asked.split('=')[0]
+    refused(done, f'(--data-set {key}=…)')
+    assert '(--seed)' not in done.stderr

@@ -21,7 +21,7 @@ from ..core import BadSetting, NotAtHand, SnetError, UnreadableFile, choose
 from .clinic import files_behind
 from .files import Case, read_case
 from .formats import stem
-from .splitting import PARTS, draw_fold, draw_groups, hold_out, read_split
+from .splitting import PARTS, BadSplit, draw_fold, draw_groups, hold_out, read_split
 
 # %% ../../nbs/3_data/18_dataset.ipynb #5bbe3690
 @dataclass(frozen=True, slots=True)
@@ -288,7 +288,7 @@ def _with_valid(ds, groups, seed, fold):
 
 
 def _refuse_seed(seed, name):
-    raise BadSetting(
+    raise BadSplit(
         f'the split {name} draws nothing, so seed={seed} would change nothing; leave the seed of '
         'the data out, or choose the split "seeded".',
         key='seed',
@@ -296,11 +296,11 @@ def _refuse_seed(seed, name):
 
 
 def _with_asked(groups, val, seed, name):
-    "The groups with exactly `val` held out. Raises `BadSetting` where a list decides otherwise."
+    "The groups with exactly `val` held out. Raises `BadSplit` where a list decides otherwise."
     if groups['valid'] and name == 'seeded':  # drawn by us, so drawn again
         groups = groups | {'train': groups['train'] + groups['valid'], 'valid': []}
     if groups['valid'] and val:
-        raise BadSetting(
+        raise BadSplit(
             f'the split {name} names its validation part ({len(groups["valid"])}), so val={val} '
             'would change nothing; leave val out, or choose another split.',
             key='val',

@@ -21,16 +21,16 @@ from .cache import cached_slices
 from .dataset import DataSet
 from .sets.catalogue import get_dataset
 from .slices import Slices, case_slices
-from .splitting import PARTS
+from .splitting import PARTS, BadSplit
 
 # %% ../../nbs/3_data/33_source.ipynb #3f000594
 def _check_numbers(source):
-    "Raise `BadSetting` for a number that is none, or too small."
+    "Raise `BadSplit` for a number that is none, or too small."
     for key, least in (('seed', 0), ('val', 0), ('fold', 0), ('folds', 2)):
         value = getattr(source, key)
         if value is not None and (not isinstance(value, int) or value < least):
             what = f'{key} is {value!r}; give a whole number of {least} or more.'
-            raise BadSetting(what, key=key)
+            raise BadSplit(what, key=key)
 
 
 def _check_folds(source):
