@@ -194,7 +194,7 @@ QUICK = (
     ('train', 'mni', '--out', 'never', '--model', 'snet_tinny'),
     ('train', 'mnii', '--out', 'never'),
     ('train', 'mni', '--out', 'never', '--recipe', 'none'),
-    ('prepare', 'nuclei', 'raw', '--out', 'never'),
+    ('prepare', 'nuclees', 'raw', '--out', 'never'),
 )
 
 

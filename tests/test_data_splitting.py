@@ -48,6 +48,7 @@ def test_what_is_asked_of_the_validation_part_is_obeyed_or_refused(tmp_path):
 
     write(train=names[:8], valid=names[8:10], test=names[10:])
     assert sizes(split=listed) == [8, 2, 2]
+    assert sizes(split=listed, val=2) == [8, 2, 2], 'that many there are'
     for key, asked in (('val', dict(val=3)), ('seed', dict(seed=1))):
         with pytest.raises(BadSetting, match='would change nothing') as refused:
             sizes(split=listed, **asked)

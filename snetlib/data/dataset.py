@@ -299,13 +299,13 @@ def _with_asked(groups, val, seed, name):
     "The groups with exactly `val` held out. Raises `BadSplit` where a list decides otherwise."
     if groups['valid'] and name == 'seeded':  # drawn by us, so drawn again
         groups = groups | {'train': groups['train'] + groups['valid'], 'valid': []}
-    if groups['valid'] and val:
+    if groups['valid'] and val not in (0, len(groups['valid'])):
         raise BadSplit(
             f'the split {name} names its validation part ({len(groups["valid"])}), so val={val} '
             'would change nothing; leave val out, or choose another split.',
             key='val',
         )
-    return hold_out(groups, val, seed) if val else groups
+    return hold_out(groups, val, seed) if val and not groups['valid'] else groups
 
 
 @patch
