@@ -156,3 +156,14 @@ def test_other_settings_are_not_mixed_in(tmp_path):
     assert error.value.key == 'a'
     with pytest.raises(BadSetting):
         record_files('table5', tmp_path)
+
+
+def test_what_the_readme_says_of_twice_the_width_follows_from_the_recorded_scores():
+    "E1 and E3 at scale small: nothing is decided, and no run is near the floor."
+    small = read_cells(ROOT / 'data/results/e1_e3_small_cells.csv')
+    found = contrasts_table(small, (E1_CONTRASTS[0], *E3_CONTRASTS))
+    assert len(found) == 5 and (found['verdict'] == 'inconclusive').all()
+    assert (found['seeds'] == small.seed.nunique()).all(), 'every contrast has every seed'
+    assert patient_scores(small, E3_CONTRASTS[0].weights[0][0]).mean(axis=1).min() > 20
+    early = contrasts_table(small.query('seed < 3'), E3_CONTRASTS).loc['as_is − flipped']
+    assert early['verdict'] == 'reproduced', 'what a look after three seeds would have said'
