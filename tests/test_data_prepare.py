@@ -10,6 +10,7 @@ from functools import partial
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from processes import SNET, refused, snet, started
@@ -437,3 +438,13 @@ def test_real_nuclei_as_a_folder(tmp_path):
     assert not r['failed'] and r['parts'] == {'train': 70, 'valid': 10, 'test': 20}
     s = load_slices('folder', tmp_path / 'out', 'test', size=96)
     assert len(s) == 20 and s.class_names == ('background', 'nucleus') and s.c_in == 3
+
+
+def test_workers_end_with_their_work_and_know_where_they_are(tmp_path, monkeypatch):
+    "Idle processes would keep memory for minutes, and a relative path would mean another folder."
+    for name in ('one', 'two'):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert {os.path.basename(p) for p in run_cases(os.path.abspath, [('.',)] * 4, jobs=2)} == {name}
+        left = psutil.Process().children(recursive=True)
+        assert not [p for p in left if any('LokyProcess' in word for word in p.cmdline())]

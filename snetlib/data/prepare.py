@@ -211,6 +211,13 @@ def watched(fn, parent, *arguments):
     return fn(*arguments)
 
 
+def _end_workers():
+    "End joblib's idle processes: they keep memory, and the folder in which they were started."
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor(reuse=True).shutdown(wait=True)
+
+
 def run_cases(
     fn,  # what to do with a case
     cases: list,  # arguments of `fn`, a tuple a case
@@ -226,11 +233,14 @@ def run_cases(
     begun = takewhile(lambda case: not stop.is_set(), cases)
     if jobs == 1:
         done = (fn(*case) for case in begun)
-    else:
-        work = delayed(partial(watched, fn, os.getpid()))
-        pool = Parallel(jobs, return_as='generator_unordered', pre_dispatch='2*n_jobs')
-        done = pool(work(*case) for case in begun)
+        yield from track(done, 'case', progress, len(cases), title)
+        return
+    work = delayed(partial(watched, fn, os.getpid()))
+    _end_workers()  # those of an earlier call, which may have been cut short
+    pool = Parallel(jobs, return_as='generator_unordered', pre_dispatch='2*n_jobs')
+    done = pool(work(*case) for case in begun)
     yield from track(done, 'case', progress, len(cases), title)
+    _end_workers()
 
 # %% ../../nbs/3_data/30_prepare.ipynb #1e700f93
 def description_hash(
