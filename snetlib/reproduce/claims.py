@@ -75,6 +75,11 @@ def recorded_contrasts(
     return contrasts_table(read_cells(path), (*E1_CONTRASTS, *E3_CONTRASTS))
 
 
+def _interval(line):
+    "The mean of a contrast and its interval, as text."
+    return f'{line["mean"]:+.1f} points [{line["lo"]:.1f}, {line["hi"]:.1f}]'
+
+
 def by_contrast(
     name: str,  # of E1 or E3
 ) -> tuple:
@@ -86,8 +91,7 @@ def by_contrast(
             continue
         line = found.loc[name]
         verdict = line['verdict']
-        interval = f'{line["mean"]:+.1f} points [{line["lo"]:.1f}, {line["hi"]:.1f}]'
-        shown.append(f'{interval}, {line["seeds"]} seeds, scale {scale}')
+        shown.append(f'{_interval(line)}, {line["seeds"]} seeds, scale {scale}')
     return verdict, f'{name}: {"; ".join(shown)}; ACDC'
 
 
@@ -113,9 +117,7 @@ def by_part(
     "The verdict on a part at equal multiply-adds, which is primary; the evidence has both budgets."
     found, shown = recorded_parts(), []
     for budget in ('GMAC', 'steps'):
-        line = found.loc[f'{part}, equal {budget}']
-        interval = f'{line["mean"]:+.1f} points [{line["lo"]:.1f}, {line["hi"]:.1f}]'
-        shown.append(f'equal {budget} {interval}')
+        shown.append(f'equal {budget} {_interval(found.loc[f"{part}, equal {budget}"])}')
     what = f'nuclei under 1 % found, {part} on minus off: {", ".join(shown)}'
     primary = found.loc[f'{part}, equal GMAC']
     return primary['verdict'], f'{what}; {primary["seeds"]} seeds, scale tiny'
