@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from fastcore.basics import patch
 from ..core import BadSetting, NotAtHand, choose
 from ..data.source import Source
 from ..models.registry import list_models
@@ -157,34 +158,38 @@ class Study:
         found = datasets_at_hand(self.experiment, self.scale, self.data)
         return [replace(source, **check_changes(self.changes)['data']) for source in found]
 
-    def steps(
-        self,
-        chosen: dict | None = None,  # network -> lines of its recipe, from `chosen_lines`
-    ) -> list[Step]:
-        "The runs behind the table, in their order. Raises `NotAtHand` without data."
-        changes, rows, sources = check_changes(self.changes), self.rows(), self.sources()
-        how = (self.experiment, self.scale, self.recipes, chosen)
-        recipes = {row: row_recipe(row, *how) for row in rows}
-        return [
-            Step(row, seed, row_config(row, self.scale, recipes[row], seed, source, changes))
-            for seed in range(self.seeds)
-            for source in sources
-            for row in rows
-        ]
+# %% ../../nbs/8_results/03_plan.ipynb #stdysteps
+@patch
+def steps(
+    self: Study,
+    chosen: dict | None = None,  # network -> lines of its recipe, from `chosen_lines`
+) -> list[Step]:
+    "The runs behind the table, in their order. Raises `NotAtHand` without data."
+    changes, rows, sources = check_changes(self.changes), self.rows(), self.sources()
+    how = (self.experiment, self.scale, self.recipes, chosen)
+    recipes = {row: row_recipe(row, *how) for row in rows}
+    return [
+        Step(row, seed, row_config(row, self.scale, recipes[row], seed, source, changes))
+        for seed in range(self.seeds)
+        for source in sources
+        for row in rows
+    ]
 
-    def tuning(self) -> list[Step]:
-        "Each network with each choice of lines, seed 0: what `chosen_lines` chooses from."
-        rows = self.experiment.rows
-        whole = {row.model: row for row in reversed(rows)}  # the first row trains all steps
-        steps = []
-        for lines in self.experiment.tune:
-            each = {model: dict(lines) for model in whole}
-            for step in replace(self, seeds=1).steps(each):
-                if step.row in whole.values():
-                    row = replace(step.row, method=tuned_name(step, lines))
-                    steps.append(step._replace(row=row))
-        order = [row.model for row in rows]
-        return sorted(steps, key=lambda step: order.index(step.row.model))
+# %% ../../nbs/8_results/03_plan.ipynb #stdytune
+@patch
+def tuning(self: Study) -> list[Step]:
+    "Each network with each choice of lines, seed 0: what `chosen_lines` chooses from."
+    rows = self.experiment.rows
+    whole = {row.model: row for row in reversed(rows)}  # the first row trains all steps
+    steps = []
+    for lines in self.experiment.tune:
+        each = {model: dict(lines) for model in whole}
+        for step in replace(self, seeds=1).steps(each):
+            if step.row in whole.values():
+                row = replace(step.row, method=tuned_name(step, lines))
+                steps.append(step._replace(row=row))
+    order = [row.model for row in rows]
+    return sorted(steps, key=lambda step: order.index(step.row.model))
 
 
 def tuned_name(step, lines):
