@@ -114,6 +114,10 @@ def test_shares_of_images_are_honest(key):
 # ---------------------------------------------------------------- the same pictures as kornia's
 
 
+OLD = tuple(map(int, kornia.__version__.split('.')[:2])) < (0, 9)
+
+
+@pytest.mark.skipif(OLD, reason='kornia before 0.9 (Python 3.10) turns by another rule')
 @pytest.mark.parametrize('size', [(48, 40), (33, 65), (64, 64)])
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('seed', range(3))
@@ -158,9 +162,10 @@ def test_grey_changes_equal_kornias(key, channels):
     "One change alone, the same number for every image; kornia too clips to 0 … 1."
     value, peer = GREY[key]
     torch.manual_seed(0)
-    x, y = torch.rand(4, channels, 32, 40), torch.zeros(4, 32, 40).long()
-    d = draw_changes(check_augmentation({}), 4, (32, 40))
-    d[key] = torch.full((4,), value)
+    n = 1 if key == 'contrast' else 4  # kornia before 0.9 subtracts the mean of the whole batch
+    x, y = torch.rand(n, channels, 32, 40), torch.zeros(n, 32, 40).long()
+    d = draw_changes(check_augmentation({}), n, (32, 40))
+    d[key] = torch.full((n,), value)
     images, masks = Augment({}).apply_draws(x, y, d)
     assert (images - peer(x, value)).abs().max() < 1e-5
     assert (images - x).abs().max() > 0.01 and torch.equal(masks, y)

@@ -20,7 +20,6 @@ from snetlib.models.registry import (
     list_models,
     register_model,
 )
-from snetlib.reproduce import reproduce
 from snetlib.reproduce.plan import SCORING, Study, protocol_changes
 from snetlib.scores.cases import score_case
 from snetlib.scores.objects import band_scores
@@ -55,7 +54,7 @@ def test_a_page_does_not_replace_the_package():
 
 LEDGER_OWNERS = dict(
     Source=Source,
-    reproduce=reproduce,
+    Study=Study,
     protocol_changes=protocol_changes,
     score_case=score_case,
     evaluate_run=evaluate_run,

@@ -11,8 +11,8 @@ from snetlib.core import BadSetting, NotAtHand, SnetError, seed_everything
 from snetlib.models import create_model
 from snetlib.reproduce.cells import CELL_COLUMNS, add_rows, add_runs, read_cells, record_files
 from snetlib.reproduce.contrasts import contrasts_table, decide, patient_scores
-from snetlib.reproduce.our_contrasts import E1_CONTRASTS, E3_CONTRASTS, headline
-from snetlib.reproduce.our_experiments import pair_row
+from snetlib.reproduce.our_contrasts import E1_CONTRASTS, E1_EACH, E1_WHOLE, E3_CONTRASTS, e1_cells, headline
+from snetlib.reproduce.our_experiments import ADAPTERS, pair_row
 from snetlib.reproduce.plan import Study
 from snetlib.reproduce.queue import run_key
 from snetlib.reproduce.scales import scaled_model
@@ -25,6 +25,11 @@ def cells():
     return read_cells(ROOT / 'data/results/e1_e3_tiny_cells.csv')
 
 
+@pytest.fixture(scope='module')
+def whole():
+    return read_cells(ROOT / 'data/results/e1_whole_tiny_cells.csv')
+
+
 def test_scores_are_complete(cells):
     assert set(CELL_COLUMNS) <= set(cells)
     assert cells.dice.between(0, 1).all()
@@ -34,6 +39,31 @@ def test_scores_are_complete(cells):
     of_facts = set(zip(facts.cell, facts.seed))
     assert of_facts == set(zip(cells.cell, cells.seed))
     assert facts.commit.nunique() == 1
+
+
+def test_all_cells_of_e1_were_run_by_one_state_of_the_code(whole):
+    part = whole[whole.experiment == 'e1']
+    seeds = part.groupby('cell').seed.unique()
+    assert set(seeds.index) == set(e1_cells())
+    assert all(sorted(found) == [0, 1, 2, 3, 4] for found in seeds)
+    facts = pd.read_csv(ROOT / 'data/results/e1_whole_tiny_runs.csv', dtype={'commit': str})
+    assert facts.commit.nunique() == 1
+    assert set(zip(facts.cell, facts.seed)) == set(zip(part.cell, part.seed))
+
+
+def test_one_network_has_one_score(whole):
+    "The first pair of stagger is that of CNN3, so two cells are one network."
+    for adapters in ADAPTERS:
+        pair = [f'stagger, {adapters}, {head}' for head in ('head on the first pair', 'head on CNN3')]
+        first, second = (patient_scores(whole, cell) for cell in pair)
+        assert (first == second).all().all()
+
+
+def test_a_mean_over_all_forms_by_hand(whole):
+    "The mean of the six single differences, where every cell has every seed."
+    found = contrasts_table(whole, (*E1_WHOLE, *E1_EACH))['mean']
+    single = found[[contrast.name for contrast in E1_EACH]]
+    assert found['stagger − low, all forms'] == pytest.approx(single.mean())
 
 
 def test_a_contrast_by_hand(cells):
