@@ -29,7 +29,7 @@ CNN_COLUMNS, VIT_COLUMNS = (0, 1, 2, 3), (2, 3, 4, 5)  # strides 1, 2, 4, 8 and 
 
 def _layer(ax, m, title, taking_part):
     "One map as a picture, pale where it takes no part."
-    ax.imshow(m[0].abs().mean(0), cmap='viridis', alpha=1.0 if taking_part else 0.25)
+    ax.imshow(m[0].abs().mean(0).numpy(), cmap='viridis', alpha=1.0 if taking_part else 0.25)
     weight = 'bold' if taking_part else 'normal'
     ax.set_title(f'{title}: {m.shape[1]} × {m.shape[-1]}²', fontsize=10, fontweight=weight)
 
@@ -102,8 +102,8 @@ class Wiring(Panel):
         return f'pairs (CNN, ViT): <b>{v["pairs"]}</b> &nbsp; {share}'
 
     def render(self, v):
-        fig, axes = new_figure(2, 6, (1.7, 2.4))
-        fig.get_layout_engine().set(hspace=0.3)  # room for the lines
+        fig, axes = new_figure(2, 6, (1.7, 2.65))
+        fig.get_layout_engine().set(hspace=0.3, h_pad=0.12)  # room for lines and words
         for ax in axes.flat:
             ax.set_axis_off()
         partners = dict(v['pairs'])
@@ -191,12 +191,12 @@ class TokenRow(Panel):
         return f'{many}: {stored}; this row is spread over <b>{v["places"]:.0f}</b> places'
 
     def render(self, v):
-        fig, axes = new_figure(1, 1 + len(v['maps']), (3.2, 3.4))
+        fig, axes = new_figure(1, 1 + len(v['maps']), (3.2, 3.75))
         box = dict(extent=(0, 100, 100, 0))
         axes[0, 0].imshow(as_rgb(self.layers(v['side'])[0][0]), **box)
         axes[0, 0].set_title(f'{v["side"]}² pixels, and the query', fontsize=11)
         for ax, m, share, layer in zip(axes[0, 1:], v['maps'], v['shares'], self.model.lower):
-            ax.imshow(m, cmap='viridis', **box)
+            ax.imshow(m.numpy(), cmap='viridis', **box)
             title = f'ViT{layer + 1}: {m.shape[0]} × {m.shape[1]} places, {share:.0%}'
             ax.set_title(title, fontsize=11)
         for ax in axes[0]:
@@ -311,7 +311,7 @@ class SmallObject(Panel):
         )
         axes[1, 0].text(0, 0.5, words, fontsize=11, va='center', transform=axes[1, 0].transAxes)
         for k, s in enumerate(CELLS):
-            share, trace = (self.cut(v['maps'][name][k], s) for name in ('share', 'trace'))
+            share, trace = (self.cut(v['maps'][m][k], s).numpy() for m in ('share', 'trace'))
             axes[0, k + 1].imshow(share, cmap='gray', vmin=0, vmax=1)
             axes[0, k + 1].set_title(f'stride {s}: {v["fill"][s]:.0%}', fontsize=11)
             axes[1, k + 1].imshow(trace, cmap='viridis', vmin=0, vmax=STRONG)

@@ -488,7 +488,10 @@ class VolumeViewer(Panel):
         self.model, self.size, self.predictions = model, size, {}
         scale = grey_scale(self.case.image, level, width)
         controls = self.place_controls(*scale) | self.layer_controls() | self.more_controls()
-        super().__init__(controls, **{'width': 480, **kw})
+        h, w = self.case.grid[1:]
+        _, dy, dx = self.case.spacing or (1.0, 1.0, 1.0)
+        shown = max(size, h) / 1.5 * w * dx / (h * dy)  # three pixels of the picture on two
+        super().__init__(controls, **{'width': max(round(shown), 1), **kw})
 
     def place_controls(self, level, width, lo, hi) -> dict:
         "Which slice, on which grey scale."

@@ -10,9 +10,17 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location('course_path', ROOT / '.ci/path.py')
-path = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(path)
+
+
+def script(name):
+    "A script of .ci as a module."
+    spec = importlib.util.spec_from_file_location(f'course_{name}', ROOT / f'.ci/{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+path = script('path')
 
 
 @pytest.fixture(scope='module')
@@ -170,6 +178,18 @@ def test_the_first_cell_installs_only_where_nothing_is_installed(installed, copi
     assert 'https://download.pytorch.org/whl/cpu' in pip
     assert pip[-1] == f'./{clone[-1]}', 'what was fetched is installed'
     assert folders == [f'{clone[-1]}/nbs/tutorials'], 'where the lesson lies'
+
+
+def test_copies_for_students_and_slides_have_no_links_of_the_page():
+    lesson = path.NBS / 'tutorials/03_build_snet.ipynb'
+    nb = nbformat.read(lesson, 4)
+    plain = len(nb.cells)
+    path.browser_cells(nb, lesson, ('a-lab/snetlib', 'main'))
+    assert len(nb.cells) == plain + 2
+    types = [script('slides').slide_type(c) for c in nb.cells[1:3]]
+    assert types == ['skip', 'skip']
+    copy = script('student').student_page(nb)
+    assert not [c for c in copy.cells if c.source.startswith(path.TRY)]
 
 
 def test_binder_finds_what_it_reads():
