@@ -246,6 +246,29 @@ def test_a_coarse_picture_is_found(pixels, shown, tag, sharp):
     assert bool(coarse([cell])) != sharp
 
 
+def moved_panels(cells):
+    "Names of panels that a page shows and moves itself, under the reader's hand."
+    code = [c for c in cells if c.cell_type == 'code']
+    words = 'run this cell in JupyterLab to move its controls'
+    shown = [c for c in code if any(words in o.get('data', {}).get('text/plain', '') for o in c.outputs)]
+    names = [c.source.strip().splitlines()[-1] for c in shown]
+    return [n for n in names if any(re.search(rf'\b{n}\.set\(', c.source) for c in code)]
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
+def test_no_cell_moves_a_panel_that_the_reader_holds(page):
+    assert not moved_panels(READ[page].cells), 'let the cell make a panel of its own'
+
+
+def test_a_panel_that_is_moved_is_found():
+    words = {'text/plain': 'Regimes: run this cell in JupyterLab to move its controls'}
+    shown = nbformat.v4.new_code_cell('p = Regimes()\np')
+    shown.outputs = [nbformat.v4.new_output('execute_result', words, execution_count=1)]
+    moves = [nbformat.v4.new_code_cell(f'assert {name}.set(n=7)') for name in ('p', 'other')]
+    assert moved_panels([shown, *moves]) == ['p']
+    assert moved_panels([shown, moves[1]]) == []
+
+
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
 def test_links_lead_somewhere(page):
     text = '\n'.join(c.source for c in READ[page].cells if c.cell_type == 'markdown')
