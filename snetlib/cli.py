@@ -833,13 +833,12 @@ def _run_beside_others(steps, cache, device, hours):
         typer.echo(f'{lost}: {why}', err=True)
 
 
-def _run_phases(name, where, about, worker, devices, hours):
+def _run_phases(study, cache, worker, devices, hours):
     "Runs that choose a recipe's lines, then those of the table; a process for each device."
     from snetlib.reproduce import planned, run_workers
 
-    cache = where['cache']
     for phase in (0, 1):
-        steps = planned(name, where['seeds'], cache, **about)[phase]
+        steps = planned(study, cache)[phase]
         if worker:
             _run_beside_others(steps, cache, devices[0], hours)
         elif steps:
@@ -907,7 +906,7 @@ def reproduce(
     ),
 ):
     "A table or figure of the papers, ours beside theirs: trains what is missing."
-    from snetlib.reproduce import all_devices
+    from snetlib.reproduce import Study, all_devices
     from snetlib.reproduce import reproduce as run
 
     _find_device(device)
@@ -917,22 +916,19 @@ def reproduce(
     )
     if add_to and any(changes.values()):
         raise BadSetting('Recorded scores belong to the planned settings; leave the changes out.')
-    where = dict(scale=scale, seeds=seeds, data=data, cache=cache)
-    part = dict(recipes=recipes, only=tuple(row or ()))
+    study = Study(name, scale, seeds, data, changes, recipes, tuple(row or ()))
     if add_to:
         from snetlib.reproduce.cells import add_runs
 
-        how = where | dict(device=device, hours=hours, only=part['only'])
-        typer.echo('\n'.join(str(file) for file in add_runs(name, add_to, **how)))
+        files = add_runs(study, add_to, cache=cache, device=device, hours=hours)
+        typer.echo('\n'.join(str(file) for file in files))
         return
     devices = [device] if device or worker else all_devices()
     if worker or (train and len(devices) > 1):
-        about = dict(scale=scale, data=data, changes=changes) | part
-        _run_phases(name, where, about, worker, devices, hours)
+        _run_phases(study, cache, worker, devices, hours)
     if worker:
         return
-    how = where | dict(out=out, changes=changes) | part
-    table = run(name, device=device, train=train, hours=hours, **how)
+    table = run(study, cache=cache, out=out, device=device, train=train, hours=hours)
     _say_table(table, out or cache / 'tables', name, scale)
 
 # %% ../nbs/9_command/00_cli.ipynb #b0827026

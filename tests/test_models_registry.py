@@ -21,7 +21,7 @@ from snetlib.models.registry import (
     register_model,
 )
 from snetlib.reproduce import reproduce
-from snetlib.reproduce.plan import SCORING, plan, protocol_changes
+from snetlib.reproduce.plan import SCORING, Study, protocol_changes
 from snetlib.scores.cases import score_case
 from snetlib.scores.objects import band_scores
 
@@ -116,5 +116,5 @@ def test_snet_reproduce_reaches_every_choice():
             assert key in SCORING
         else:
             name = 'table1' if owner.lower().startswith('snet') else 'tableII'
-            steps = [s for s in plan(name, 'smoke', 1, changes=dict(model={key: 0})) if s.config]
+            steps = [s for s in Study(name, 'smoke', 1, changes=dict(model={key: 0})).steps() if s.config]
             assert any(s.config['model_kwargs'].get(key) == 0 for s in steps), key

@@ -1,6 +1,7 @@
 "The summary of a predicted folder: numbers by hand, escaping, failures, resumed runs, nothing from outside."
 
 import csv
+import functools
 import io
 import json
 import math
@@ -12,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import tqdm.auto
 from browsers import chromium, in_browser
 from PIL import Image
 from processes import refused, snet
@@ -329,6 +331,8 @@ class Terminal(io.StringIO):
 def test_a_terminal_sees_the_time_left_and_a_program_nothing(predicted, tmp_path, monkeypatch):
     root, _ = predicted
     scans = [str(root / 'scans' / f'{name}.nii.gz') for name in 'ab']
+    every_step = functools.partial(tqdm.auto.tqdm, mininterval=0)
+    monkeypatch.setattr(tqdm.auto, 'tqdm', every_step)
 
     def said(out, *more):
         monkeypatch.setattr(sys, 'stderr', Terminal())

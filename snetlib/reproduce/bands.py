@@ -172,7 +172,7 @@ def why_no_band(row, configs, dataset, failed):
 # %% ../../nbs/8_results/08_bands.ipynb #9ba9fd3f
 def bands_table(
     name: str,  # 'tableII' | 'tableIII' | 'e8'
-    steps: list,  # from `plan`
+    steps: list,  # from `Study.steps`
     cache,  # folder of all runs
     scale: str,  # of the plan
     failed: dict | None = None,  # from `run_queue`

@@ -8,6 +8,7 @@ __all__ = ['CELL_COLUMNS', 'RUN_FACTS', 'COUNT_COLUMNS', 'RECORDED_WITH', 'RUN_I
            'record_cells', 'add_runs', 'read_cells', 'read_objects']
 
 # %% ../../nbs/8_results/14_cells.ipynb #2e0e00bf
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ..core import SnetError, atomic_path, choose
 from .bands import image_objects
 from .everything import case_scores, planned
 from .our_experiments import EXPERIMENTS
+from .plan import Study
 from .queue import finished, run_key, run_missing, time_limit
 from .recorded import recorded_file
 
@@ -32,7 +34,7 @@ def data_column(
 
 
 def gather_cells(
-    plans: dict,  # experiment -> its steps, from `plan`
+    plans: dict,  # experiment -> its steps, from `Study.steps`
     cache,  # folder of all runs
 ) -> pd.DataFrame:
     "The compact table of all finished runs."
@@ -68,7 +70,7 @@ COUNT_COLUMNS = 'data cell seed case band objects found covered extra share'.spl
 
 
 def gather_objects(
-    plans: dict,  # experiment -> its steps, from `plan`
+    plans: dict,  # experiment -> its steps, from `Study.steps`
     cache,  # folder of all runs
 ) -> pd.DataFrame:
     "Counts of objects of all finished runs."
@@ -137,7 +139,7 @@ def check_keys(kept, new, by):
 
 # %% ../../nbs/8_results/14_cells.ipynb #36fd3938
 def left_to_run(
-    steps: list,  # from `plan`
+    steps: list,  # from `Study.steps`
     runs_file,  # the second of `record_files`
 ) -> list:
     "The steps whose scores are not recorded with the same settings."
@@ -147,21 +149,17 @@ def left_to_run(
 
 # %% ../../nbs/8_results/14_cells.ipynb #7d0a447c
 def record_cells(
+    study: Study,  # of a key of `RECORDED_WITH`
     out,  # folder: data/results of a checkout
     cache,  # folder of all runs
-    data=None,  # folder of the data set
-    scale: str = 'tiny',  # a key of `SCALES`
-    seeds: int = 10,  # at most
-    name: str = 'e1',  # a key of `RECORDED_WITH`
-    only: tuple = (),  # names of rows or networks, if not all are wanted
 ) -> tuple:
     "Add the scores and the facts of finished runs to what is recorded; returns the files."
-    files = record_files(name, out, scale)
-    how = dict(recorded=recorded_facts(files[1]), scale=scale, data=data)
+    files = record_files(study.name, out, study.scale)
+    recorded = recorded_facts(files[1])
     tuning, plans = [], {}
-    for e in RECORDED_WITH[name]:  # the other experiment of the file may not have these rows
-        rows = only if e == name else ()
-        choosing, plans[e] = planned(e, seeds, cache, progress=False, only=rows, **how)
+    for e in RECORDED_WITH[study.name]:  # the other experiment of the file may not have these rows
+        part = replace(study, name=e, only=study.only if e == study.name else ())
+        choosing, plans[e] = planned(part, cache, progress=False, recorded=recorded)
         tuning += choosing
     more = data_column(plans)
     facts = run_facts(dict(tuning=tuning) | plans, cache, more)
@@ -178,26 +176,21 @@ def record_cells(
 
 
 def add_runs(
-    name: str,  # a key of `RECORDED_WITH`
+    study: Study,  # of a key of `RECORDED_WITH`; its seeds include those that are recorded
     out,  # folder with the recorded scores: data/results of a checkout
     *,
-    scale: str = 'tiny',  # a key of `SCALES`
-    seeds: int = 5,  # runs of each cell, those that are recorded included
-    data=None,  # folder of the data set
     cache='runs/reproduce',  # folder of all runs
     device=None,  # see `run_one`
     progress: bool = True,  # bars
     hours: float | None = None,  # stop after so many; what has finished is recorded next time
-    only: tuple = (),  # names of rows or networks, if not all are wanted
 ) -> tuple:
     "Run what is not recorded yet and add it; returns the files."
-    runs_file = record_files(name, out, scale)[1]
-    how = dict(recorded=recorded_facts(runs_file), scale=scale, data=data, only=tuple(only))
+    runs_file = record_files(study.name, out, study.scale)[1]
     with time_limit(hours):
         for part in (0, 1):  # what chooses, then the rows
-            steps = planned(name, seeds, cache, progress, **how)[part]
+            steps = planned(study, cache, progress, recorded_facts(runs_file))[part]
             run_missing(left_to_run(steps, runs_file), cache, device, progress)
-    return record_cells(out, cache, data, scale, seeds, name, tuple(only))
+    return record_cells(study, out, cache)
 
 # %% ../../nbs/8_results/14_cells.ipynb #cdfad795
 def read_cells(

@@ -38,7 +38,7 @@ def shown_cases(
 # %% ../../nbs/8_results/10_figures.ipynb #07_figures08
 def figure(
     name: str,  # 'figure1' | 'figure2' | 'figure7' | 'figure3'
-    steps: list,  # from `plan`, one seed
+    steps: list,  # from `Study.steps`, one seed
     cache,  # folder of all runs
 ):
     "The figure, from finished runs. Raises `NotAtHand` if none has finished."

@@ -30,7 +30,7 @@ from snetlib.reproduce.our_experiments import (
     measured_file,
     pair_row,
 )
-from .plan import plan
+from .plan import Study
 from .queue import finished, run_name
 from .recorded import in_checkout, recorded_file
 from ..scores.statistics import crossed_ci, equal_within, holm
@@ -88,7 +88,8 @@ def record_measures(
     seeds: int = 5,  # at most; a seed counts with all its pairs
 ) -> Path:
     "Measure finished seeds of E2 before and after training; seeds that are there stay. The file."
-    steps = [step for step in plan('e2', scale, seeds, data) if step.row in E2_ROWS[:16]]
+    steps = Study('e2', scale, seeds, data).steps()
+    steps = [step for step in steps if step.row in E2_ROWS[:16]]
     path = Path(out) / f'e2_{scale}_measures.csv'
     tables = [pd.read_csv(path)] if path.is_file() else []
     known = set(tables[0]['seed']) if tables else set()

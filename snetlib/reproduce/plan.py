@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['BESIDE', 'SCORING', 'WATCH_LATE', 'LINEAGE', 'FRAME_WISE', 'only_rows', 'datasets_at_hand', 'check_recipes',
-           'row_recipe', 'check_changes', 'row_config', 'Step', 'plan', 'tuning_plan', 'tuned_name', 'protocol_changes']
+           'row_recipe', 'check_changes', 'row_config', 'Step', 'Study', 'tuned_name', 'protocol_changes']
 
 # %% ../../nbs/8_results/03_plan.ipynb #01_plan02
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
+from fastcore.basics import patch
 from ..core import BadSetting, NotAtHand, choose
 from ..data.source import Source
 from ..models.registry import list_models
@@ -38,7 +40,7 @@ def only_rows(
 def datasets_at_hand(
     experiment: Experiment,  # of the papers
     scale: str,  # a key of `SCALES`
-    data,  # see `plan`
+    data,  # see `Study`
 ) -> list[Source]:
     "Each data set that there is. Raises `NotAtHand` if there is none."
     names = experiment.dataset.split()
@@ -74,8 +76,8 @@ def row_recipe(
     row: Row,  # of an experiment
     experiment: Experiment,  # of the papers
     scale: str,  # a key of `SCALES`
-    recipes: str = 'one',  # see `plan`
-    chosen: dict | None = None,  # see `plan`
+    recipes: str = 'one',  # see `Study`
+    chosen: dict | None = None,  # see `Study.steps`
 ) -> dict:
     "The recipe that a row is trained by."
     recipe = scaled_recipe(experiment, scale)
@@ -124,53 +126,69 @@ class Step(NamedTuple):
     config: dict | None  # from `run_config`; None: the row has no network
 
 
-def plan(
-    name: str,  # 'table1', …
-    scale: str = 'small',  # 'paper' | 'longer' | 'small' | 'tiny' | 'smoke'
-    seeds: int = 3,  # runs of each row
-    data=None,  # folder of the data set, or with one folder a data set
-    changes: dict | None = None,  # {'recipe': {…}, 'model': {…}, 'data': {…}, …}
-    recipes: str = 'one',  # 'one' for all rows | 'papers': that of each network's authors
-    chosen: dict | None = None,  # network of a row -> lines of its recipe, from `chosen_lines`
-    only: tuple = (),  # names of rows or networks, if not all are wanted
+@dataclass(frozen=True)
+class Study:
+    "What a table asks for. Raises `BadSetting` for a name or a word that there is not."
+
+    name: str  # 'table1' … 'table6', 'tableI' … 'tableIII', 'figure1', …, 'e1', …
+    scale: str = 'small'  # 'paper' | 'longer' | 'small' | 'tiny' | 'smoke'
+    seeds: int = 3  # runs of each row
+    data: str | Path | None = None  # folder of the data set, or with one folder a data set
+    changes: dict | None = None  # {'recipe': {…}, 'model': {…}, 'data': {…}, …}
+    recipes: str = 'one'  # 'one' for all rows | 'papers': that of each network's authors
+    only: tuple = ()  # names of rows or networks, if not all are wanted
+
+    def __post_init__(self):
+        choose(self.name, EXPERIMENTS, 'table or figure')
+        check_recipes(self.recipes, choose(self.scale, SCALES, 'scale'))
+        check_changes(self.changes)
+
+    @property
+    def experiment(self) -> Experiment:
+        "The experiment of this name."
+        return EXPERIMENTS[self.name]
+
+    def rows(self) -> tuple:
+        "The rows that are wanted. Raises `BadSetting` for a name that no row has."
+        beside = BESIDE.get(self.name, ()) if self.scale == 'small' else ()
+        return only_rows(self.experiment.rows + beside, self.only)
+
+    def sources(self) -> list[Source]:
+        "Each data set that there is, as changed. Raises `NotAtHand` if there is none."
+        found = datasets_at_hand(self.experiment, self.scale, self.data)
+        return [replace(source, **check_changes(self.changes)['data']) for source in found]
+
+# %% ../../nbs/8_results/03_plan.ipynb #stdysteps
+@patch
+def steps(
+    self: Study,
+    chosen: dict | None = None,  # network -> lines of its recipe, from `chosen_lines`
 ) -> list[Step]:
-    "The runs behind a table, in their order. Raises `BadSetting` for a name, `NotAtHand` for data."
-    e = EXPERIMENTS[choose(name, EXPERIMENTS, 'table or figure')]
-    check_recipes(recipes, choose(scale, SCALES, 'scale'))
-    changes = check_changes(changes)
-    rows = e.rows
-    if scale == 'small':
-        rows += BESIDE.get(name, ())
-    rows = only_rows(rows, only)
-    found = [replace(s, **changes['data']) for s in datasets_at_hand(e, scale, data)]
-    how = {row: row_recipe(row, e, scale, recipes, chosen) for row in rows}
+    "The runs behind the table, in their order. Raises `NotAtHand` without data."
+    changes, rows, sources = check_changes(self.changes), self.rows(), self.sources()
+    how = (self.experiment, self.scale, self.recipes, chosen)
+    recipes = {row: row_recipe(row, *how) for row in rows}
     return [
-        Step(row, seed, row_config(row, scale, how[row], seed, source, changes))
-        for seed in range(seeds)
-        for source in found
+        Step(row, seed, row_config(row, self.scale, recipes[row], seed, source, changes))
+        for seed in range(self.seeds)
+        for source in sources
         for row in rows
     ]
 
-# %% ../../nbs/8_results/03_plan.ipynb #931a8a54
-def tuning_plan(
-    name: str,  # an experiment with `tune`
-    scale: str = 'tiny',  # a key of `SCALES`
-    data=None,  # see `plan`
-    changes: dict | None = None,  # see `plan`
-    recipes: str = 'one',  # see `plan`
-    only: tuple = (),  # see `plan`
-) -> list[Step]:
+# %% ../../nbs/8_results/03_plan.ipynb #stdytune
+@patch
+def tuning(self: Study) -> list[Step]:
     "Each network with each choice of lines, seed 0: what `chosen_lines` chooses from."
-    e = EXPERIMENTS[choose(name, EXPERIMENTS, 'table or figure')]
-    first = reversed(e.rows)  # a network's first row is the one that trains all steps
-    whole = {row.model: row for row in first}
+    rows = self.experiment.rows
+    whole = {row.model: row for row in reversed(rows)}  # the first row trains all steps
     steps = []
-    for lines in e.tune:
+    for lines in self.experiment.tune:
         each = {model: dict(lines) for model in whole}
-        for step in plan(name, scale, 1, data, changes, recipes, each, only):
+        for step in replace(self, seeds=1).steps(each):
             if step.row in whole.values():
-                steps.append(step._replace(row=replace(step.row, method=tuned_name(step, lines))))
-    order = [row.model for row in e.rows]
+                row = replace(step.row, method=tuned_name(step, lines))
+                steps.append(step._replace(row=row))
+    order = [row.model for row in rows]
     return sorted(steps, key=lambda step: order.index(step.row.model))
 
 
@@ -191,7 +209,7 @@ FRAME_WISE = LINEAGE | dict(data=dict(split='frames'), scoring=dict(weights='las
 def protocol_changes(
     name: str,  # 'table1', …
     protocol: str = 'honest',  # 'honest' | 'lineage': as the code behind the paper's tables
-    changes: dict | None = None,  # see `plan`; they go before those of the protocol
+    changes: dict | None = None,  # see `Study`; they go before those of the protocol
 ) -> dict:
     "The changes of a plan under a protocol. Raises `BadSetting`."
     e = EXPERIMENTS[choose(name, EXPERIMENTS, 'table or figure')]

@@ -221,7 +221,7 @@ def time_limit(
 
 # %% ../../nbs/8_results/05_queue.ipynb #6047bf33
 def run_queue(
-    steps: list,  # from `plan`
+    steps: list,  # from `Study.steps`
     cache,  # folder of all runs
     device=None,  # see `run_one`
     progress: bool = True,  # bars
@@ -263,7 +263,7 @@ TRAIN_SLICES = dict(  # as the papers train, for recipes that count epochs
 
 
 def estimated_hours(
-    steps: list,  # from `plan`
+    steps: list,  # from `Study.steps`
     cache,  # folder of all runs
     device=None,  # see `run_one`
 ) -> tuple:
@@ -307,7 +307,7 @@ def seconds_per_image(config, device):
 
 # %% ../../nbs/8_results/05_queue.ipynb #3c627ce9
 def chosen_lines(
-    tuning: list,  # from `tuning_plan`
+    tuning: list,  # from `Study.tuning`
     cache,  # folder of all runs
     recorded: pd.DataFrame | None = None,  # facts of recorded runs: key, best_valid_dice
 ) -> dict:
@@ -334,7 +334,7 @@ def best_lines(tried):
 
 # %% ../../nbs/8_results/05_queue.ipynb #02_queue20
 def run_workers(
-    steps: list,  # from `plan`
+    steps: list,  # from `Study.steps`
     cache,  # folder of all runs
     devices: list,  # one process on each: ['cuda:0', 'cuda:1'], ['cpu']
     hours: float | None = None,  # each process stops after so many

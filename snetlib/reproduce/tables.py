@@ -237,7 +237,7 @@ def beside_snet(
 # %% ../../nbs/8_results/07_tables.ipynb #5c8978b7
 def cases_table(
     name: str,  # an experiment of kind 'cases'
-    steps: list,  # from `plan`
+    steps: list,  # from `Study.steps`
     cache,  # folder of all runs
     scale: str,  # of the plan
     failed: dict | None = None,  # from `run_queue`
@@ -269,7 +269,7 @@ def cases_table(
 # %% ../../nbs/8_results/07_tables.ipynb #04_tablesC2
 def cells_table(
     name: str,  # an experiment of kind 'cells'
-    steps: list,  # from `plan`
+    steps: list,  # from `Study.steps`
     cache,  # folder of all runs
     scale: str,  # of the plan
     failed: dict | None = None,  # from `run_queue`

@@ -16,7 +16,7 @@ from contextlib import nullcontext
 import torch
 
 from snetlib.models.registry import count_parameters, create_model
-from snetlib.reproduce.plan import plan
+from snetlib.reproduce.plan import Study
 from snetlib.reproduce.queue import TimeIsUp, finished, run_queue
 from snetlib.train.losses import SNetLoss
 
@@ -103,7 +103,7 @@ def agrees_with_cpu(args, name):
 def stops_and_continues(args):
     "A run on the device that is stopped by the clock, and finishes at the second call."
     with tempfile.TemporaryDirectory() as cache:
-        steps = plan('table5', 'smoke', 1)
+        steps = Study('table5', 'smoke', 1).steps()
         try:
             run_queue(steps, cache, args.device, progress=False, hours=2 / 3600)
             stopped = 'finished before the clock'
