@@ -1,7 +1,8 @@
 """The path through the pages: `python .ci/path.py` writes it, `python .ci/path.py check` says what is stale.
 
 Each page gets its reading time, running time, prerequisites and goals in one table, and links to its
-neighbours in the last cell. `nbs/course.ipynb` gets the syllabi, the map and the words.
+neighbours in the last cell. `nbs/course.ipynb` gets the syllabi, the map and the words. Once settings.ini
+says in `git_url` where on GitHub the repository lies, each lesson gets links that open it in a browser.
 """
 
 import ast
@@ -10,6 +11,7 @@ import math
 import os
 import re
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import nbformat
@@ -20,6 +22,22 @@ TIMES = json.loads((ROOT / '.ci/times.json').read_text(encoding='utf-8'))
 COURSE = json.loads((ROOT / '.ci/course.json').read_text(encoding='utf-8'))
 ROWS = 'reading time', 'running time', 'prerequisites', 'goals'
 MARK = '<!-- path -->'
+TRY = '<!-- in a browser -->'
+INSTALLER = '''# Where snetlib is not installed, as on Colab: fetch it, and PyTorch for the processor alone
+import importlib
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+if find_spec('snetlib') is None:
+    where = ['{url}', 'snetlib-course']
+    subprocess.run(['git', 'clone', '-q', '--depth', '1', '-b', '{branch}', *where], check=True)
+    small = ['--extra-index-url', 'https://download.pytorch.org/whl/cpu']
+    pip = [sys.executable, '-m', 'pip', 'install', '-q', *small, './snetlib-course']
+    subprocess.run(pip, check=True)
+    importlib.invalidate_caches()
+    os.chdir('snetlib-course/nbs/tutorials')'''
 TABLE = re.compile(r'\| \| \|\n\|---\|---\|\n((?:\|.*\n?)+)')  # under the title
 EXERCISE = 8  # minutes
 
@@ -41,7 +59,7 @@ def title_of(nb):
 
 def counts(cell):
     "Whether the words of a text are read by everybody."
-    return '<details>' not in cell.source and MARK not in cell.source
+    return not any(mark in cell.source for mark in ('<details>', MARK, TRY))
 
 
 def minutes_to_read(nb):
@@ -164,6 +182,46 @@ def navigation(nb, page, order):
     nb.cells.append(text_cell(nb, neighbours(page, order), 'path'))
 
 
+# ---- lessons in a browser
+
+
+def address(settings=None):
+    "(owner/name on GitHub, branch) as settings.ini says, or None where it names no place on GitHub."
+    config = ConfigParser(interpolation=None, delimiters=['='])
+    config.read(settings or ROOT / 'settings.ini', encoding='utf-8')
+    values = config['DEFAULT']
+    found = re.fullmatch(
+        r'https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?', values.get('git_url', '').strip()
+    )
+    return (found[1], values.get('branch', 'main')) if found else None
+
+
+def badges(page, place, branch):
+    "Links that open a page on Colab and on Binder."
+    path = page.relative_to(ROOT).as_posix()
+    images = Path(os.path.relpath(NBS / 'images', page.parent)).as_posix()
+    colab = f'https://colab.research.google.com/github/{place}/blob/{branch}/{path}'
+    binder = f'https://mybinder.org/v2/gh/{place}/{branch}?labpath={path.replace("/", "%2F")}'
+    links = (('Colab', colab, 'colab'), ('Binder', binder, 'binder'))
+    return TRY + '\n' + ' '.join(f'[![Open in {n}]({images}/{f}.svg)]({url})' for n, url, f in links)
+
+
+def browser_cells(nb, page, where):
+    "Write the links of a lesson and the cell that installs; without an address, take both away."
+    opens = (TRY, INSTALLER.splitlines()[0])
+    nb.cells = [c for c in nb.cells if not c.source.startswith(opens)]
+    if where is None or page.parent != NBS / 'tutorials':
+        return
+    place, branch = where
+    source = INSTALLER.format(url=f'https://github.com/{place}.git', branch=branch)
+    install = nbformat.v4.new_code_cell(source, id='browser-install')
+    install.metadata = nbformat.from_dict({'jupyter': {'source_hidden': True}})
+    if (nb.nbformat, nb.nbformat_minor) < (4, 5):
+        del install['id']
+    at = nb.cells.index(opening(nb)) + 1
+    nb.cells[at:at] = [text_cell(nb, badges(page, place, branch), 'browser'), install]
+
+
 # ---- the page of the course
 
 
@@ -252,9 +310,10 @@ def shown(nb):
 
 def new_pages():
     "(path, the page as it is, the page as it should be) of every page and of the course."
-    modules, order, done = exports(), page_paths(), {}
+    modules, order, done, where = exports(), page_paths(), {}, address()
     for page in order:
         old, new = nbformat.read(page, 4), nbformat.read(page, 4)
+        browser_cells(new, page, where)
         header(new, page, modules)
         navigation(new, page, order)
         done[page] = new

@@ -30,7 +30,8 @@ def picture(cell):
 def slide_type(cell):
     "nbconvert's tag of a cell: slide, subslide, - (goes on) or skip."
     if cell.cell_type == 'markdown':
-        if '<summary>Solution' in cell.source or cell.source.startswith('<!-- path -->'):
+        links = cell.source.startswith(('<!-- path -->', '<!-- in a browser -->'))
+        if links or '<summary>Solution' in cell.source:
             return 'skip'
         if re.match(r'##? ', cell.source):
             return 'slide'

@@ -68,6 +68,8 @@ def student_page(nb):
     for cell in nb.cells:
         if cell.cell_type == 'markdown' and '<summary>Solution' in cell.source:
             continue
+        if cell.source.startswith('<!-- in a browser -->'):  # links to the page, not to the copy
+            continue
         if cell.cell_type == 'code':
             cell.outputs, cell.execution_count = [], None
         cells.append(cell)

@@ -146,7 +146,7 @@ def learning_curves(
             )
     for ax, label in zip(axes[0], ('training loss', 'validation Dice')):
         ax.set(xlabel='seconds of training', ylabel=label)
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    axes[0, 0].legend(frameon=False, fontsize=10)
     return fig
 
 # %% ../nbs/7_use/10_demo.ipynb #e54ed6f2

@@ -169,6 +169,16 @@ def new_figure(
     return fig, axes
 
 
+def _side_by_side(names, inches):
+    "Most columns, at most four, in which names of ten points fit beside each other."
+    for n in range(min(len(names), 4), 1, -1):
+        rows = -(-len(names) // n)
+        widest = [max(map(len, names[k : k + rows])) for k in range(0, len(names), rows)]
+        if 0.085 * sum(widest) + 0.4 * n <= inches:
+            return n
+    return 1
+
+
 def legend_below(
     fig: Figure,  # where to
     labels: list,  # the labels to explain, e.g. [1, 2]
@@ -187,10 +197,11 @@ def legend_below(
         fig.legend(
             handles=handles,
             loc='outside lower center',
-            ncols=min(len(handles), 4),
+            ncols=_side_by_side([h.get_label() for h in handles], fig.get_figwidth()),
             frameon=False,
             fontsize=10,
             handlelength=1.2,
+            columnspacing=1.0,
         )
 
 # %% ../nbs/1_start/01_viz.ipynb #d830285e
@@ -312,10 +323,10 @@ def feature_grid(
         ax.imshow(
             x[i], cmap='viridis', vmin=lo, vmax=hi if hi > lo else lo + 1, interpolation='nearest'
         )
-        ax.set_title(str(i), fontsize=7, pad=2)
+        ax.set_title(str(i), fontsize=10, pad=2)
     fig.suptitle(
         f'{title + ": " if title else ""}{x.shape[0]} channels of {x.shape[1]}×{x.shape[2]}',
-        fontsize=9,
+        fontsize=10,
     )
     return fig
 
@@ -341,7 +352,7 @@ def _draw_panel(ax, panel, x, axis):
         ax.plot(at[ok], values[ok], style, color=LINES[i % 8], label=name, marker=marker)
     ax.set_xlabel(axis or 'epoch')
     ax.set_ylabel('loss' if any('loss' in k for k in panel) else 'score')
-    ax.legend(fontsize=7, frameon=False)
+    ax.legend(fontsize=10, frameon=False)
     ax.grid(alpha=0.3)
     ax.spines[['top', 'right']].set_visible(False)
 

@@ -218,7 +218,7 @@ class EntropyAreas(Panel):
     def render(self, v):
         from snetlib.explain.figures import BLUE, ORANGE
 
-        fig, axes = new_figure(1, 1, (6, 2.9))
+        fig, axes = new_figure(1, 1, (6.4, 3.1))
         ax = axes[0, 0]
         r, s = np.sqrt(v['H_a'] / np.pi), np.sqrt(v['H_b'] / np.pi)
         d = lens_distance(v['I'], r, s)
@@ -289,7 +289,7 @@ class Regimes(Panel):
     def render(self, v):
         from snetlib.explain.figures import BLUE, GREEN, GREY, ORANGE
 
-        fig, axes = new_figure(1, 1, (6, 2.9))
+        fig, axes = new_figure(1, 1, (6.4, 3.1))
         ax, c = axes[0, 0], v['curve']
         top = c['n_star']
         for lo, hi, colour, name in (
@@ -481,14 +481,17 @@ class VolumeViewer(Panel):
         level: float | None = None,  # middle of the grey scale; from the data if None
         width: float | None = None,  # extent of the grey scale; from the data if None
         axis: int = 2,  # a NIfTI is sliced along x (0), y (1) or z (2) of the patient
-        size: int = 320,  # least height of the picture, in pixels
+        size: int = 720,  # least height of the picture, in pixels
         **kw,
     ):
         self.case = open_volume(source, mask, axis)
         self.model, self.size, self.predictions = model, size, {}
         scale = grey_scale(self.case.image, level, width)
         controls = self.place_controls(*scale) | self.layer_controls() | self.more_controls()
-        super().__init__(controls, **kw)
+        h, w = self.case.grid[1:]
+        _, dy, dx = self.case.spacing or (1.0, 1.0, 1.0)
+        shown = max(size, h) / 1.5 * w * dx / (h * dy)  # three pixels of the picture on two
+        super().__init__(controls, **{'width': max(round(shown), 1), **kw})
 
     def place_controls(self, level, width, lo, hi) -> dict:
         "Which slice, on which grey scale."

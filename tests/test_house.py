@@ -1,6 +1,8 @@
 "The house rules that no single page can show."
 
 import ast
+import base64
+import io
 import json
 import re
 import subprocess
@@ -18,6 +20,7 @@ from manner import (
     started_by_name,
     steered_by_words,
 )
+from PIL import Image
 from typer.main import get_command
 
 from snetlib.cli import app
@@ -188,6 +191,82 @@ def test_every_picture_is_described(page):
         if cell.cell_type == 'markdown':
             bare = re.findall(r'!\[\s*\]\([^)]*\)|<img(?![^>]*\balt=)[^>]*>', cell.source)
             assert not bare, f'a picture without a description: {bare}'
+
+
+SHARP = 149  # dots an inch, rounded down once
+# pictures in cells that train for long, drawn before figures were sharp: they wait for the next such run
+COARSE = {'first_runs': 1, 'information': 4, 'small_objects': 1}
+
+
+def dots(out):
+    "Dots an inch of a picture: a page shows 100 pixels an inch, or as many as the PNG says itself."
+    picture = Image.open(io.BytesIO(base64.b64decode(out['data']['image/png'])))
+    shown = out.get('metadata', {}).get('image/png', {}).get('width')
+    if shown:
+        return 100 * picture.width / shown
+    return picture.info.get('dpi', (100, 100))[0]
+
+
+def coarse(cells):
+    "Sources of the cells with a picture that is not sharp, once for each picture."
+    pictures = [
+        (c.source, o) for c in cells for o in c.get('outputs', []) if 'image/png' in o.get('data', {})
+    ]
+    return [source for source, out in pictures if dots(out) < SHARP]
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
+def test_every_picture_is_sharp(page):
+    "150 dots an inch at the size shown: PageFigure, new_figure and show_figure give that."
+    found = coarse(READ[page].cells)
+    known = COARSE.get(page.stem, 0)
+    slow = [source for source in found if re.search(r'^#\|\s*slow', source, re.M)]
+    assert len(slow) == known, f'{page.name}: {len(slow)} pictures of long cells are coarse, known: {known}'
+    others = [source[:80] for source in found if source not in slow]
+    assert not others, f'{page.name}: under 150 dots an inch: {others}'
+
+
+@pytest.mark.parametrize(
+    ['pixels', 'shown', 'tag', 'sharp'],
+    [
+        (450, 300, None, True),
+        (300, 300, None, False),
+        (430, 300, 150, False),
+        (450, None, 150, True),
+        (450, None, 72, False),
+        (2000, None, None, False),
+    ],
+)
+def test_a_coarse_picture_is_found(pixels, shown, tag, sharp):
+    Image.new('L', (pixels, 9)).save(png := io.BytesIO(), 'PNG', **({'dpi': (tag, tag)} if tag else {}))
+    data = {'image/png': base64.b64encode(png.getvalue()).decode()}
+    how = {'image/png': {'width': shown}} if shown else {}
+    out = nbformat.v4.new_output('display_data', data, metadata=how)
+    cell = nbformat.v4.new_code_cell('draw()', outputs=[out])
+    assert bool(coarse([cell])) != sharp
+
+
+def moved_panels(cells):
+    "Names of panels that a page shows and moves itself, under the reader's hand."
+    code = [c for c in cells if c.cell_type == 'code']
+    words = 'run this cell in JupyterLab to move its controls'
+    shown = [c for c in code if any(words in o.get('data', {}).get('text/plain', '') for o in c.outputs)]
+    names = [c.source.strip().splitlines()[-1] for c in shown]
+    return [n for n in names if any(re.search(rf'\b{n}\.set\(', c.source) for c in code)]
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
+def test_no_cell_moves_a_panel_that_the_reader_holds(page):
+    assert not moved_panels(READ[page].cells), 'let the cell make a panel of its own'
+
+
+def test_a_panel_that_is_moved_is_found():
+    words = {'text/plain': 'Regimes: run this cell in JupyterLab to move its controls'}
+    shown = nbformat.v4.new_code_cell('p = Regimes()\np')
+    shown.outputs = [nbformat.v4.new_output('execute_result', words, execution_count=1)]
+    moves = [nbformat.v4.new_code_cell(f'assert {name}.set(n=7)') for name in ('p', 'other')]
+    assert moved_panels([shown, *moves]) == ['p']
+    assert moved_panels([shown, moves[1]]) == []
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)

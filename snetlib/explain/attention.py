@@ -144,13 +144,13 @@ def attention_figure(
 ) -> Figure:
     "The image with the query, where FEB looks in each of its layers, and GAB's two maps."
     maps = attention_maps(model, x, at)
-    fig, axes = new_figure(1, 1 + len(maps), (1.8, 1.9), dpi=64)
+    fig, axes = new_figure(1, 1 + len(maps), (2.2, 2.4))
     h, w = x.shape[-2:]
     axes[0, 0].imshow(as_rgb(x[0]))
-    axes[0, 0].set_title('query', fontsize=9)
+    axes[0, 0].set_title('query', fontsize=10)
     for ax, (title, m) in zip(axes[0, 1:], maps.items()):
         ax.imshow(m, cmap='viridis', extent=(0, w, h, 0))
-        ax.set_title(f'{title}, Σ {m.sum():.2f}', fontsize=9)
+        ax.set_title(f'{title}, Σ {m.sum():.2f}', fontsize=10)
     for ax in axes[0]:
         ax.plot(at[1] * w, at[0] * h, '+', color=ORANGE, ms=11, mew=2)
         ax.set_axis_off()

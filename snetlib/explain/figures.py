@@ -51,7 +51,7 @@ def draw_heat(
 ):
     "Draw a heat map without axes."
     ax.imshow(heat, cmap='viridis', vmin=0, vmax=1)
-    ax.set_title(title, fontsize=9)
+    ax.set_title(title, fontsize=10)
     ax.set_axis_off()
 
 # %% ../../nbs/7_use/05_figures.ipynb #db81a723
@@ -73,14 +73,14 @@ def density(
     ax.stairs(p, edges, color=colour, label=label)
     if p.max() > 1:  # a spike, such as ReLU's zeros, is cut and its share written
         share = f' {p.max() * (edges[1] - edges[0]):.0%}'
-        ax.text(edges[p.argmax()], 1, share, color=colour, fontsize=7, va='top')
+        ax.text(edges[p.argmax()], 1, share, color=colour, fontsize=10, va='top')
     if p.max() > 1 or ax.get_ylim()[1] > 1:
         ax.set_ylim(0, 1.02)
     else:
         ax.set_ylim(0, None)
     ax.set_xlim(-reach, reach)
     ax.set_yticks([])
-    ax.tick_params(labelsize=7)
+    ax.tick_params(labelsize=10)
     ax.spines[['top', 'right', 'left']].set_visible(False)
 
 
@@ -110,9 +110,9 @@ def figure1(
     }
     for name in roles.values():
         choose(name, acts, 'layer')
-    fig, axes = new_figure(2, 5, (1.75, 1.75), dpi=64)
+    fig, axes = new_figure(2, 5, (2.2, 2.2))
     axes[0, 0].imshow(as_rgb(x[i]))
-    axes[0, 0].set_title('image', fontsize=9)
+    axes[0, 0].set_title('image', fontsize=10)
     axes[0, 0].set_axis_off()
     for ax, (role, name) in zip(axes[0, 1:], roles.items()):
         draw_heat(ax, heat_map(acts[name][i], x.shape[-2:]), f'{role}: {name}')
@@ -128,7 +128,7 @@ def draw_pairings(
 ):
     "The lower row of Figure 1: densities of four pairings, with their symmetric KL."
     note = 'pairings:\nstandardised\nactivations and\ntheir symmetric\nKL, in bits'
-    axes[0].text(0, 0.5, note, fontsize=9, va='center', transform=axes[0].transAxes)
+    axes[0].text(0, 0.5, note, fontsize=10, va='center', transform=axes[0].transAxes)
     axes[0].set_axis_off()
     pairings = (
         ('unstagger', cnn[0], vit[0]),
@@ -139,9 +139,9 @@ def draw_pairings(
     for ax, (kind, c, v) in zip(axes[1:], pairings):
         density(ax, acts[c], BLUE, c)
         density(ax, acts[v], ORANGE, v)
-        ax.legend(fontsize=7, frameon=False, loc='upper right')
-        ax.set_title(f'{kind}: {divergence(acts[c], acts[v]):.2f}', fontsize=9)
-        ax.set_xlabel('standard deviations', fontsize=7)
+        ax.legend(fontsize=10, frameon=False, loc='upper right')
+        ax.set_title(f'{kind}: {divergence(acts[c], acts[v]):.2f}', fontsize=10)
+        ax.set_xlabel('standard deviations', fontsize=10)
 
 # %% ../../nbs/7_use/05_figures.ipynb #1489cd10
 def fusion_parts(
@@ -173,7 +173,7 @@ def draw_fusion(
     for ax, bx, (name, a), colour in zip(upper, lower, parts.items(), (BLUE, ORANGE, GREEN)):
         density(ax, a, colour, name)
         draw_heat(bx, heat_map(a[i], size), name)
-        bx.title.set_size(8)
+        bx.title.set_size(10)
 
 
 def predict_one(
@@ -194,17 +194,17 @@ def figure2(
     pair: int = 0,  # which pair of each model
 ) -> Figure:
     "The paper's Figure 2 from checkpoints: two rows for each model."
-    fig, axes = new_figure(2 * len(models), 5, (1.75, 1.25), dpi=64)
+    fig, axes = new_figure(2 * len(models), 5, (2.2, 1.7))
     for row, (title, model) in enumerate(models.items()):
         upper, lower = axes[2 * row], axes[2 * row + 1]
         draw_fusion(upper, lower, fusion_parts(model, x, pair), i, x.shape[-2:])
         pred, truth = predict_one(model, x[i]), y[i].cpu()
         for ax, labels, name in ((lower[3], pred, 'segmentation'), (lower[4], truth, 'truth')):
             ax.imshow(blend(x[i], labels))
-            ax.set_title(name, fontsize=8, pad=2)
+            ax.set_title(name, fontsize=10, pad=2)
         for ax in (*lower, *upper[3:]):
             ax.set_axis_off()
         right = (pred == truth).float().mean()
         note = f'{title}\n{right:.1%} of the\npixels right'
-        upper[3].text(0, 0.5, note, fontsize=9, va='center', transform=upper[3].transAxes)
+        upper[3].text(0, 0.5, note, fontsize=10, va='center', transform=upper[3].transAxes)
     return fig

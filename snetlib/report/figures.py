@@ -68,7 +68,7 @@ def _legend_above(fig, ax, models):
     if models < 2:
         return
     handles = ax.get_legend_handles_labels()
-    style = dict(loc='outside upper center', frameon=False, fontsize=8)
+    style = dict(loc='outside upper center', frameon=False, fontsize=10)
     fig.legend(*handles, ncols=min(4, models), **style)
 
 

@@ -246,7 +246,7 @@ def gains_figure(
 ) -> Figure:
     "Gains and five measures as maps, and below each measure its scatter against the gains."
     gain = gains(table).mean((0, 1))
-    fig, axes = new_figure(4, 3, (2.8, 2.7), dpi=72)
+    fig, axes = new_figure(4, 3, (2.8, 2.7))
     places = [(row, column) for row in (0, 2) for column in range(3)]
     draw_map(axes[0][0], gain, 'gain, points')
     axes[1][0].axis('off')

@@ -106,7 +106,7 @@ def ladder_figure(
     "Left: each row with its interval. Right: what it adds to the row before, ours and the paper's."
     table = table[table['average'].notna()]
     heights = np.arange(len(table))[::-1]
-    fig, axes = new_figure(1, 2, (3.4, 0.45 + 0.42 * len(table)), dpi=72)
+    fig, axes = new_figure(1, 2, (3.4, 0.75 + 0.42 * len(table)))
     left, right = axes[0]
     for y, (_, line) in zip(heights, table.iterrows()):
         draw_estimate(left, y, estimate_of(line, 'corrected'))
@@ -122,7 +122,8 @@ def ladder_figure(
         ax.set_ylim(-0.6, len(table) - 0.4)
     handles = dict(zip(*reversed(right.get_legend_handles_labels())))
     if handles:
-        right.legend(handles.values(), handles.keys(), fontsize=7, frameon=False, loc='best')
+        place = dict(loc='outside upper right', ncols=2, frameon=False, fontsize=10)
+        fig.legend(handles.values(), handles.keys(), **place)
     return fig
 
 
