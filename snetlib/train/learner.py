@@ -178,7 +178,7 @@ class SnetLearner(Learner):
     @metrics.setter
     def metrics(self, metrics):
         "Functions are asked as losses are: what they cannot compare is said in a sentence."
-        found = metrics if isinstance(metrics, (list, tuple, L)) else [metrics]
+        found = [m() if isinstance(m, type) else m for m in L(metrics)]  # of None nothing
         if odd := [m for m in found if not callable(m) and not isinstance(m, Metric)]:
             what = f'The metric {odd[0]!r} is no function and no Metric; give e.g. DiceMulti().'
             raise BadSetting(what, key='metrics')
