@@ -118,8 +118,6 @@ def _check_choices(config):
 class SNet(nn.Module, HubNetwork):
     "Stagger Network. eval(): logits (b, n_out, h, w). train(): (logits, fused_logits)."
 
-    lays_maps = True  # in channels_last, whatever the order of its filters
-
     def __init__(
         self,
         c_in: int = 3,  # image channels
@@ -198,6 +196,8 @@ class SNet(nn.Module, HubNetwork):
         return logits, resize_to(fused, x)[..., :h, :w]
 
 # %% ../../nbs/4_models/07_snet.ipynb #f408faca
+SNet.lays_maps = True  # in channels_last, whatever the order of its filters
+
 SNET_SIZES = {
     'base': {},
     'small': dict(
