@@ -214,8 +214,6 @@ class SoSegFormer(nn.Module, HubNetwork):
     one image to train.
     """
 
-    lays_maps = True  # in channels_last, whatever the order of its filters
-
     def __init__(
         self,
         c_in: int = 3,  # image channels
@@ -251,10 +249,8 @@ class SoSegFormer(nn.Module, HubNetwork):
         super().__init__()
         check_types(SoSegFormer.__init__, self.config)
         if c_in < 1 or n_out < 1:
-            raise SnetError(
-                'SoSegFormer needs at least one channel and one class, '
-                f'not c_in={c_in}, n_out={n_out}; count background as a class.'
-            )
+            what = f'SoSegFormer needs a channel and a class, not c_in={c_in}, n_out={n_out}'
+            raise SnetError(f'{what}; count background as a class.')
         choose(attention, ('mhsa', 'separable'), 'attention')
         choose(pad, ('replicate', 'reflect', 'constant'), 'padding')
         choose(cross_at, ('bottlenecks', 'encoder'), 'place of Eq. 1')
@@ -319,6 +315,8 @@ def forward(self: SoSegFormer, x):
     return resize_to(self.head(decoded[: self.head_maps]), x)[..., :h, :w]
 
 # %% ../../nbs/4_models/11_sosegformer.ipynb #94b4280a
+SoSegFormer.lays_maps = True  # in channels_last, whatever the order of its filters
+
 SOSEGFORMER_SIZES = {
     'base': {},
     'small': dict(encoder='resnet18', aspp_width=128),

@@ -124,7 +124,7 @@ def encoder_and_rest(
     rest = [p for p in model.parameters() if id(p) not in mine]
     return [group for group in (encoder, rest) if group]
 
-# %% ../../nbs/6_train/08_learner.ipynb #939ec223
+# %% ../../nbs/6_train/08_learner.ipynb #72e04309
 class AskedMetric(AvgMetric):
     "A function (logits, masks) → number, averaged over the images."
 
@@ -133,7 +133,7 @@ class AskedMetric(AvgMetric):
         self.total += learn.to_detach(ask_loss(self.func, learn.pred, *learn.yb)) * n
         self.count += n
 
-
+# %% ../../nbs/6_train/08_learner.ipynb #939ec223
 class SnetLearner(Learner):
     "fastai's `Learner` with a recipe. `fit_recipe(learn)` runs it; all other methods are fastai's."
 
@@ -275,7 +275,8 @@ def check_rate(
 ):
     "Raises `BadSetting` for a rate that is no positive number."
     several = isinstance(lr, (list, tuple, np.ndarray))
-    rates = [lr.start, lr.stop] if isinstance(lr, slice) else lr if several else [lr]
+    rates = lr if several else [lr]
+    rates = [lr.start, lr.stop] if isinstance(lr, slice) else rates
     for rate in rates:
         number = isinstance(rate, (int, float, np.number)) and not isinstance(rate, bool)
         if rate is not None and not (number and math.isfinite(rate) and rate > 0):
