@@ -39,7 +39,7 @@ from snetlib.data.files import (
     values_wanted,
     within,
 )
-from .data.formats import case_name, kind_of, unread_kind
+from .data.formats import ENDINGS, case_name, kind_of, unread_kind
 from .data.geometry import same_place
 from .data.slices import scale_intensity
 from .predict.predictor import Predictor, images_in, read_rules
@@ -339,6 +339,7 @@ def mask_files(
     files, folder = {}, Path(folder)
     if not folder.is_dir():
         raise UnreadableFile(f'{folder} is no folder; give the folder with the masks.', path=folder)
+    _no_deeper(folder)
     for path in map(_single_file, images_in(folder)):
         if kind_of(path) is None:
             raise unread_kind(path)
@@ -354,6 +355,22 @@ def mask_files(
     if not files:
         raise UnreadableFile(f'{folder} holds no masks; give the folder with them.', path=folder)
     return files
+
+
+def _no_deeper(folder):
+    "Raise `BadSetting` for masks in a subfolder beside files, which would not be scored."
+    beside = [f for f in folder.iterdir() if f.is_file() and kind_of(f.name) not in (None, 'dicom')]
+    subs = [d for d in sorted(folder.iterdir()) if d.is_dir() and d.name[0] not in '._']
+    for sub in subs if beside else ():
+        deep = [f for f in sorted(sub.rglob('*')) if f.name.lower().endswith(ENDINGS)]
+        deep = [f for f in deep if f.is_file() and f.name[0] != '.']
+        if deep:
+            raise BadSetting(
+                f'{deep[0]} lies in a subfolder of {folder}, beside masks that lie in the folder '
+                'itself, and would not be scored; move it up, or take the subfolder away.',
+                path=deep[0],
+                case=case_name(deep[0]),
+            )
 
 
 def _single_file(path):

@@ -4,18 +4,21 @@
 
 # %% auto #0
 __all__ = ['WRAPPERS', 'PREFIXES', 'LITE0', 'save_tensors', 'DamagedFile', 'read_safetensors', 'load_tensors', 'network_state',
-           'half_state', 'save_safetensors', 'unwrap_model', 'strip_prefixes', 'load_weights', 'fitting',
-           'load_fitting', 'lite0_weights', 'for_unit_images', 'trained_folders', 'list_weights', 'full_name',
-           'trained_folder', 'named_folder', 'weights_file', 'weights_card']
+           'half_state', 'save_safetensors', 'unwrap_model', 'strip_prefixes', 'OtherNetwork', 'apart_from',
+           'apart_text', 'load_weights', 'fitting', 'load_fitting', 'lite0_weights', 'for_unit_images',
+           'trained_folders', 'list_weights', 'full_name', 'trained_folder', 'named_folder', 'weights_file',
+           'weights_card', 'shared_config', 'HubNetwork']
 
 # %% ../nbs/1_start/04_weights.ipynb #bf2a38c1
+import inspect
 import io
 import json
 from pathlib import Path
 
 import safetensors.torch
 import torch
-from .core import BadSetting, UnreadableFile, choose, need
+from huggingface_hub import PyTorchModelHubMixin
+from .core import BadSetting, NotAtHand, UnreadableFile, choose, need
 from torch import nn
 
 # %% ../nbs/1_start/04_weights.ipynb #5ce0c001
@@ -126,20 +129,62 @@ def strip_prefixes(
     return state
 
 # %% ../nbs/1_start/04_weights.ipynb #360423b1
+class OtherNetwork(BadSetting):
+    "Weights of another network; `apart` says which tensors do not fit, see `apart_from`."
+
+    apart: dict = {}
+
+
+def apart_from(
+    model: nn.Module,  # a network
+    state: dict,  # names to tensors
+) -> dict:
+    "Names of the tensors that have another shape, that the state lacks, and that the model lacks."
+    own = model.state_dict()
+    shared = [k for k in own if k in state]
+    return dict(
+        shape=[k for k in shared if own[k].shape != getattr(state[k], 'shape', None)],
+        missing=[k for k in own if k not in state],
+        extra=[k for k in state if k not in own],
+    )
+
+
+def apart_text(
+    apart: dict,  # from `apart_from`
+) -> str:
+    "How many tensors do not fit, with the first names of each kind."
+    kinds = dict(shape='of another shape', missing='missing in it', extra='unknown here')
+    said = []
+    for kind, words in kinds.items():
+        names = list(map(str, apart[kind]))
+        if names:
+            more = ', …' if len(names) > 3 else ''
+            said.append(f'{len(names)} {words} ({", ".join(names[:3])}{more})')
+    return ', '.join(said)
+
+
 def load_weights(
     model: nn.Module,  # the network
     state: dict,  # names to tensors
     path,  # where they are from, for the message
 ):
-    "Load weights whole. Raises `BadSetting` if they belong to another network."
+    "Load weights whole. Raises `OtherNetwork`, or `DamagedFile` for no weights at all."
+    if not isinstance(state, dict) or not all(isinstance(k, str) for k in state):
+        what = f'{path} holds no weights by name; restore it from a copy, or train again.'
+        raise DamagedFile(what, path=path)
+    net, state = unwrap_model(model), strip_prefixes(state)
     try:
-        unwrap_model(model).load_state_dict(strip_prefixes(state))
-    except (RuntimeError, AttributeError) as e:
-        raise BadSetting(
-            f'{path} holds the weights of another network; '
+        net.load_state_dict(state)
+    except (RuntimeError, AttributeError, TypeError, ValueError) as e:
+        apart = apart_from(net, state)
+        error = OtherNetwork(
+            f'{path} holds the weights of another network, with tensors {apart_text(apart)}; '
             'build the model named in its config.json.',
             path=path,
-        ) from e
+            key='weights',
+        )
+        error.apart = apart
+        raise error from e
 
 # %% ../nbs/1_start/04_weights.ipynb #29aa4413
 def fitting(
@@ -148,7 +193,8 @@ def fitting(
 ) -> dict:
     "The tensors of `state` that the network has under the same name, in the same shape."
     own = model.state_dict()
-    return {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    fits = {k: v for k, v in state.items() if k in own and isinstance(v, torch.Tensor)}
+    return {k: v for k, v in fits.items() if own[k].shape == v.shape}
 
 
 def load_fitting(
@@ -253,3 +299,59 @@ def weights_card(
 ) -> dict:
     "Its config.json: model, data, recipe, scores, licence, commit."
     return json.loads((trained_folder(name) / 'config.json').read_text(encoding='utf-8'))
+
+# %% ../nbs/1_start/04_weights.ipynb #63100fdc
+def shared_config(
+    folder: Path,  # what `save_pretrained` wrote
+    known,  # keywords of the network
+) -> dict:
+    "The keywords in config.json. Raises `UnreadableFile`, or `BadSetting` for another network."
+    path = folder / 'config.json'
+    try:
+        config = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError) as e:
+        config = e
+    if not isinstance(config, dict):
+        raise UnreadableFile(
+            f'{path} is missing or holds no table; save the network again with save_pretrained.',
+            path=path,
+        )
+    if {'model', 'recipe'} <= config.keys():
+        what = f'{folder} is the folder of a run; open it with Run({str(folder)!r}).model().'
+        raise BadSetting(what, path=folder, key='folder')
+    if strange := [k for k in config if k not in known]:
+        raise BadSetting(
+            f'{path} has the key {strange[0]!r}, which this network has not; open the folder '
+            'with the class that wrote it.',
+            path=path,
+            key=strange[0],
+        )
+    return config
+
+
+class HubNetwork(PyTorchModelHubMixin):
+    "`save_pretrained` and `from_pretrained` of the Hugging Face Hub; all of a network or none."
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **options):
+        "The network of a folder, or of a name on the Hub. Raises `SnetError`."
+        place, options = Path(pretrained_model_name_or_path), {'strict': True} | options
+        if place.is_dir():
+            shared_config(place, inspect.signature(cls.__init__).parameters)
+            return super().from_pretrained(place, **options)
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **options)
+        except (OSError, ValueError) as e:
+            raise NotAtHand(
+                f'{place} is no folder, and cannot be had from the Hugging Face Hub '
+                f'({type(e).__name__}); give the folder that save_pretrained wrote.',
+                path=place,
+            ) from e
+
+    @classmethod
+    def _load_as_safetensor(cls, model, model_file, map_location, strict):
+        load = load_weights if strict else load_fitting
+        load(model, load_tensors(model_file), model_file)
+        return model.to(map_location).eval()
+
+    _load_as_pickle = _load_as_safetensor

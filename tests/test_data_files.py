@@ -564,3 +564,24 @@ def test_parts_by_other_names(tmp_path):
     assert {p: [i.id for i in items] for p, items in parts.items()} == dict(
         train=['c0'], valid=['c1'], test=['c2']
     )
+
+
+def test_the_share_of_mixed_colours_is_said(tmp_path):
+    "Half of the columns are a ramp from black to red; a fifth of the picture is nearer to red."
+    ramp = np.zeros((4, 100, 3), np.uint8)
+    ramp[:, :50, 0] = np.linspace(1, 254, 50)
+    ramp[:, 80:, 0] = 255
+    Image.fromarray(ramp).save(tmp_path / 'm.png')
+    with pytest.raises(WrongLabels, match=r'50\.0% of its pixels') as e:
+        read_mask(tmp_path / 'm.png', Labels(colours={'#000000': 0, '#ff0000': 1}))
+    assert '#ff0000 (25.0%), #000000 (25.0%)' in str(e.value)
+    assert e.value.path == tmp_path / 'm.png'
+
+
+@pytest.mark.parametrize(('shape', 'said'), [((8, 8, 4, 3), True), ((8, 8, 4, 200), False)])
+def test_four_axes_may_be_channels(tmp_path, shape, said):
+    nib.save(nib.Nifti1Image(np.zeros(shape, np.float32), np.eye(4)), tmp_path / 'c.nii.gz')
+    with pytest.raises(UnreadableFile) as e:
+        read_image(tmp_path / 'c.nii.gz')
+    assert ('"channels": 3' in str(e.value)) == said
+    assert read_image(tmp_path / 'c.nii.gz', channels=shape[3]).image.shape[-1] == shape[3]

@@ -1,5 +1,6 @@
 "Published lists of cases."
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from snetlib.core import BadSetting
 from snetlib.data.sets.catalogue import DATASETS
 from snetlib.data.sets.folder import write_phantom
 from snetlib.data.source import Source
-from snetlib.data.splitting import read_split
+from snetlib.data.splitting import BadSplit, read_split
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,3 +56,70 @@ def test_what_is_asked_of_the_validation_part_is_obeyed_or_refused(tmp_path):
         assert refused.value.key == key
     write(train=names[:10], test=names[10:])
     assert sizes(split=listed, val=3) == sizes(split=listed, val=3, seed=1) == [7, 3, 2]
+
+
+NAMES = [f'picture {k:02d}' for k in range(6)]
+LISTED = dict(train=NAMES[:3], valid=NAMES[3:4], test=NAMES[4:])
+FOLDS = [dict(train=NAMES[2:], val=NAMES[:2]), dict(train=NAMES[:4], val=NAMES[4:])]
+
+
+def table(mark):
+    rows = [f'{case}{mark}{part}' for part, cases in LISTED.items() for case in cases]
+    return '\n'.join([f'Case{mark}Split', *rows])
+
+
+@pytest.mark.parametrize(
+    ('name', 'text'),
+    {
+        'parts.json': json.dumps(dict(train=NAMES[:3], val=NAMES[3:4], test=NAMES[4:])),
+        'parts.csv': table(','),
+        'semicolons.csv': table(';'),
+        'parts.tsv': table('\t'),
+        'with_a_mark.csv': '\ufeff' + table(','),
+    }.items(),
+)
+def test_splits_of_other_tools(tmp_path, name, text):
+    write_phantom(tmp_path, n=6)
+    (tmp_path / name).write_text(text, encoding='utf-8')
+    parts = Source('folder', tmp_path, split=tmp_path / name).parts()
+    assert {part: [i.id for i in items] for part, items in parts.items()} == LISTED
+    (tmp_path / 'splits').mkdir()
+    (tmp_path / name).rename(tmp_path / 'splits' / name)
+    assert Source('folder', tmp_path).dataset.splits == {Path(name).stem: LISTED}
+
+
+def test_a_fold_of_nnunet_is_named(tmp_path):
+    write_phantom(tmp_path, n=6)
+    file = tmp_path / 'splits_final.json'
+    file.write_text(json.dumps(FOLDS))
+    parts = Source('folder', tmp_path, split=f'{file}:1').parts()
+    assert [i.id for i in parts['valid']] == NAMES[4:] and not parts['test']
+    with pytest.raises(BadSplit, match='2 folds') as e:
+        Source('folder', tmp_path, split=file).parts()
+    assert e.value.path == file
+    with pytest.raises(BadSplit, match='2 folds'):
+        read_split(f'{file}:2')
+    file.write_text(json.dumps(FOLDS[:1]))
+    assert read_split(file) == dict(train=NAMES[2:], valid=NAMES[:2])
+
+
+NO_SPLITS = {
+    'half.json': '{"train": [',
+    'text.json': '"train"',
+    'numbers.json': '{"train": 3}',
+    'other_names.json': '{"training_cases": ["a"]}',
+    'empty.json': '[]',
+    'no_head.csv': 'a,train\nb,test\n',
+    'short_row.csv': 'case,split\na\n',
+    'empty.csv': '',
+    'twice.csv': 'case,split\na,train\na,test\n',
+    'part.csv': 'case,split\na,exam\n',
+}
+
+
+@pytest.mark.parametrize('name', NO_SPLITS)
+def test_what_is_no_split_is_one_sentence(tmp_path, name):
+    (tmp_path / name).write_text(NO_SPLITS[name])
+    with pytest.raises(BadSetting) as e:
+        read_split(tmp_path / name)
+    assert e.value.path == tmp_path / name and '\n' not in str(e.value)

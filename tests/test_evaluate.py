@@ -293,3 +293,13 @@ def test_masks_without_truth_are_said(tmp_path):
     found = evaluate_files(tmp_path / 'pred', tmp_path / 'truth', tmp_path / 'out', progress=False)
     (note,) = found.attrs['notes']
     assert note.endswith('have no truth and are not scored, e.g. b.')
+
+
+@pytest.mark.parametrize('where', ['truth', 'pred'])
+def test_masks_in_a_subfolder_beside_masks_are_not_left_out(tmp_path, where):
+    for folder in ('truth', 'pred'):
+        save(square(), tmp_path / folder / 'a.png')
+    save(square(3), tmp_path / where / 'more' / 'b.png')
+    with pytest.raises(BadSetting) as e:
+        evaluate_files(tmp_path / 'pred', tmp_path / 'truth', tmp_path / 'out', progress=False)
+    assert e.value.path == tmp_path / where / 'more' / 'b.png' and e.value.case == 'b'

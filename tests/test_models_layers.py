@@ -1,6 +1,8 @@
 "Layers: fused, channels last, and attention without a map."
 
+import pytest
 import torch
+import torch.nn.utils.prune as prune
 from networks import seeded
 from torch import nn
 
@@ -63,15 +65,45 @@ def test_resized_maps_have_gradients_under_torch_func():
     assert each.shape == (3, 2, 6, 5) and each.abs().sum() > 0
 
 
-def test_layout_is_channels_last_and_survives_loading():
-    a, b = seeded(), seeded()
-    b.load_state_dict(a.state_dict())
-    assert all(
-        p.is_contiguous(memory_format=torch.channels_last)
-        for m in (a, b)
-        for p in m.parameters()
-        if p.dim() == 4
-    )
+@pytest.mark.parametrize('c_in', [1, 3])
+@pytest.mark.parametrize('batch', [1, 2])
+@pytest.mark.parametrize('name', ['snet_tiny', 'sosegformer_tiny'])
+def test_maps_are_channels_last_and_filters_flat(name, batch, c_in):
+    "Maps need no copy to become tokens, and what flattens a filter by `view` finds it flat."
+    net, orders = create_model(name, c_in=c_in, n_out=2).eval(), {}
+    net.load_state_dict(create_model(name, c_in=c_in, n_out=2).state_dict())
+    assert all(p.view(-1).shape == (p.numel(),) for p in net.parameters())
+
+    def look(module, args, out):
+        if out.shape[1] > 1 and min(out.shape[2:]) > 1 and module.groups == 1:
+            orders[module] = out.is_contiguous(memory_format=torch.channels_last)
+
+    convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    for conv in convs:
+        conv.register_forward_hook(look)
+    with torch.no_grad():
+        net(torch.rand(batch, c_in, 64, 96))
+    first = {convs[0], net.vit.layers[0]['embed'].proj} if name == 'snet_tiny' else {convs[0]}
+    assert len(orders) > 20
+    assert all(order for conv, order in orders.items() if c_in > 1 or conv not in first)
+
+
+@pytest.mark.parametrize('name', ['snet_tiny', 'sosegformer_tiny'])
+def test_pruned_by_torch(name):
+    net, x = create_model(name, c_in=1, n_out=2).eval(), torch.rand(1, 1, 64, 64)
+    layers_ = [(m, 'weight') for m in net.modules() if type(m) in (nn.Conv2d, nn.Linear)]
+    for module, weight in layers_:
+        prune.l1_unstructured(module, weight, amount=0.5)
+    prune.global_unstructured(layers_, prune.RandomUnstructured, amount=0.1)
+    with torch.no_grad():
+        assert net(x).shape == (1, 2, 64, 64)
+    for module, weight in layers_:
+        prune.remove(module, weight)
+    zeros = sum(int((m.weight == 0).sum()) for m, _ in layers_)
+    assert zeros >= 0.5 * sum(m.weight.numel() for m, _ in layers_)
+
+
+def test_settings_for_a_cpu():
     assert set(fast_settings('cpu')) == {'memory_format', 'amp', 'compile'}
 
 

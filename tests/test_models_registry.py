@@ -11,6 +11,7 @@ import torch
 
 import snetlib.train.losses
 import snetlib.train.recipes
+from snetlib.core import BadSetting
 from snetlib.data.source import Source
 from snetlib.evaluate import evaluate_run
 from snetlib.models import SNet, SoSegFormer
@@ -25,6 +26,46 @@ from snetlib.scores.cases import score_case
 from snetlib.scores.objects import band_scores
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+WRONG = [dict(c_in=v) for v in ('a', 1.5, -1, 0, None, True)]
+WRONG += [dict(n_out=v) for v in ('x', 2.0, -1, None)]
+WRONG += [dict(fusion=3), dict(nothing=1), dict(pairs=((1.5, 1),)), dict(supervise=1.5), dict(feb=3)]
+WRONG += [dict(cnn_widths=v) for v in (3, 'a', (1, 2), (16, 32, 64, 'a'), (16, 32, 64, 0))]
+WRONG += [dict(vit_depths=None), dict(vit_heads=(0, 1, 1, 1)), dict(vit_ratio=0), dict(feb_heads=0)]
+WRONG += [dict(ffb_kernel=2), dict(fuse_width=-1), dict(gab_width=0), dict(decoder_width='a')]
+WRONG_TOO = [dict(c_in='a'), dict(n_out=2.5), dict(encoder=3), dict(aspp_rates=3), dict(arrows=3)]
+WRONG_TOO += [dict(drop_path='a'), dict(heads='a'), dict(encoder_options=3), dict(nothing=1)]
+
+
+@pytest.mark.parametrize(
+    ('name', 'keywords'),
+    [
+        *(('snet_tiny', k) for k in WRONG),
+        *(('sosegformer_tiny', k) for k in WRONG_TOO),
+        *(('unet_tiny', k) for k in (dict(c_in='a'), dict(n_out=None), dict(channels=3))),
+    ],
+    ids=str,
+)
+def test_a_keyword_of_another_type_is_one_sentence(name, keywords):
+    with pytest.raises(BadSetting) as e:
+        create_model(name, **keywords)
+    assert e.value.key and '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('weights', [3, b'mni', 0.5])
+def test_weights_are_a_name_or_a_file(weights):
+    with pytest.raises(BadSetting) as e:
+        create_model('snet_tiny', weights=weights)
+    assert e.value.key == 'weights'
+
+
+@pytest.mark.parametrize('name', ['snet_tiny', 'sosegformer_tiny', 'unet_tiny', 'swin_unet'])
+@pytest.mark.parametrize('training', [True, False])
+def test_a_batch_without_images_is_one_sentence(name, training):
+    net = create_model(name, c_in=1, n_out=2).train(training)
+    with pytest.raises(BadSetting, match='no image'):
+        net(torch.zeros(0, 1, 64, 64))
 
 
 @pytest.mark.parametrize('name', list_models(tag='snet'))

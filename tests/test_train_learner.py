@@ -17,25 +17,27 @@ from fastai.callback.tracker import (
     ReduceLROnPlateau,
     SaveModelCallback,
 )
-from fastai.callback.training import GradientAccumulation
+from fastai.callback.training import GradientAccumulation, ShortEpochCallback
 from fastai.data.transforms import get_c
 from fastai.interpret import ClassificationInterpretation, Interpretation, SegmentationInterpretation
 from fastai.learner import Learner, load_learner
-from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, DiceLoss
-from fastai.metrics import Dice, DiceMulti, foreground_acc
+from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, DiceLoss, MSELossFlat
+from fastai.metrics import Dice, DiceMulti, accuracy, foreground_acc
 from fastai.optimizer import SGD
 from fastai.vision.core import PILImageBW
 from fastai.vision.data import SegmentationDataLoaders
 from PIL import Image
 from torch import nn
 
-from snetlib.core import BadSetting
+from snetlib.core import BadSetting, SnetError
 from snetlib.data.loaders import slice_dls
 from snetlib.data.slices import Slices
 from snetlib.models import create_model
 from snetlib.train import DeepSupervision, SNetLoss, fit_recipe, snet_learner
+from snetlib.train.callbacks import RunProgress
 from snetlib.train.checkpoint import same_weights
 from snetlib.train.learner import check_network
+from snetlib.weights import OtherNetwork, save_safetensors
 
 
 class Tiny(nn.Module):
@@ -102,6 +104,11 @@ def export(learn):
         again = load_learner(learn.path / 'learner.pkl')
     x = squares(1).images[0]
     assert torch.equal(again.predict(x)[0], learn.predict(x)[0])
+
+
+def picture_of(learn):
+    learn.path.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((255 * squares(1).images[0]).astype(np.uint8)).save(learn.path / 'picture.png')
 
 
 def predict_file(learn):
@@ -220,7 +227,27 @@ def confusion_of_classes(learn):
     assert {name for row in found.most_confused() for name in row[:2]} == {'background', 'square'}
 
 
+def wrapped_weights(learn):
+    "With the prefixes of DataParallel, the last.pth of a run, and safetensors."
+    fit_recipe(learn)
+    state = learn.model.state_dict()
+    torch.save(nn.DataParallel(learn.model).state_dict(), learn.path / 'wrapped.pth')
+    save_safetensors(state, learn.path / 'shared.safetensors')
+    for file in ('wrapped', 'last', 'best', 'shared.safetensors'):
+        other = learner(learn.path)
+        other.load(learn.path / file)
+        assert file == 'best' or same_weights(other.model, learn.model), file
+
+
 WORKS = dict(
+    wrapped_weights=wrapped_weights,
+    all_losses=lambda learn: Interpretation.from_learner(learn).plot_top_losses(99),
+    losses_of_segments=lambda learn: SegmentationInterpretation.from_learner(learn).top_losses(99),
+    part_of_an_epoch=lambda learn: fit_recipe(learn.add_cb(ShortEpochCallback(0.5))),
+    save_deeper=lambda learn: learn.load(learn.save('a/b/c')),
+    saved_predictions=lambda learn: learn.get_preds(save_preds=learn.path / 'new'),
+    no_epochs_of_the_rest=lambda learn: learn.fine_tune(0),
+    one_file=lambda learn: (picture_of(learn), learn.dls.test_dl(learn.path / 'picture.png')),
     own_function=own_function,
     own_metrics=own_metrics,
     validate_beside_trackers=validate_beside_trackers,
@@ -297,7 +324,55 @@ def in_run(cb):
     return lambda learn: (learn.add_cb(cb()), fit_recipe(learn))
 
 
+def half_a_file(learn):
+    path = learn.save('weights')
+    path.write_bytes(path.read_bytes()[:200])
+    learn.load('weights')
+
+
+def again(learn, **lines):
+    "Another learner around the same loaders."
+    return snet_learner(learn.dls, Tiny(), 'smoke', progress=False, **lines)
+
+
 REFUSED = dict(
+    augmentation_of_loaders=lambda learn: again(learn, augment='snet'),
+    size_of_loaders=lambda learn: again(learn, size=64),
+    neighbours_of_loaders=lambda learn: again(learn, neighbours=1),
+    keywords_of_a_module=lambda learn: again(learn, model_kwargs={'fusion': 'high'}),
+    keywords_that_are_words=lambda learn: snet_learner(learn.dls, 'snet_tiny', model_kwargs='high'),
+    slices_for_loaders=lambda learn: snet_learner(squares(4)),
+    no_loaders=lambda learn: snet_learner(None),
+    fewer_losses_than_none=lambda learn: Interpretation.from_learner(learn).top_losses(-1),
+    no_results=lambda learn: learn.show_results(max_n=0),
+    no_batch=lambda learn: learn.dls.show_batch(max_n=-3),
+    third_part=lambda learn: learn.show_results(ds_idx=2),
+    part_of_preds=lambda learn: learn.get_preds(ds_idx=9),
+    part_to_validate=lambda learn: learn.validate(ds_idx='valid'),
+    words_for_a_loader=lambda learn: learn.validate(dl='a'),
+    no_share_of_an_epoch=lambda learn: learn.fit(1, 1e-3, cbs=ShortEpochCallback(0)),
+    half_a_file=half_a_file,
+    file_without_a_name=lambda learn: learn.load(None),
+    save_without_a_name=lambda learn: learn.save(None),
+    half_an_epoch=lambda learn: learn.fit(1.5),
+    less_than_no_epoch=lambda learn: learn.fit_one_cycle(-1),
+    rate_that_climbs=lambda learn: learn.fit(1, lr=-1),
+    rate_that_is_none=lambda learn: learn.fit(1, lr=float('nan')),
+    rate_in_words=lambda learn: learn.fit_one_cycle(1, 'high'),
+    rates_of_a_slice=lambda learn: learn.fit(1, lr=slice(-1e-3, 1e-2)),
+    fifth_group=lambda learn: learn.freeze_to(5),
+    group_in_words=lambda learn: learn.freeze_to('encoder'),
+    search_downwards=lambda learn: learn.lr_find(start_lr=1, end_lr=1e-4, show_plot=False),
+    search_from_nothing=lambda learn: learn.lr_find(start_lr=0, show_plot=False),
+    complex_numbers=lambda learn: learn.predict(np.ones((20, 24), complex)),
+    true=lambda learn: learn.predict(True),
+    no_loss=lambda learn: setattr(learn, 'loss_func', None),
+    loss_in_words=lambda learn: setattr(learn, 'loss_func', 'dice'),
+    loss_of_flat_numbers=lambda learn: with_loss(learn, MSELossFlat()),
+    metric_in_words=lambda learn: setattr(learn, 'metrics', 'dice'),
+    metric_of_labels=lambda learn: (setattr(learn, 'metrics', accuracy), learn.fit(1, 1e-3)),
+    callback_in_words=lambda learn: learn.add_cb('CSVLogger'),
+    callback_that_is_a_function=lambda learn: learn.add_cb(lambda: None),
     mixed_precision=lambda learn: learn.add_cb(MixedPrecision()),
     other_mixed_precision=lambda learn: learn.fit(1, cbs=NonNativeMixedPrecision()),
     plateau_in_a_run=in_run(lambda: ReduceLROnPlateau(monitor='valid_loss')),
@@ -335,10 +410,31 @@ REFUSED = dict(
 
 @pytest.mark.parametrize('call', REFUSED)
 def test_refuses(call, tmp_path):
-    with pytest.raises(BadSetting) as e:
+    with pytest.raises(SnetError) as e:
         REFUSED[call](learner(tmp_path))
-    assert e.value.key
+    assert e.value.key if call != 'half_a_file' else e.value.path.name == 'weights.pth'
     assert '\n' not in str(e.value)
+
+
+def test_what_does_not_fit_is_named(tmp_path):
+    torch.save(Tiny(n_out=5).state_dict(), tmp_path / 'other.pth')
+    with pytest.raises(OtherNetwork) as e:
+        learner(tmp_path).load(tmp_path / 'other')
+    assert e.value.apart == dict(shape=['head.weight', 'head.bias'], missing=[], extra=[])
+    assert 'head.weight' in str(e.value) and 'damaged' not in str(e.value)
+
+
+def test_layers_that_start_anew_are_named(tmp_path, capsys):
+    torch.save(Tiny(n_out=5).state_dict(), tmp_path / 'other.pth')
+    learn = learner(init=str(tmp_path / 'other.pth'))
+    (note,) = learn.notes
+    assert note.startswith('1 layers start anew (2 of 9 tensors)') and 'head' in note
+    learn.add_cb(RunProgress())
+    fit_recipe(learn)
+    assert note in capsys.readouterr().err
+    assert learner(init=str(tmp_path / 'other.pth'), model=Tiny(n_out=2)).notes == learn.notes
+    torch.save(Tiny().state_dict(), tmp_path / 'same.pth')
+    assert learner(init=str(tmp_path / 'same.pth')).notes == ()
 
 
 def test_a_folder_is_made_by_what_writes_first(tmp_path):

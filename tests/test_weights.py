@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -10,7 +11,7 @@ import timm
 import torch
 
 from snetlib.cli import main
-from snetlib.core import BadSetting, NotAtHand, UnreadableFile
+from snetlib.core import BadSetting, NotAtHand, SnetError, UnreadableFile
 from snetlib.data.sets.mni import mni_case
 from snetlib.models import SNet, SoSegFormer, create_model
 from snetlib.models.hubs import register_with_timm
@@ -19,9 +20,11 @@ from snetlib.train.learner import start_from
 from snetlib.train.run import Run
 from snetlib.weights import (
     DamagedFile,
+    OtherNetwork,
     half_state,
     list_weights,
     load_tensors,
+    load_weights,
     save_safetensors,
     save_tensors,
     trained_folder,
@@ -132,6 +135,59 @@ def test_saved_for_the_hub_and_back(tmp_path, build):
     x = torch.rand(1, 1, 64, 64)
     with torch.no_grad():
         assert torch.equal(net(x), again(x))
+
+
+FOLDERS = dict(
+    no_config=lambda d: (d / 'config.json').unlink(),
+    half_a_config=lambda d: (d / 'config.json').write_text('{"c_in'),
+    a_list=lambda d: (d / 'config.json').write_text('[1]'),
+    of_another_library=lambda d: (d / 'config.json').write_text('{"model_type": "bert"}'),
+    of_a_run=lambda d: (d / 'config.json').write_text('{"model": "snet_tiny", "recipe": {}}'),
+    odd_types=lambda d: (d / 'config.json').write_text('{"c_in": "a"}'),
+    other_classes=lambda d: (d / 'config.json').write_text('{"c_in": 1, "n_out": 7}'),
+    no_weights=lambda d: (d / 'model.safetensors').unlink(),
+    damaged_weights=lambda d: (d / 'model.safetensors').write_bytes(b'no'),
+    gone=lambda d: shutil.rmtree(d),
+)
+
+
+@pytest.mark.parametrize('damage', FOLDERS)
+def test_a_damaged_or_foreign_folder_of_the_hub(tmp_path, damage):
+    SNet(c_in=1, n_out=3, **SMALL).save_pretrained(tmp_path / 'net')
+    FOLDERS[damage](tmp_path / 'net')
+    with pytest.raises(SnetError) as e:
+        SNet.from_pretrained(tmp_path / 'net')
+    assert (e.value.path or e.value.key) and '\n' not in str(e.value)
+
+
+def test_a_foreign_folder_never_gives_random_weights(tmp_path):
+    "The hub's own reader loads what fits and keeps silent about the rest."
+    net = SNet(c_in=1, n_out=3, **SMALL)
+    net.save_pretrained(tmp_path)
+    save_safetensors({'something.else': torch.ones(3)}, tmp_path / 'model.safetensors')
+    with pytest.raises(OtherNetwork) as e:
+        SNet.from_pretrained(tmp_path)
+    assert e.value.apart['extra'] == ['something.else']
+    assert e.value.apart['missing'] == list(net.state_dict())
+
+
+def test_another_network_is_named_by_its_tensors():
+    net = create_model('snet_tiny', c_in=1, n_out=2)
+    other = create_model('snet_tiny', c_in=1, n_out=5).state_dict()
+    lost = other.popitem()[0]
+    with pytest.raises(OtherNetwork) as e:
+        load_weights(net, other | {'new': torch.ones(1)}, 'a file')
+    assert set(e.value.apart['shape']) | {lost} == {
+        f'{head}.{part}' for head in ('head', 'aux_head') for part in ('weight', 'bias')
+    }
+    assert e.value.apart['missing'] == [lost] and e.value.apart['extra'] == ['new']
+    assert 'head.weight' in str(e.value) and lost in str(e.value) and 'new' in str(e.value)
+
+
+@pytest.mark.parametrize('state', [None, [1], 'words', {1: torch.ones(1)}])
+def test_what_holds_no_weights_is_damaged(state):
+    with pytest.raises(DamagedFile):
+        load_weights(torch.nn.Linear(2, 2), state, 'a file')
 
 
 def test_timm_knows_our_names():

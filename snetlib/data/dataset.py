@@ -21,7 +21,15 @@ from ..core import BadSetting, NotAtHand, SnetError, UnreadableFile, choose
 from .clinic import files_behind
 from .files import Case, read_case
 from .formats import stem
-from .splitting import PARTS, BadSplit, draw_fold, draw_groups, hold_out, read_split
+from snetlib.data.splitting import (
+    PARTS,
+    BadSplit,
+    draw_fold,
+    draw_groups,
+    hold_out,
+    read_split,
+    split_place,
+)
 
 # %% ../../nbs/3_data/18_dataset.ipynb #5bbe3690
 @dataclass(frozen=True, slots=True)
@@ -247,7 +255,7 @@ def _groups(self: DataSet, items, units, name, laid, seed, unit):
         return {part: sorted({unit(i) for i in items if i.part == part}) for part in PARTS}
     if name == 'seeded':
         return draw_groups(units, self.share, seed)
-    if name not in self.splits and Path(name).is_file():
+    if name not in self.splits and split_place(name)[0]:
         return _all_known(read_split(name), units, name)
     names = [*self.splits, *(['layout'] if laid else []), 'seeded']
     groups = self.splits[choose(name, names, f'split of {self.name}')]

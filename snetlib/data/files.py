@@ -325,10 +325,12 @@ def map_colours(
     if off.any() and not nearest:
         r, g, b = y[off][0].astype(int)
         if (n := len(common_colours(y[off]))) > 16:
+            near = _shares(distance[:, off].argmin(0), colours, off.size)
             raise WrongLabels(
                 f'{path} holds {n} colours beside those of "colours", e.g. #{r:02x}{g:02x}{b:02x}: '
-                'its borders are smoothed (anti-aliased, or resized), and a mixed colour may look '
-                'like another class; draw or resize the mask again with nearest-neighbour values.',
+                f'its borders are smoothed (anti-aliased, or resized). {off.mean():.1%} of its '
+                f'pixels are such mixtures; nearest to them: {near}. A mixed colour may look like '
+                'another class; draw or resize the mask again with nearest-neighbour values.',
                 path=path,
             )
         raise WrongLabels(
@@ -337,6 +339,13 @@ def map_colours(
             path=path,
         )
     return classes[distance.argmin(0)]
+
+
+def _shares(nearest, colours, n):
+    "Which share of n pixels lies nearest to which colour, the largest first."
+    counts = np.bincount(nearest, minlength=len(colours))
+    ranked = sorted(zip(counts / n, colours), reverse=True)
+    return ', '.join(f'{colour} ({share:.1%})' for share, colour in ranked[:6] if share)
 
 
 def common_colours(

@@ -83,6 +83,11 @@ def _one_volume(img, path, channels):
         fix = 'give the whole volume, or save the picture as PNG'
         if len(shape) > 3:
             fix = 'split it into volumes first, e.g. with nibabel.four_to_three'
+            if len(further) == 1 and further[0] <= 64:
+                fix += (
+                    f'; if the {further[0]} are channels of one image (sequences of an MRI), say '
+                )
+                fix += f'so in dataset.json: "channels": {further[0]}'
         what = f'{path} has {len(shape)} dimensions {shape} where 3 are needed; {fix}.'
         raise UnreadableFile(what, path=path)
     return img

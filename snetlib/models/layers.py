@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ACTS', 'FEW_CHANNELS', 'ConvNormAct', 'conv_norm_pairs', 'fold', 'fuse_for_inference', 'DoubleConv', 'to_tokens',
-           'to_map', 'naive_attention', 'split_heads', 'join_heads', 'attention', 'PeakMemory', 'pad_to', 'check_input',
-           'resize_to', 'in_one_piece', 'bfloat16_is_right', 'has_bfloat16', 'fast_settings']
+           'to_map', 'side_by_side', 'lay_small_filters', 'in_channels_last', 'naive_attention', 'split_heads',
+           'join_heads', 'attention', 'PeakMemory', 'pad_to', 'check_input', 'resize_to', 'in_one_piece',
+           'bfloat16_is_right', 'has_bfloat16', 'fast_settings']
 
 # %% ../../nbs/4_models/01_layers.ipynb #9dc3315c
 import copy
@@ -166,6 +167,36 @@ def to_map(
     "The map (b, c, h, w) of the tokens, in channels_last memory where `t` is contiguous."
     return t.transpose(1, 2).unflatten(2, (h, w))
 
+
+def side_by_side(
+    x: torch.Tensor,  # map (b, c, h, w)
+) -> torch.Tensor:
+    "The same map, the channels of each pixel side by side in memory (channels_last)."
+    x = x.contiguous(memory_format=torch.channels_last)
+    if len(x) > 1:
+        return x
+    h, w = x.shape[-2:]  # a batch of one may have any first stride, by which torch goes
+    return to_tokens(x).unflatten(1, (h, w)).permute(0, 3, 1, 2)
+
+
+def lay_small_filters(
+    model: nn.Module,  # any network
+):
+    "Call filters of one pixel or one channel channels_last; their order in memory stays."
+    for p in model.parameters():
+        if p.dim() == 4 and (p.shape[1] == 1 or p.shape[2:] == (1, 1)):
+            p.data = p.data.clone(memory_format=torch.channels_last)
+
+
+def in_channels_last(
+    model: nn.Module,  # any network
+) -> nn.Module:
+    "The network for maps in channels_last; one that lays its maps itself keeps its filters flat."
+    if getattr(model, 'lays_maps', False):
+        lay_small_filters(model)  # a flat filter is what torch.nn.utils.prune needs
+        return model
+    return model.to(memory_format=torch.channels_last)
+
 # %% ../../nbs/4_models/01_layers.ipynb #2e6cfb6c
 def naive_attention(
     q: torch.Tensor,  # queries (b, n, c)
@@ -263,6 +294,8 @@ def check_input(
     if x.dim() != 4:
         what = f'The model takes a batch (b, {c_in}, h, w), this has shape {shape}'
         raise BadSetting(f'{what}; add the missing axes with x[None].')
+    if not shape[0]:
+        raise BadSetting(f'The batch of shape {shape} holds no image; give one or more.', key='x')
     if shape[1] != c_in:
         what = f'The model was built for {c_in} channels, this image has {shape[1]}'
         raise BadSetting(f'{what}; build it with c_in={shape[1]} or convert the image.')

@@ -15,14 +15,20 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from huggingface_hub import PyTorchModelHubMixin
 from ..core import BadSetting, NotAtHand, SnetError, choose, need
 from .aspp import ASPP
 from .cross_scale import CrossScale
-from .layers import ConvNormAct, check_input, pad_to, resize_to
-from .registry import register_model
+from snetlib.models.layers import (
+    ConvNormAct,
+    check_input,
+    lay_small_filters,
+    pad_to,
+    resize_to,
+    side_by_side,
+)
+from .registry import check_types, register_model
 from .stageformer import StageFormer
-from ..weights import LITE0, lite0_weights
+from ..weights import LITE0, HubNetwork, lite0_weights
 from torch import nn
 
 # %% ../../nbs/4_models/11_sosegformer.ipynb #79e286b0
@@ -201,7 +207,7 @@ class ScaleHead(nn.Module):
         return self.conv(torch.cat([resize_to(m, maps[0]) for m in maps], 1))
 
 # %% ../../nbs/4_models/11_sosegformer.ipynb #e005e056
-class SoSegFormer(nn.Module, PyTorchModelHubMixin):
+class SoSegFormer(nn.Module, HubNetwork):
     """SoSegFormer. Logits (b, n_out, h, w) for images (b, c_in, h, w), h and w ≥ 32.
 
     Raises `SnetError` for inputs and settings it cannot take. `pool_norm='batch'` needs more than
@@ -217,7 +223,7 @@ class SoSegFormer(nn.Module, PyTorchModelHubMixin):
         stageformer: bool = True,  # a StageFormer at each decoder level; off: nothing
         aspp: bool = True,  # off: 1×1 convolution
         attention: str = 'mhsa',  # of the StageFormers: 'mhsa' | 'separable' (linear cost)
-        arrows='all',  # of Eq. 1: 'all', or pairs (x, r) with 1 ≤ x < r ≤ 4
+        arrows: str | tuple = 'all',  # of Eq. 1: 'all', or pairs (x, r) with 1 ≤ x < r ≤ 4
         drop_path: float = 0.1,  # share of images for which an arrow is off while training
         encoder: str = 'resnet50',  # a timm network with strides 2 … 32
         pretrained=False,  # False | True (timm's weights) | path of a weights file
@@ -241,11 +247,10 @@ class SoSegFormer(nn.Module, PyTorchModelHubMixin):
     ):
         self.config = {k: v for k, v in locals().items() if k not in ('self', '__class__')}
         super().__init__()
+        check_types(SoSegFormer.__init__, self.config)
         if c_in < 1 or n_out < 1:
-            raise SnetError(
-                'SoSegFormer needs at least one channel and one class, '
-                f'not c_in={c_in}, n_out={n_out}; count background as a class.'
-            )
+            what = f'SoSegFormer needs a channel and a class, not c_in={c_in}, n_out={n_out}'
+            raise SnetError(f'{what}; count background as a class.')
         choose(attention, ('mhsa', 'separable'), 'attention')
         choose(pad, ('replicate', 'reflect', 'constant'), 'padding')
         choose(cross_at, ('bottlenecks', 'encoder'), 'place of Eq. 1')
@@ -268,7 +273,7 @@ class SoSegFormer(nn.Module, PyTorchModelHubMixin):
         self.formers = nn.ModuleList(formers)
         taken = self.widths_of_head(head_from, aspp_width)
         self.head, self.head_maps = ScaleHead(taken, n_out), len(taken)
-        self.to(memory_format=torch.channels_last)  # equal numbers, faster convolutions
+        lay_small_filters(self)
 
     def widths_of_head(self, head_from, aspp_width):
         "Channels of the maps that the head takes, finest first."
@@ -300,7 +305,7 @@ def forward(self: SoSegFormer, x):
     check_input(x, self.c_in)
     h, w = x.shape[-2:]
     # ≥ 2 cells at stride 32: batch norm needs more than one
-    x = pad_to(x, 32 if min(h, w) > 32 else 64, self.pad)
+    x = side_by_side(pad_to(x, 32 if min(h, w) > 32 else 64, self.pad))
     *maps, deep = self.encoder(x)
     maps, context = self.instructed(maps), self.aspp(deep)
     y, decoded = context if self.from_aspp else deep, [context]
@@ -310,6 +315,8 @@ def forward(self: SoSegFormer, x):
     return resize_to(self.head(decoded[: self.head_maps]), x)[..., :h, :w]
 
 # %% ../../nbs/4_models/11_sosegformer.ipynb #94b4280a
+SoSegFormer.lays_maps = True  # in channels_last, whatever the order of its filters
+
 SOSEGFORMER_SIZES = {
     'base': {},
     'small': dict(encoder='resnet18', aspp_width=128),

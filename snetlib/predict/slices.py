@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 import torch
 from ..core import BadSetting, SnetError, choose
-from ..data.slices import resize_images, resize_labels
+from ..data.slices import resize_images, resize_labels, with_channels
 from ..models.layers import fast_settings
 from torch import nn
 from torch.nn import functional as F
@@ -23,18 +23,10 @@ def match_channels(
     c_in: int,  # channels the network takes
 ) -> torch.Tensor:
     "The same images with `c_in` channels. Raises `BadSetting` where that would be a guess."
-    channels = x.shape[1]
-    if channels == c_in:
+    if x.shape[1] == c_in:
         return x
-    if channels == 1 and c_in == 3:
-        return x.expand(-1, c_in, -1, -1)
-    if channels == 3 and c_in == 1 and (x == x[:, :1]).all():
-        return x[:, :1]
-    cure = 'convert the image (e.g. to grey)'
-    if channels < c_in:
-        cure = f'give all {c_in} (files CASE_0000, CASE_0001, … are the channels of one case)'
-    what = f'The image has {channels} channel{"s" * (channels != 1)} and the network takes {c_in}'
-    raise BadSetting(f'{what}; {cure}, or train with c_in={channels}.', key='c_in')
+    images = with_channels(x.movedim(1, -1), c_in)
+    return images[:, None] if c_in == 1 else images.movedim(-1, 1)
 
 # %% ../../nbs/7_use/00_slices.ipynb #beb10be5
 def device_of(

@@ -252,6 +252,8 @@ class RunProgress(RunCallback):
         self.seconds = seconds  # of a run that the clock ends
 
     def before_fit(self):
+        if not self.checkpoint.start:  # of a run that goes on it was said before
+            print(*getattr(self.learn, 'notes', ()), sep='\n', end='', file=sys.stderr, flush=True)
         total = self.seconds or self.n_epoch * len(self.dls.train)
         self.bar = tqdm(
             total=round(total),

@@ -27,7 +27,7 @@ from ..data.loaders import slice_dls
 from ..data.slices import NeighbourSlices
 from ..data.source import Source, file_digest
 from ..models import create_model
-from ..models.layers import fast_settings
+from ..models.layers import in_channels_last
 from ..report.tables import read_case_table
 from .callbacks import tensorboard_callback
 from .distributed import from_rank0, rank, together, world
@@ -581,8 +581,7 @@ def build(self: Run) -> torch.nn.Module:
         what = f'{self.folder}/config.json describes no network: {e}; restore it from a copy.'
         raise UnreadableFile(' '.join(what.split()), path=self.folder) from e
     load_weights(model, self.state(), self.file)
-    how = fast_settings(self.place)['memory_format']
-    return model.eval().to(self.place, memory_format=how)
+    return in_channels_last(model).eval().to(self.place)
 
 
 @patch

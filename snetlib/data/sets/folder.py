@@ -20,7 +20,7 @@ from ..dataset import DataSet, Item, files_in, inside, read_index
 from ..files import Case, read_case, read_image, refuse_only_ignored, settle_labels
 from ..formats import ENDINGS, UNREAD, case_name, kind_of, unread_kind
 from ..phantom import disks
-from ..splitting import read_split
+from ..splitting import read_splits
 
 # %% ../../../nbs/3_data/22_folder.ipynb #8716a7bd
 def _series(folder):
@@ -434,7 +434,11 @@ DECIDING = (
 
 def _described(root, c, name):
     "The `DataSet` of complete settings."
-    lists = files_in(root / 'splits', ('.txt',)) if (root / 'splits').is_dir() else []
+    lists = (
+        files_in(root / 'splits', ('.txt', '.csv', '.tsv', '.json'))
+        if (root / 'splits').is_dir()
+        else []
+    )
     return DataSet(
         name,
         f'images and masks in {root.name}',
@@ -446,7 +450,7 @@ def _described(root, c, name):
         partial(find_pairs, c=c),
         partial(read_with, c=c),
         write_phantom=write_phantom,
-        splits={f.stem: read_split(f) for f in lists},
+        splits={name: split for f in lists for name, split in read_splits(f).items()},
         mapping={k: v for k, v in c.items() if k in DECIDING},
         own_lists=True,
         notes=tuple(c.get('notes', ())),
