@@ -250,11 +250,12 @@ def provenance() -> dict:
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    kind = torch.backends.cpu.get_cpu_capability()  # how it adds: 'AVX2', 'AVX512', …
     return dict(
         commit=git_commit(),
         torch=torch.__version__,
         python=platform.python_version(),
-        machine=f'{platform.machine()}, {gpu or f"{os.cpu_count()} CPU cores"}',
+        machine=f'{platform.machine()}, {gpu or f"{kind}, {os.cpu_count()} CPU cores"}',
     )
 
 # %% ../nbs/1_start/00_core.ipynb #d95c087a

@@ -41,7 +41,7 @@ def test_scores_are_complete(cells):
     assert facts.commit.nunique() == 1
 
 
-def test_all_cells_of_e1_were_run_by_one_state_of_the_code(whole):
+def test_all_cells_of_e1_were_run_together(whole):
     part = whole[whole.experiment == 'e1']
     seeds = part.groupby('cell').seed.unique()
     assert set(seeds.index) == set(e1_cells())

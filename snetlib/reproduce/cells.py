@@ -48,7 +48,7 @@ def gather_cells(
     return pd.concat(tables or [pd.DataFrame(columns=columns)])[columns]
 
 # %% ../../nbs/8_results/14_cells.ipynb #463e7a01
-RUN_FACTS = 'parameters steps train_seconds best_valid_dice commit torch'.split()
+RUN_FACTS = 'parameters steps train_seconds best_valid_dice commit torch machine'.split()
 
 
 def run_facts(

@@ -127,6 +127,8 @@ def about_runs(runs):
         f'{chosen_by(runs[0])}, {n["test_cases"]} to test;',
         f'{seeds} seeds, {sum(once.values()) / 60:.0f} minutes of training in all.',
     ]
+    if len({run['machine'] for run in runs}) > 1:
+        sentences.append('Several kinds of machine: a seed names another run on each.')
     if any(run['counts']['test_failed'] for run in runs):
         sentences.append('Some test cases could not be read: see failed.csv of the runs.')
     return sentences
