@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['EQUAL', 'AS_IS', 'CONFOUNDS', 'E1_CONTRASTS', 'E1_WHOLE', 'E1_EACH', 'E3_CONTRASTS', 'THEORIES', 'BLOCKS',
            'E6_CONTRASTS', 'E4_CONTRASTS', 'E5_CONTRASTS', 'SAID', 'E8_CONTRASTS', 'E8_SMALL', 'e1_cell',
-           'pair_contrasts', 'e1_cells', 'mean_difference', 'whole_contrasts', 'e3_cell', 'block_cells',
-           'factorial_contrast', 'design_contrasts', 'budget_contrasts', 'budget_cell', 'budget_table', 'draw_budget',
-           'differences_table', 'part_contrasts', 'object_shares', 'headline']
+           'pair_contrasts', 'e1_cells', 'mean_difference', 'whole_contrasts', 'draw_contrasts', 'e3_cell',
+           'block_cells', 'factorial_contrast', 'design_contrasts', 'budget_contrasts', 'budget_cell', 'budget_table',
+           'draw_budget', 'differences_table', 'part_contrasts', 'object_shares', 'headline']
 
 # %% ../../nbs/8_results/16_our_contrasts.ipynb #1ea1e778
 import math
 from itertools import combinations, product
 
+import numpy as np
 import pandas as pd
 from ..report.tables import to_markdown
 from .cells import read_cells
@@ -127,6 +128,27 @@ E1_EACH = tuple(
     )
     for form in product(ADAPTERS, HEADS)
 )
+
+# %% ../../nbs/8_results/16_our_contrasts.ipynb #e1wh0005
+def draw_contrasts(
+    ax,  # of matplotlib
+    contrasts: tuple,  # of `Contrast`, the first on top
+    table: pd.DataFrame,  # from `read_cells`
+    found: pd.DataFrame,  # from `contrasts_table`
+):
+    "Seeds as dots, the mean with its interval beside them."
+    shown = [c for c in contrasts if c.name in found.index]
+    for y, c in enumerate(reversed(shown)):
+        by_seed = c.values(table).mean(axis=1)
+        line = found.loc[c.name]
+        reach = [[line['mean'] - line['lo']], [line['hi'] - line['mean']]]
+        ax.plot(by_seed, np.full(len(by_seed), y + 0.18), 'o', color='#0072B2', alpha=0.5, ms=5)
+        ax.errorbar(line['mean'], y - 0.1, xerr=reach, fmt='s', color='#0072B2', capsize=3, ms=5)
+    ax.axvline(0, color='grey', lw=0.8)
+    ax.axvspan(-1, 1, color='grey', alpha=0.15)
+    ax.set_yticks(range(len(shown)), [c.name for c in reversed(shown)], fontsize=10)
+    ax.set_ylim(-0.6, len(shown) - 0.4)
+    ax.set_xlabel('difference, points of Dice (grey: the margin of ±1)')
 
 # %% ../../nbs/8_results/16_our_contrasts.ipynb #0c6a8746
 def e3_cell(how: str) -> str:
