@@ -468,8 +468,21 @@ def evaluate_files(
         return _evaluate_files(preds, truth, out, class_names, progress)
 
 
+def _each_name_once(names):
+    "Raise `BadSetting` for classes of which one has no name, or two have the same."
+    lost = [name for name in names if not name.strip() or names.count(name) > 1]
+    if lost or len(names) < 2:
+        raise BadSetting(
+            f'the classes are called {", ".join(map(repr, names))}; give each a name of its own, '
+            'that of the background first: background,lesion.',
+            key='classes',
+        )
+
+
 def _evaluate_files(preds, truth, out, class_names, progress):
     "`evaluate_files` into a folder that this process holds."
+    if class_names:
+        _each_name_once(class_names)
     targets, said = mask_files(truth), said_of(truth)
     labels = _meaning(targets, said, None, len(class_names) if class_names else None)
     named = class_names or said.get('class_names')

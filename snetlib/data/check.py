@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 from ..core import GeometryMismatch, SnetError, UnreadableFile, WrongLabels, atomic_path
 from .bands import band_masks, find_objects, object_areas
-from .dataset import SLICE, DataSet, Item, files_in, read_index
+from .dataset import DataSet, Item, read_index
 from .files import without_mask
-from .formats import ENDINGS, stem
+from .formats import stem
 from snetlib.data.prepare import (
     file_hash,
-    files_of,
     label_counts,
     naming,
     run_cases,
+    strangers,
     torn_patients,
     unknown_labels,
 )
@@ -114,16 +114,8 @@ def check_one(
 # %% ../../nbs/3_data/31_check.ipynb #ea050bc9
 def _orphans(ds, root, items) -> list:
     "Files that look like images or masks and belong to no case."
-    if ds.embedded or (root / 'index.json').is_file():
-        return []
-    endings = (*ENDINGS, '.xml') if ds.name == 'monuseg' else ENDINGS
-    used = {f.resolve() for i in items for f in files_of(i)}
-    folders = {f.parent for f in used}
     found = []
-    for f in files_in(root, endings, deep=True):
-        known = f.resolve() in used or f.parent.resolve() not in folders
-        if known or SLICE.match(stem(f)) or stem(f).endswith('_4d'):
-            continue
+    for f in strangers(ds, root, items):
         what = f'{f} belongs to no case; name it as its partner, or take it away.'
         found.append(Finding('orphan', stem(f), what))
     return found

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GROUP', 'label_counts', 'unknown_labels', 'naming', 'file_hash', 'files_of', 'prepare_one', 'watched', 'run_cases',
-           'description_hash', 'Index', 'torn_patients', 'prepare']
+           'description_hash', 'Index', 'torn_patients', 'strangers', 'prepare']
 
 # %% ../../nbs/3_data/30_prepare.ipynb #864bf7dc
 import contextlib
@@ -31,9 +31,9 @@ from snetlib.core import (
     provenance,
     track,
 )
-from .dataset import SLICE, DataSet, Item, read_index
+from .dataset import SLICE, DataSet, Item, files_in, read_index
 from .files import Case, without_mask
-from .formats import stem
+from .formats import ENDINGS, stem
 from .sets.catalogue import get_dataset
 from .slices import check_fractions, scale_intensity
 from .splitting import PARTS, write_split
@@ -165,6 +165,7 @@ def _case_record(
         shape=list(case.image.shape),
         spacing=case.spacing and list(case.spacing),
         notes=list(case.notes),
+        classes=np.flatnonzero(label_counts(case.label)).tolist(),
         sha256=file_hash(files),
         source=_source_hashes(item),
     )
@@ -438,6 +439,22 @@ def torn_patients(
     )
 
 
+def _about_classes(index):
+    "Sentences about a class that covers every mask, and about classes that no mask shows."
+    shown = [set(r.get('classes', ())) - {255} for r in index.cases.values()]
+    if not all('classes' in r for r in index.cases.values()):
+        return []  # made by an older version
+    rare = []
+    for k, name in enumerate(index.head['class_names'][1:], 1):
+        if all(classes == {k} for classes in shown):
+            return [f'every mask is full of the class {name!r}; correct what its numbers mean.']
+        if not any(k in classes for classes in shown):
+            rare.append(repr(name))
+    if not rare:
+        return []
+    return [f'no mask shows the class {", ".join(rare)}; its number may be another one.']
+
+
 def _about_parts(items, part_of, index):
     "Sentences about cases that are in no part, or in two."
     said = []
@@ -456,14 +473,47 @@ def _about_parts(items, part_of, index):
     torn = torn_patients(items, part_of)
     return said + ([torn] if torn else [])
 
-# %% ../../nbs/3_data/30_prepare.ipynb #cde8d194
-def _refuse_same(raw, out):
-    "Raise `BadSetting` for a raw folder that would be written into."
-    if out.resolve() == raw.resolve():
-        what = f'{raw} is the raw folder itself; choose another folder to prepare into.'
+# %% ../../nbs/3_data/30_prepare.ipynb #stray2ex
+def _refuse_raw(raw, out, items=()):
+    "Raise `BadSetting` for a raw folder, or one of raw images, that would be written into."
+    raw, place = raw.resolve(), out.resolve()
+    if place == raw:
+        what = f'{out} is the raw folder itself; choose another folder to prepare into.'
+        raise BadSetting(what, path=out, key='out')
+    holders = {f.resolve().parent for i in items for f in i.files} - {raw}
+    if inside := [h for h in holders if place.is_relative_to(h)]:
+        what = f'{out} lies among the raw files in {inside[0]}; choose a folder outside.'
         raise BadSetting(what, path=out, key='out')
 
 
+def strangers(
+    ds: DataSet,  # description
+    root: Path,  # the raw folder
+    items: list,  # all cases found in it
+) -> list:
+    "Files that look like images or masks and belong to no case."
+    if ds.embedded or (root / 'index.json').is_file():
+        return []
+    endings = (*ENDINGS, '.xml') if ds.name == 'monuseg' else ENDINGS
+    used = {f.resolve() for i in items for f in files_of(i)}
+    folders = {f.parent for f in used}
+    found = []
+    for f in files_in(root, endings, deep=True):
+        known = f.resolve() in used or f.parent.resolve() not in folders
+        if not known and not SLICE.match(stem(f)) and not stem(f).endswith('_4d'):
+            found.append(f)
+    return found
+
+
+def _about_strangers(ds, raw, items):
+    "A sentence about files that belong to no case, or nothing."
+    lost = strangers(ds, raw, items)
+    if not lost:
+        return []
+    many = f'{len(lost)} files belong' if len(lost) > 1 else 'one file belongs'
+    return [f'{many} to no case, e.g. {lost[0]}; name it as its partner, or take it away.']
+
+# %% ../../nbs/3_data/30_prepare.ipynb #cde8d194
 def prepare(
     dataset: str,  # a name in the catalogue
     raw,  # the data set as it came
@@ -477,9 +527,10 @@ def prepare(
 ) -> dict:
     "{'written': ids, 'skipped', 'failed': {id: why}, 'unlisted', 'parts': counts, 'notes': lines}."
     raw, out = Path(raw), Path(out)
-    _refuse_same(raw, out)
+    _refuse_raw(raw, out)
     ds = get_dataset(dataset, raw, config)
     items = ds.items(raw)
+    _refuse_raw(raw, out, items)
     parts = ds.parts(items, split, val, seed)
     part_of = {i.id: p for p, members in parts.items() for i in members}
     chosen = [(i, part_of[i.id]) for i in items if i.id in part_of]
@@ -501,5 +552,11 @@ def prepare(
         failed=failed,
         unlisted=[i.id for i in items if i.id not in part_of],
         parts=index.counts(),
-        notes=[*ds.notes, *_about_parts(items, part_of, index), *index.notes()],
+        notes=[
+            *ds.notes,
+            *_about_strangers(ds, raw, items),
+            *_about_parts(items, part_of, index),
+            *_about_classes(index),
+            *index.notes(),
+        ],
     )

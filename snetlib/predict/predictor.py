@@ -706,6 +706,17 @@ def images_in(
     return found
 
 
+def _not_made_here(files, folder):
+    "The images of a folder without the masks and overlays that a prediction wrote among them."
+    try:
+        rows = read_predictions_file(folder / 'predictions.csv')
+    except (OSError, ValueError, KeyError):
+        return files
+    made = {row.get('mask') for row in rows.values()}
+    made |= {f'{case}_{end}' for case in rows for end in ('overlay.png', 'probabilities.npz')}
+    return [f for f in files if f.name not in made]
+
+
 def _check_names(files):
     "Raises `UnreadableFile` for none, and `BadSetting` for a name that no table can hold."
     if not files:
@@ -724,7 +735,7 @@ def find_images(
     "The image files and series named or contained, sorted in each. Raises `SnetError`."
     files = []
     for path in map(Path, inputs):
-        found = images_in(path) if path.is_dir() else [path]
+        found = _not_made_here(images_in(path), path) if path.is_dir() else [path]
         if not found:
             what = f'There is no image in {path}; name files or a folder with {", ".join(ENDINGS)}.'
             raise UnreadableFile(what, path=path)
