@@ -40,7 +40,7 @@ from snetlib.data.files import (
     within,
 )
 from .data.formats import case_name, kind_of, unread_kind
-from .data.geometry import same_place
+from .data.geometry import same_place, spacing_note
 from .data.slices import scale_intensity
 from .predict.predictor import Predictor, images_in, read_rules
 from .report.figures import pick_cases
@@ -448,7 +448,7 @@ def _file_pair(found, targets, theirs, labels, folder, notes, n=256):
         same_place(targ, pred)
         _all_named(targ, n, True)
         _all_named(pred, n, False)
-        notes.update(dict.fromkeys([*targ.notes, *pred.notes]))
+        notes.update(dict.fromkeys([*targ.notes, *pred.notes, *spacing_note(targ, pred)]))
         content = content_hash(targ.label, pred.label, targ.spacing)
         return ScoredPair(targ.label, lambda: pred.label, targ.spacing, content)
 

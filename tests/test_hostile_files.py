@@ -1,5 +1,7 @@
 "Inputs that were read wrongly without a word, or ended in a traceback: the right value, or one sentence."
 
+import json
+
 import h5py
 import nibabel as nib
 import numpy as np
@@ -14,6 +16,7 @@ from snetlib.data.prepare import prepare
 from snetlib.data.sets.folder import folder_set
 from snetlib.evaluate import evaluate_files
 from snetlib.predict.predictor import find_images
+from snetlib.train.run import read_run_config
 
 RNG = np.random.default_rng(0)
 DISC = np.zeros((20, 24), np.uint8)
@@ -246,3 +249,68 @@ def test_a_name_is_refused_for_the_right_reason(name, why, tmp_path):
     picture(root / 'masks' / f'{name}.png', DISC * 255)
     with pytest.raises(SnetError, match=why):
         prepare('folder', root, tmp_path / 'out')
+
+
+@pytest.mark.parametrize('white', [1, 255])
+@pytest.mark.parametrize('full', [1, 255])
+def test_predictions_that_are_full_everywhere_are_scored(white, full, tmp_path):
+    for k in range(2):
+        picture(tmp_path / 'truth' / f'c{k}.png', DISC * white)
+        picture(tmp_path / 'pred' / f'c{k}.png', np.full_like(DISC, full))
+    scores = evaluate_files(tmp_path / 'pred', tmp_path / 'truth', tmp_path / 'out', progress=False)
+    right = 2 * DISC.sum() / (DISC.sum() + DISC.size)
+    assert np.allclose(scores['dice'], right)
+
+
+def test_two_sizes_of_a_voxel_are_said_and_the_first_counts(tmp_path):
+    for name, step in (('truth', 1.0), ('pred', 5.0)):
+        (tmp_path / name).mkdir()
+        y = DISC[None].repeat(3, 0)
+        np.savez(tmp_path / name / 'c.npz', label=y, spacing=np.array([step, 1, 1]))
+    scores = evaluate_files(tmp_path / 'pred', tmp_path / 'truth', tmp_path / 'out', progress=False)
+    assert any('1 × 1 × 1 mm' in n and '5 × 1 × 1 mm' in n for n in scores.attrs['notes'])
+    assert np.allclose(scores['targ_ml'], 3 * DISC.sum() / 1000)
+
+
+def test_dicom_files_beside_other_images_are_not_left_out(tmp_path):
+    picture(tmp_path / 'a.png', grey())
+    (tmp_path / 'b.dcm').write_bytes(b'x')
+    with pytest.raises(BadSetting, match='only one kind'):
+        find_images([tmp_path])
+    (tmp_path / 'b.dcm').rename(tmp_path / 'a_seg.dcm')  # what a prediction of a.png may leave
+    assert [f.name for f in find_images([tmp_path])] == ['a.png']
+
+
+def test_a_damaged_index_is_mended_as_its_sentence_says(tmp_path):
+    root, out = pictures(tmp_path / 'raw'), tmp_path / 'out'
+    prepare('folder', root, out)
+    (out / 'index.json').write_text('{')
+    with pytest.raises(UnreadableFile, match='delete that file and prepare the set again'):
+        prepare('folder', root, out)
+    (out / 'index.json').unlink()
+    assert len(prepare('folder', root, out)['written']) == 4
+
+
+RUN = dict(
+    **dict(dataset='phantom', root=None, data_kwargs={}, model='snet_tiny', model_kwargs={}),
+    **dict(recipe=dict(size=64, ignore_index=255), seed=0),
+    data=dict(class_names=['background', 'a'], c_in=1, n_out=2, intensity={'kind': 'uint8'}),
+)
+WRONG_RUNS = [
+    dict(data=RUN['data'] | dict(class_names=['background', 'a', 'b'])),
+    dict(data=RUN['data'] | dict(class_names=['a', 'a'])),
+    dict(data=RUN['data'] | dict(intensity=dict(kind='window', lo=5, hi=5))),
+    dict(data=RUN['data'] | dict(intensity=dict(kind='percentile', lo=99, hi=1))),
+    dict(data_kwargs=dict(root='/elsewhere')),
+    dict(data_kwargs=dict(zzz=1)),
+]
+
+
+@pytest.mark.parametrize('wrong', WRONG_RUNS, ids=json.dumps)
+def test_a_run_that_contradicts_itself_is_damaged(wrong, tmp_path):
+    path = tmp_path / 'config.json'
+    path.write_text(json.dumps(RUN))
+    assert read_run_config(tmp_path) == RUN
+    path.write_text(json.dumps(RUN | wrong))
+    with pytest.raises(UnreadableFile, match='config.json is damaged'):
+        read_run_config(tmp_path)

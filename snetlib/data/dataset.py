@@ -358,7 +358,8 @@ def read_index(
     except (OSError, ValueError, RecursionError):
         whole = False
     if not whole:
-        what = f'{path} is no readable index of a prepared set; prepare the set again.'
+        what = f'{path} is no readable index of a prepared set; delete that file and prepare '
+        what += 'the set again.'
         raise UnreadableFile(what, path=path)
     return index
 

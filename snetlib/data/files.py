@@ -33,6 +33,7 @@ from snetlib.data.geometry import (
     is_turned,
     same_place,
     slice_spacing,
+    spacing_note,
     to_slices,
 )
 
@@ -529,10 +530,11 @@ def read_case(
     else:
         return case
     same_place(case, mask)
+    notes = case.notes + mask.notes + spacing_note(case, mask)
     objects = mask.instances
     if objects is None and 'instances' in arrays and arrays['instances'].size == mask.label.size:
         objects = arrays['instances'].reshape(mask.label.shape)
-    return replace(case, label=mask.label, instances=objects, notes=case.notes + mask.notes)
+    return replace(case, label=mask.label, instances=objects, notes=notes)
 
 # %% ../../nbs/3_data/14_files.ipynb #eae6ff88
 def without_mask(
@@ -775,7 +777,11 @@ def settle_labels(
     _same_palette(seen)
     numbers = {n for s in seen for n in s.numbers}
     if like is not None and (len(numbers) > 2 or len(numbers) == 1):
-        return like if numbers != {255} else Labels(values={'0': 0, '255': 1})
+        stored = {float(number) for number in like.values or ()}
+        for full in (1, 255):  # every mask is full
+            if numbers == {full} and full not in stored:
+                return Labels(values={'0': 0, str(full): 1})
+        return like
     _two_codings(seen)
     if labels.classes is None:
         _numbered_objects(seen)

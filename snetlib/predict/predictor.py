@@ -717,6 +717,20 @@ def _not_made_here(files, folder):
     return [f for f in files if f.name not in made]
 
 
+def _one_kind(files, folder):
+    "Raise `BadSetting` for DICOM files beside other images, which would be left out."
+    others = [f for f in files if kind_of(f) != 'dicom']
+    made = {f'{case_of(f)}_seg.dcm' for f in others}
+    dicom = [f for f in sorted(folder.iterdir()) if kind_of(f.name) == 'dicom' and f.is_file()]
+    lost = [f for f in dicom if f.name not in made]
+    if others and lost:
+        raise BadSetting(
+            f'{folder} holds {others[0].name} and {lost[0].name}, a DICOM file, and only one kind '
+            'is read from a folder; move one of them into a folder of its own.',
+            path=lost[0],
+        )
+
+
 def _check_names(files):
     "Raises `UnreadableFile` for none, and `BadSetting` for a name that no table can hold."
     if not files:
@@ -739,6 +753,8 @@ def find_images(
         if not found:
             what = f'There is no image in {path}; name files or a folder with {", ".join(ENDINGS)}.'
             raise UnreadableFile(what, path=path)
+        if path.is_dir():
+            _one_kind(found, path)
         files += found
     _check_names(files)
     names = Counter(stem(f) for f in files)
@@ -774,7 +790,7 @@ def read_predictions_file(
 ) -> dict:
     "{case: row of texts}. Raises `OSError`, `ValueError` or `KeyError` where it is damaged."
     table = csv_restore(pd.read_csv(path, dtype=str, keep_default_na=False))
-    return {row['case']: row for row in table.to_dict('records')}
+    return dict(zip(table['case'], table.to_dict('records')))
 
 
 class _Table:
