@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from snetlib.core import BadSetting, SnetError, UnreadableFile, WrongLabels
+from snetlib.data.check import check
+from snetlib.data.clinic import write_series
 from snetlib.data.config import check_settings
 from snetlib.data.files import read_case, read_image, read_mask, settle_labels
 from snetlib.data.nifti import is_place
@@ -314,3 +316,41 @@ def test_a_run_that_contradicts_itself_is_damaged(wrong, tmp_path):
     path.write_text(json.dumps(RUN | wrong))
     with pytest.raises(UnreadableFile, match='config.json is damaged'):
         read_run_config(tmp_path)
+
+
+SPARSE = np.zeros((20, 24), np.float32)
+SPARSE[3, 4] = 7  # one bright pixel of 480: both percentiles are 0
+
+
+@pytest.mark.parametrize(
+    'image, how',
+    [
+        (np.full((20, 24), 5, np.float32), None),
+        (SPARSE, None),
+        (RNG.random((20, 24)).astype(np.float32), dict(kind='window', lo=50, hi=60)),
+    ],
+)
+def test_an_image_that_becomes_black_is_said(image, how, tmp_path):
+    root = pictures(tmp_path / 'raw')
+    for k in range(4):
+        (root / f'images/c{k}.png').unlink()
+        x = image if k == 1 or how else RNG.random((20, 24)).astype(np.float32)
+        Image.fromarray(x).save(root / f'images/c{k}.tif')
+    config = {} if how is None else dict(intensity=how)
+    notes = prepare('folder', root, tmp_path / 'out', config=config)['notes']
+    black = [note for note in notes if 'every pixel is 0' in note]
+    assert len(black) == (1 if how is None else 4) and any('c1.tif' in note for note in black)
+    said = check('folder', root, config=config)['notes']
+    assert [n['what'] for n in said if 'every pixel' in n['what']] == sorted(black)
+
+
+def test_a_dicom_series_without_a_pixel_spacing_has_no_millimetres(tmp_path):
+    pydicom = pytest.importorskip('pydicom')
+    write_series(RNG.integers(0, 900, (24, 20, 4)), np.eye(4), tmp_path / 'a')
+    assert read_image(tmp_path / 'a').spacing == (1, 1, 1)
+    for f in (tmp_path / 'a').iterdir():
+        ds = pydicom.dcmread(f)
+        del ds.PixelSpacing
+        ds.save_as(f)
+    case = read_image(tmp_path / 'a')
+    assert case.spacing is None and 'PixelSpacing is missing' in case.notes[0]

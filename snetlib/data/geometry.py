@@ -58,7 +58,8 @@ def _header_note(img, scale, unit):
     if scale != 1:
         notes.append(f'its unit is {unit}; lengths were converted to millimetres')
     if not img.extra.get('sized', True):
-        notes.append('pixdim holds 0, so the size of a voxel is not known')
+        why = img.extra.get('why', 'pixdim holds 0')
+        notes.append(f'{why}, so the size of a voxel is not known')
     notes += _two_places(img, scale)
     said, meant = np.array(img.header.get_zooms()[:3], float), voxel_sizes(img.affine)
     if not np.allclose(said, meant, rtol=0.01):
