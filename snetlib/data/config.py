@@ -119,7 +119,7 @@ def json_schema() -> dict:
         '$schema': 'https://json-schema.org/draft/2020-12/schema',
         'title': 'dataset.json of a folder of images and masks (snetlib)',
         'type': 'object',
-        'properties': {'$schema': {'type': 'string'}, **SETTINGS},
+        'properties': {**SETTINGS, '$schema': {'type': 'string'}},
         'additionalProperties': False,
     }
 
