@@ -6,12 +6,13 @@ import h5py
 import nibabel as nib
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 from PIL import Image
 
 from snetlib.core import BadSetting, SnetError, UnreadableFile, WrongLabels
 from snetlib.data.check import check
 from snetlib.data.clinic import write_series
-from snetlib.data.config import check_settings
+from snetlib.data.config import check_settings, json_schema
 from snetlib.data.files import read_case, read_image, read_mask, settle_labels
 from snetlib.data.nifti import is_place
 from snetlib.data.prepare import prepare
@@ -227,6 +228,8 @@ def test_more_slips_in_dataset_json(slip):
 def test_a_schema_named_for_an_editor_is_no_setting():
     said = {'$schema': 'https://example.org/dataset.json', 'axis': 2}
     assert check_settings(said) == {'axis': 2}
+    assert Draft202012Validator(json_schema()).is_valid(said)
+    assert not Draft202012Validator(json_schema()).is_valid({'$other': 'x'})
 
 
 @pytest.mark.parametrize('names', [('a',), ('background', ''), ('background', 'a', 'a')])

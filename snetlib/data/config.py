@@ -119,7 +119,8 @@ def json_schema() -> dict:
         '$schema': 'https://json-schema.org/draft/2020-12/schema',
         'title': 'dataset.json of a folder of images and masks (snetlib)',
         'type': 'object',
-        'properties': {**SETTINGS, '$schema': {'type': 'string'}},
+        'properties': SETTINGS,
+        'patternProperties': {r'^\$schema$': {'type': 'string'}},  # where an editor finds this
         'additionalProperties': False,
     }
 
