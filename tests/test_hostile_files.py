@@ -117,6 +117,7 @@ def test_a_place_that_is_none(facts, tmp_path):
 
 def test_nanometres_are_a_place():
     assert is_place(np.diag([5e-6, 5e-6, 5e-6, 1]))
+    assert not is_place(np.diag([1, 1, 1e-30, 1]))
     assert not is_place(np.array([[1.0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
 
 

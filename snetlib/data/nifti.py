@@ -93,7 +93,7 @@ def is_place(
 ) -> bool:
     "Whether it gives every voxel a place of its own, and every axis a direction."
     sides = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or sides.min() == 0:
+    if not np.isfinite(affine).all() or sides.min() < 1e-9:  # mm: no microscope sees that
         return False
     if abs(np.linalg.det(affine[:3, :3] / sides)) < 1e-6:
         return False
