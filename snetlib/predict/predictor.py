@@ -6,7 +6,7 @@
 __all__ = ['LARGE', 'TILE', 'LOOK', 'RULES_FILE', 'NUMBERED', 'NNUNET', 'check_alike', 'Predictor', 'check_volume',
            'check_scaled', 'largest_pieces', 'read_rules', 'predict_volume', 'Prediction', 'OtherMask', 'channels_of',
            'case_of', 'mask_name', 'save_mask', 'empty_nifti', 'overview', 'measure', 'masks_there', 'images_in',
-           'find_images', 'group_channels', 'read_predictions_file']
+           'read_predictions_file', 'find_images', 'group_channels']
 
 # %% ../../nbs/7_use/02_predictor.ipynb #d0c0328b
 import hashlib
@@ -705,6 +705,14 @@ def images_in(
         found.append(first if picture else path)
     return found
 
+# %% ../../nbs/7_use/02_predictor.ipynb #madehere1
+def read_predictions_file(
+    path,  # predictions.csv
+) -> dict:
+    "{case: row of texts}. Raises `OSError`, `ValueError` or `KeyError` where it is damaged."
+    table = csv_restore(pd.read_csv(path, dtype=str, keep_default_na=False))
+    return dict(zip(table['case'], table.to_dict('records')))
+
 
 def _not_made_here(files, folder):
     "The images of a folder without the masks and overlays that a prediction wrote among them."
@@ -785,14 +793,6 @@ def group_channels(
     return inputs
 
 # %% ../../nbs/7_use/02_predictor.ipynb #625f4ae0
-def read_predictions_file(
-    path,  # predictions.csv
-) -> dict:
-    "{case: row of texts}. Raises `OSError`, `ValueError` or `KeyError` where it is damaged."
-    table = csv_restore(pd.read_csv(path, dtype=str, keep_default_na=False))
-    return dict(zip(table['case'], table.to_dict('records')))
-
-
 class _Table:
     "predictions.csv: what is known of each file, and what was known before."
 
