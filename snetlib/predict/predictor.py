@@ -705,7 +705,7 @@ def images_in(
         found.append(first if picture else path)
     return found
 
-# %% ../../nbs/7_use/02_predictor.ipynb #madehere1
+
 def read_predictions_file(
     path,  # predictions.csv
 ) -> dict:
@@ -724,7 +724,7 @@ def _not_made_here(files, folder):
     made |= {f'{case}_{end}' for case in rows for end in ('overlay.png', 'probabilities.npz')}
     return [f for f in files if f.name not in made]
 
-
+# %% ../../nbs/7_use/02_predictor.ipynb #madehere1
 def _one_kind(files, folder):
     "Raise `BadSetting` for DICOM files beside other images, which would be left out."
     others = [f for f in files if kind_of(f) != 'dicom']
