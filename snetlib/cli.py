@@ -758,7 +758,7 @@ def evaluate(
         elif trained:
             scores = evaluate_run(trained[0], out, part=part, **how)
         else:
-            class_names = tuple(classes.split(',')) if classes else None
+            class_names = tuple(map(str.strip, classes.split(','))) if classes else None
             scores = evaluate_files(folders, truth, out, class_names)
     lost = _lost_cases(out, list(folders) if len(folders) > 1 else [])
     _say_scores(scores, out, lost, as_json)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from .claims import locked_folder
+from snetlib.claims import locked_folder
 from snetlib.core import (
     BadSetting,
     NotAtHand,
@@ -27,9 +27,9 @@ from snetlib.core import (
     provenance,
     track,
 )
-from .data.clinic import files_behind
-from .data.config import labels_of, read_config
-from .data.dataset import safe_name
+from snetlib.data.clinic import files_behind
+from snetlib.data.config import labels_of, read_config
+from snetlib.data.dataset import safe_name
 from snetlib.data.files import (
     Labels,
     numbers_in,
@@ -39,12 +39,17 @@ from snetlib.data.files import (
     values_wanted,
     within,
 )
-from .data.formats import ENDINGS, case_name, kind_of, unread_kind
-from .data.geometry import same_place
-from .data.slices import scale_intensity
-from .predict.predictor import Predictor, images_in, read_rules
-from .report.figures import pick_cases
-from .report.page import evaluation_parts, write_report
+<<<<<<< /tmp/tmp3gyz1nur.txt
+from snetlib.data.formats import ENDINGS, case_name, kind_of, unread_kind
+from snetlib.data.geometry import same_place
+=======
+from snetlib.data.formats import case_name, kind_of, unread_kind
+from snetlib.data.geometry import same_place, spacing_note
+>>>>>>> /tmp/tmp0s6maijg.txt
+from snetlib.data.slices import scale_intensity
+from snetlib.predict.predictor import Predictor, images_in, read_rules
+from snetlib.report.figures import pick_cases
+from snetlib.report.page import evaluation_parts, write_report
 from snetlib.report.tables import (
     csv_restore,
     csv_safe,
@@ -53,8 +58,8 @@ from snetlib.report.tables import (
     to_latex,
     to_markdown,
 )
-from .scores.cases import score_case
-from .train.run import Run
+from snetlib.scores.cases import score_case
+from snetlib.train.run import Run
 
 # %% ../nbs/7_use/08_evaluate.ipynb #5739a2cf
 @dataclass
@@ -465,7 +470,7 @@ def _file_pair(found, targets, theirs, labels, folder, notes, n=256):
         same_place(targ, pred)
         _all_named(targ, n, True)
         _all_named(pred, n, False)
-        notes.update(dict.fromkeys([*targ.notes, *pred.notes]))
+        notes.update(dict.fromkeys([*targ.notes, *pred.notes, *spacing_note(targ, pred)]))
         content = content_hash(targ.label, pred.label, targ.spacing)
         return ScoredPair(targ.label, lambda: pred.label, targ.spacing, content)
 
@@ -485,8 +490,21 @@ def evaluate_files(
         return _evaluate_files(preds, truth, out, class_names, progress)
 
 
+def _each_name_once(names):
+    "Raise `BadSetting` for classes of which one has no name, or two have the same."
+    lost = [name for name in names if not name.strip() or names.count(name) > 1]
+    if lost or len(names) < 2:
+        raise BadSetting(
+            f'the classes are called {", ".join(map(repr, names))}; give each a name of its own, '
+            'that of the background first: background,lesion.',
+            key='classes',
+        )
+
+
 def _evaluate_files(preds, truth, out, class_names, progress):
     "`evaluate_files` into a folder that this process holds."
+    if class_names:
+        _each_name_once(class_names)
     targets, said = mask_files(truth), said_of(truth)
     labels = _meaning(targets, said, None, len(class_names) if class_names else None)
     named = class_names or said.get('class_names')

@@ -240,6 +240,7 @@ class Frame:
     sides: np.ndarray  # (2,) mm between rows, mm between columns
     thick: float  # mm, where a single slice must have a thickness
     size: tuple  # (rows, columns)
+    sized: bool = True  # whether the file says how large a pixel is
 
 
 def _group(header, k, name):
@@ -277,6 +278,7 @@ def _frames(path, header):
                 np.ones(2) if sides is None else sides,
                 float(thick),
                 (int(header.Rows), int(header.Columns)),
+                sides is not None,
             )
         )
     return found
@@ -328,7 +330,7 @@ def _same_kind(frames, path):
     if any(f.position is None or f.turn is None for f in frames):
         what = 'has slices without a position or direction; give its files one by one'
     elif len({f.size for f in frames}) > 1:
-        what = f'has slices of different sizes {sorted({f.size for f in frames})[:3]}'
+        what = f'has slices of different sizes {sorted({f.size for f in frames})[:3]}; split it'
     elif any(not np.allclose(f.turn, frames[0].turn, atol=1e-3) for f in frames):
         what = 'has slices in different directions (a localizer?); split it'
     elif any(not np.allclose(f.sides, frames[0].sides, rtol=1e-3) for f in frames):
@@ -618,7 +620,10 @@ def read_series(
         for z, index in places:
             voxels[z] = pixels[index]
     voxels = voxels.transpose(2, 1, 0, *range(3, voxels.ndim))
-    return _image(voxels, LPS @ affine, path, gaps), notes
+    img = _image(voxels, LPS @ affine, path, gaps)
+    if not all(frame.sized for frame in frames):
+        img.extra.update(sized=False, why='PixelSpacing is missing')
+    return img, notes
 
 
 def read_dicom_picture(

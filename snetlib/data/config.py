@@ -26,7 +26,7 @@ SETTINGS = {
     'class_names': {
         'description': 'a list of two or more different names, the first of them the background',
         'type': 'array',
-        'items': {'type': 'string', 'minLength': 1},
+        'items': {'type': 'string', 'pattern': r'^[^\x00-\x1f]*[^\s\x00-\x1f][^\x00-\x1f]*$'},
         'minItems': 2,
         'maxItems': 255,
         'uniqueItems': True,
@@ -49,8 +49,9 @@ SETTINGS = {
         'examples': [{'#000000': 0, '#ff0000': 1}],
     },
     'threshold': {
-        'description': 'a number; what is brighter is class 1',
+        'description': 'a number of 0 or more; what is brighter is class 1',
         'type': 'number',
+        'minimum': 0,
         'examples': [127],
     },
     'instances': {
@@ -119,6 +120,7 @@ def json_schema() -> dict:
         'title': 'dataset.json of a folder of images and masks (snetlib)',
         'type': 'object',
         'properties': SETTINGS,
+        'patternProperties': {r'^\$schema$': {'type': 'string'}},  # where an editor finds this
         'additionalProperties': False,
     }
 
@@ -162,6 +164,10 @@ def _plain_numbers(value):
 def _check_intensity(where, how):
     "Raise `BadSetting` for a range that would make every image black."
     if how['kind'] not in ('window', 'percentile'):
+        if {'lo', 'hi'} & set(how):
+            raise _wrong(
+                where, 'intensity', how, ', and lo and hi belong to windows and percentiles'
+            )
         return
     lo, hi = how.get('lo'), how.get('hi')
     if lo is None or hi is None or not lo < hi:
@@ -173,12 +179,27 @@ def _check_intensity(where, how):
 MEANINGS = ('values', 'colours', 'threshold', 'instances')  # of these only one is given
 
 
+def _no_twins(where, c):
+    "Raise `BadSetting` where a table has a number, or a colour, twice in different letters."
+    for key, same in (('values', float), ('colours', str.lower)):
+        first = {}
+        for name in c.get(key) or ():
+            other = first.setdefault(same(name), name)
+            if other != name:
+                what = f'{where}: {other!r} and {name!r} in "{key}" are the same; keep one.'
+                raise BadSetting(what, key=key)
+
+
 def _check_together(where, c):
     "Raise `BadSetting` where keys contradict each other."
     given = [key for key in MEANINGS if c.get(key) not in (None, False)]
     if len(given) > 1:
         what = f'{where}: "{given[0]}" and "{given[1]}" both say what the masks mean; keep one.'
         raise BadSetting(what, key=given[1])
+    if 'masks' in c and c['masks'] == c.get('images', 'images'):
+        what = f'{where}: the images and the masks both lie in {c["masks"]!r}; name two folders.'
+        raise BadSetting(what, key='masks')
+    _no_twins(where, c)
     table = c.get('values') or c.get('colours')
     if table and 'class_names' in c:
         largest = max((k for k in table.values() if k != 255), default=0)
@@ -196,6 +217,7 @@ def check_settings(
     where='the config',  # for the message
 ) -> dict:
     "The same settings. Raises `BadSetting` for unknown keys and values that do not fit."
+    c = {key: value for key, value in c.items() if key != '$schema'}  # for editors
     for key, value in c.items():
         if key not in SETTINGS:
             near = difflib.get_close_matches(str(key), SETTINGS, 1)

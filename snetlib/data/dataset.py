@@ -61,13 +61,16 @@ def safe_name(
     id: str,  # of a case, as a file says it
 ) -> str:
     "The same name. Raises `BadSetting` for one that would be a path, as file names are made of it."
-    bad = not isinstance(id, str) or id.strip() in ('', '.', '..')
-    if bad or re.search(r'[/\\:\x00-\x1f]', id) or len(id) > 200:
-        raise BadSetting(
-            f'a case is called {str(id)[:60]!r}, which is no name but a path (or empty); '
-            'rename it with letters, digits, blanks, - and _.',
-            key=str(id),
-        )
+    what = None
+    if not isinstance(id, str) or id.strip() in ('', '.', '..') or re.search(r'[/\\:]', id):
+        what = 'which is no name but a path (or empty)'
+    elif re.search(r'[\x00-\x1f]', id):
+        what = 'with a line break or another character that cannot be seen'
+    elif len(id) > 200:
+        what = f'a name of {len(id)} letters, where 200 are allowed'
+    if what:
+        fix = 'rename it with letters, digits, blanks, - and _'
+        raise BadSetting(f'a case is called {str(id)[:60]!r}, {what}; {fix}.', key=str(id))
     return id
 
 # %% ../../nbs/3_data/18_dataset.ipynb #35851032
@@ -363,7 +366,8 @@ def read_index(
     except (OSError, ValueError, RecursionError):
         whole = False
     if not whole:
-        what = f'{path} is no readable index of a prepared set; prepare the set again.'
+        what = f'{path} is no readable index of a prepared set; delete that file and prepare '
+        what += 'the set again.'
         raise UnreadableFile(what, path=path)
     return index
 

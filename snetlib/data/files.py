@@ -17,11 +17,14 @@ from .clinic import is_volume, read_any_volume, read_dicom_picture
 from snetlib.data.formats import (
     Drawn,
     case_name,
+    fill_gaps,
+    is_place,
     kind_of,
     picture_spacing,
     read_arrays,
     read_drawn,
     read_picture,
+    reading,
     unread_kind,
 )
 from snetlib.data.geometry import (
@@ -30,6 +33,7 @@ from snetlib.data.geometry import (
     is_turned,
     same_place,
     slice_spacing,
+    spacing_note,
     to_slices,
 )
 
@@ -96,23 +100,30 @@ def _load_volume(path, axis, gaps, channels=None):
     return _Loaded(Drawn(to_slices(volume, axis)), spacing, affine, {}, notes, turned)
 
 
+def _maps_voxels(affine):
+    "Whether an array is a 4×4 matrix that gives every voxel a place of its own."
+    return affine.shape == (4, 4) and is_place(affine) and affine[3].tolist() == [0, 0, 0, 1]
+
+
 def _load_arrays(path, key):
     arrays = read_arrays(path)
     plain = {k: v for k, v in arrays.items() if k not in ('spacing', 'affine')}
     if 'affine' not in arrays:  # a picture (H, W, 1), not H slices of one column
         thin = [k for k, v in plain.items() if v.ndim == 3 and v.shape[-1] == 1]
         plain |= {k: plain[k][..., 0] for k in thin}
-    if key not in plain and (len(plain) > 1 or (key == 'label' and 'image' in plain)):
+    other = {'image': 'label', 'label': 'image'}[key]  # never one for the other
+    if key not in plain and (len(plain) > 1 or other in plain):
         what = f'{path} holds {sorted(plain)} but no array {key!r}; rename the array that is meant.'
         raise UnreadableFile(what, path=path)
     chosen = plain.get(key, next(iter(plain.values())))
     spacing = tuple(map(float, arrays['spacing'].ravel())) if 'spacing' in arrays else None
-    if spacing is not None and (len(spacing) != 3 or not np.all(np.array(spacing) > 0)):
+    if spacing is not None and not (len(spacing) == 3 and all(0 < s < np.inf for s in spacing)):
         what = f'{path} has the spacing {spacing}; three positive lengths in mm are needed.'
         raise UnreadableFile(what, path=path)
     affine = arrays.get('affine')
-    if affine is not None and (affine.shape != (4, 4) or not np.isfinite(affine).all()):
-        what = f'{path} has an affine that is no 4×4 matrix of numbers; remove or repair it.'
+    if affine is not None and not _maps_voxels(affine):
+        what = f'{path} has an affine that is no 4×4 matrix of numbers, or maps voxels nowhere'
+        what += '; remove or repair it.'
         raise UnreadableFile(what, path=path)
     return _Loaded(Drawn(chosen), spacing, affine, plain)
 
@@ -130,7 +141,8 @@ def _load(path, axis, mask=False, channels=None):
         return _Loaded(drawn, spacing, notes=notes)
     if kind == 'arrays':
         return _load_arrays(path, 'label' if mask else 'image')
-    raise unread_kind(path)
+    with reading(path):  # says what does not exist or is empty
+        raise unread_kind(path)
 
 # %% ../../nbs/3_data/14_files.ipynb #edb3f353
 def _image(loaded, path, axis, id):
@@ -407,6 +419,9 @@ def _refuse_one_hot(y, path):
 
 def _grey(y, path, brightest=False):
     "(z, H, W) of numbers; grey that was saved as colour is grey again."
+    if not 2 <= y.ndim <= 4:
+        what = f'{path} holds a mask of the shape {y.shape}; (H, W) or (z, H, W) is needed.'
+        raise UnreadableFile(what, path=path)
     _refuse_one_hot(y, path)
     if y.ndim == 2:
         y = y[None]
@@ -419,6 +434,17 @@ def _grey(y, path, brightest=False):
     raise _colours_wanted(path, 'is a mask in colours', y)
 
 # %% ../../nbs/3_data/14_files.ipynb #e6ce01a5
+def _whole(y, path):
+    "The numbers of a mask without NaN; 1.0000001 was 1 before a scale factor rounded it."
+    if y.dtype.kind != 'f' or not y.size:
+        return y
+    y = fill_gaps(y, path, 0)
+    near = np.rint(y)
+    if np.array_equal(y, near):
+        return y
+    return near if np.allclose(y, near, rtol=1e-5, atol=1e-5) else y
+
+
 def _brighter(y, path, threshold, jpeg):
     "Class 1 where a mask is brighter than a threshold; a mask of 0 and 1 is taken as it is."
     whole = y.dtype.kind in 'iub'
@@ -442,8 +468,7 @@ def _classes(drawn, labels, path):
         return map_colours(y, path, labels.colours, drawn.jpeg), None
     known = [int(float(v)) for v in labels.values] if labels.values else ()
     y = _grey(_index(drawn, path, known), path, labels.threshold is not None)
-    if y.dtype.kind == 'f' and not np.isfinite(y).all():
-        y = np.where(np.isfinite(y), y, 0)
+    y = _whole(y, path)
     if labels.instances:
         return (y > 0).astype(np.uint8), y.astype(np.int32)
     if labels.threshold is not None:
@@ -514,10 +539,11 @@ def read_case(
     else:
         return case
     same_place(case, mask)
+    notes = case.notes + mask.notes + spacing_note(case, mask)
     objects = mask.instances
     if objects is None and 'instances' in arrays and arrays['instances'].size == mask.label.size:
         objects = arrays['instances'].reshape(mask.label.shape)
-    return replace(case, label=mask.label, instances=objects, notes=case.notes + mask.notes)
+    return replace(case, label=mask.label, instances=objects, notes=notes)
 
 # %% ../../nbs/3_data/14_files.ipynb #eae6ff88
 def without_mask(
@@ -574,7 +600,10 @@ def _look(path, axis, inside):
         return None  # an image without a mask
     y = _index(drawn, path)
     indexed = drawn.palette is not None and y is drawn.numbers
-    y = _grey(y, path)
+    try:
+        y = _whole(_grey(y, path), path)
+    except UnreadableFile:
+        return None
     if drawn.jpeg:
         if _grey_between(y):
             what = (
@@ -583,8 +612,6 @@ def _look(path, axis, inside):
             )
             raise WrongLabels(what, path=path)
         return _Seen(Path(path), [], {}, True)
-    if y.dtype.kind == 'f':
-        y = np.where(np.isfinite(y), y, 0)
     numbers = numbers_in(y).tolist()
     palette = {n: tuple(drawn.palette[n].tolist()) for n in numbers} if indexed else {}
     return _Seen(Path(path), numbers, palette, False, _counts_pieces(y, numbers))
@@ -651,13 +678,19 @@ def _by_numbers(seen):
     numbers = [int(n) for n in numbers]
     if numbers in ([], [0]):
         return Labels(classes=2)
-    if len(numbers) == 2:
+    if len(numbers) == 2 and numbers[1] != 0:
         return Labels(values={str(n): k for k, n in enumerate(numbers)})
     largest = max(n for n in numbers if n != 255) if numbers != [255] else 255
     what = None
     if len(numbers) == 1:
         what = f'every mask holds the number {numbers[0]} and nothing else: no background'
         fix = f'"values": {{"0": 0, "{numbers[0]}": 1}}'
+    elif len(numbers) == 2:
+        what, fix = (
+            f'the masks hold the numbers {numbers}',
+            f'"values": {{"0": 0, "{numbers[0]}": 1}}',
+        )
+        fix += f' if {numbers[0]} is the target, or {values_wanted(numbers)} if it is to be ignored'
     elif numbers[0] < 0:
         what, fix = f'the masks hold the numbers {numbers[:6]}', values_wanted(numbers)
         fix += ', where 255 is ignored'
@@ -681,7 +714,7 @@ def _by_numbers(seen):
 def _plain_numbers(path, axis):
     "The numbers of a mask, 255 left out; None where it holds colours or cannot be read."
     try:
-        y = _grey(_load(path, axis, mask=True).drawn.numbers, path)
+        y = _whole(_grey(_load(path, axis, mask=True).drawn.numbers, path), path)
     except (UnreadableFile, WrongLabels):
         return None
     return [n for n in numbers_in(y).tolist() if n != 255]
@@ -753,7 +786,11 @@ def settle_labels(
     _same_palette(seen)
     numbers = {n for s in seen for n in s.numbers}
     if like is not None and (len(numbers) > 2 or len(numbers) == 1):
-        return like if numbers != {255} else Labels(values={'0': 0, '255': 1})
+        stored = {float(number) for number in like.values or ()}
+        for full in (1, 255):  # every mask is full
+            if numbers == {full} and full not in stored:
+                return Labels(values={'0': 0, str(full): 1})
+        return like
     _two_codings(seen)
     if labels.classes is None:
         _numbered_objects(seen)

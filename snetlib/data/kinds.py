@@ -73,7 +73,8 @@ def unread_kind(
     "The error that says that this kind is not read, and how to convert it."
     ending = Path(path).suffix.lower()
     fix = UNREAD.get(ending, f'convert it to one of: {" ".join(ENDINGS)}')
-    return UnreadableFile(f'{path} is a {ending} file, a kind that is not read; {fix}.', path=path)
+    what = f'a {ending} file, a kind that is not read' if ending else 'a file without an ending'
+    return UnreadableFile(f'{path} is {what}; {fix}.', path=path)
 
 # %% ../../nbs/3_data/01_kinds.ipynb #2c69d536
 def stem(

@@ -97,7 +97,10 @@ def is_place(
     affine: np.ndarray,  # 4×4
 ) -> bool:
     "Whether it gives every voxel a place of its own, and every axis a direction."
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    sides = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or sides.min() < 1e-9:  # mm: no microscope sees that
+        return False
+    if abs(np.linalg.det(affine[:3, :3] / sides)) < 1e-6:
         return False
     return not np.isnan(nib.io_orientation(affine)).any()
 
@@ -114,6 +117,9 @@ def fill_gaps(
         raise UnreadableFile(what, path=path)
     if finite.all():
         return data
+    if gaps == 0 and np.isinf(data).any() and not data[finite].any():
+        what = f'{path} holds infinity and 0, and nobody can say which is the target'
+        raise UnreadableFile(f'{what}; save the mask with whole numbers.', path=path)
     return np.where(finite, data, data[finite].min() if gaps is None else gaps)
 
 

@@ -52,6 +52,10 @@ def _open_picture(path):
         what = f'{path} is a PNG in colours (or with alpha) of 16 bits, of which only the upper 8 '
         what += 'would be read; save it as TIFF, or as a PNG of 8 bits.'
         raise UnreadableFile(what, path=path)
+    if im.format == 'PNG' and getattr(im, 'n_frames', 1) > 1:
+        what = f'{path} is an animated PNG of {im.n_frames} pictures, of which one would be read; '
+        what += 'save each of them as a file of its own, or as the pages of a TIFF.'
+        raise UnreadableFile(what, path=path)
     if im.format == 'BMP' and im.mode == '1' and head[28] == 8:  # Pillow takes bytes for bits
         what = f'{path} is a BMP of bytes with two colours, which is not read; save it as PNG.'
         raise UnreadableFile(what, path=path)

@@ -6,7 +6,7 @@
 __all__ = ['LARGE', 'TILE', 'LOOK', 'RULES_FILE', 'NUMBERED', 'NNUNET', 'check_alike', 'Predictor', 'check_volume',
            'check_scaled', 'largest_pieces', 'read_rules', 'predict_volume', 'Prediction', 'OtherMask', 'channels_of',
            'case_of', 'mask_name', 'save_mask', 'empty_nifti', 'overview', 'measure', 'masks_there', 'images_in',
-           'find_images', 'group_channels', 'read_predictions_file']
+           'read_predictions_file', 'find_images', 'group_channels']
 
 # %% ../../nbs/7_use/02_predictor.ipynb #d0c0328b
 import hashlib
@@ -706,6 +706,39 @@ def images_in(
     return found
 
 
+def read_predictions_file(
+    path,  # predictions.csv
+) -> dict:
+    "{case: row of texts}. Raises `OSError`, `ValueError` or `KeyError` where it is damaged."
+    table = csv_restore(pd.read_csv(path, dtype=str, keep_default_na=False))
+    return dict(zip(table['case'], table.to_dict('records')))
+
+
+def _not_made_here(files, folder):
+    "The images of a folder without the masks and overlays that a prediction wrote among them."
+    try:
+        rows = read_predictions_file(folder / 'predictions.csv')
+    except (OSError, ValueError, KeyError):
+        return files
+    made = {row.get('mask') for row in rows.values()}
+    made |= {f'{case}_{end}' for case in rows for end in ('overlay.png', 'probabilities.npz')}
+    return [f for f in files if f.name not in made]
+
+# %% ../../nbs/7_use/02_predictor.ipynb #madehere1
+def _one_kind(files, folder):
+    "Raise `BadSetting` for DICOM files beside other images, which would be left out."
+    others = [f for f in files if kind_of(f) != 'dicom']
+    made = {f'{case_of(f)}_seg.dcm' for f in others}
+    dicom = [f for f in sorted(folder.iterdir()) if kind_of(f.name) == 'dicom' and f.is_file()]
+    lost = [f for f in dicom if f.name not in made]
+    if others and lost:
+        raise BadSetting(
+            f'{folder} holds {others[0].name} and {lost[0].name}, a DICOM file, and only one kind '
+            'is read from a folder; move one of them into a folder of its own.',
+            path=lost[0],
+        )
+
+
 def _check_names(files):
     "Raises `UnreadableFile` for none, and `BadSetting` for a name that no table can hold."
     if not files:
@@ -724,10 +757,12 @@ def find_images(
     "The image files and series named or contained, sorted in each. Raises `SnetError`."
     files = []
     for path in map(Path, inputs):
-        found = images_in(path) if path.is_dir() else [path]
+        found = _not_made_here(images_in(path), path) if path.is_dir() else [path]
         if not found:
             what = f'There is no image in {path}; name files or a folder with {", ".join(ENDINGS)}.'
             raise UnreadableFile(what, path=path)
+        if path.is_dir():
+            _one_kind(found, path)
         files += found
     _check_names(files)
     names = Counter(stem(f) for f in files)
@@ -758,14 +793,6 @@ def group_channels(
     return inputs
 
 # %% ../../nbs/7_use/02_predictor.ipynb #625f4ae0
-def read_predictions_file(
-    path,  # predictions.csv
-) -> dict:
-    "{case: row of texts}. Raises `OSError`, `ValueError` or `KeyError` where it is damaged."
-    table = csv_restore(pd.read_csv(path, dtype=str, keep_default_na=False))
-    return {row['case']: row for row in table.to_dict('records')}
-
-
 class _Table:
     "predictions.csv: what is known of each file, and what was known before."
 

@@ -23,6 +23,7 @@ import torch
 from fastcore.basics import patch
 from ..claims import locked_folder
 from ..core import BadSetting, UnreadableFile, atomic_path, choose, provenance
+from ..data.config import check_settings
 from ..data.loaders import slice_dls
 from ..data.slices import NeighbourSlices
 from ..data.source import Source, file_digest
@@ -89,13 +90,14 @@ def config_source(
 # %% ../../nbs/6_train/09_run.ipynb #5cae10a5
 _SIDE = {'type': 'integer', 'minimum': 1, 'maximum': 1 << 16}
 _COUNT = {'type': 'integer', 'minimum': 1, 'maximum': 1 << 12}
+_SAID_OF_DATA = sorted(set(Source.__dataclass_fields__) - {'name', 'root', 'cache', 'jobs'})
 _CONFIG = {
     'type': 'object',
     'required': 'dataset root data_kwargs model model_kwargs recipe seed data'.split(),
     'properties': {
         'dataset': {'type': 'string'},
         'root': {'type': ['string', 'null']},
-        'data_kwargs': {'type': 'object'},
+        'data_kwargs': {'type': 'object', 'propertyNames': {'enum': _SAID_OF_DATA}},
         'model': {'type': 'string'},
         'model_kwargs': {'type': 'object'},
         'seed': {'type': 'integer', 'minimum': 0},
@@ -117,7 +119,7 @@ _CONFIG = {
             'type': 'object',
             'required': ['class_names', 'c_in', 'n_out', 'intensity'],
             'properties': {
-                'class_names': {'type': 'array', 'items': {'type': 'string'}},
+                'class_names': {'type': 'array', 'items': {'type': 'string'}, 'uniqueItems': True},
                 'c_in': _COUNT,
                 'n_out': _COUNT,
                 'intensity': {'type': 'object', 'required': ['kind']},
@@ -133,7 +135,14 @@ def _is_config(
     "Whether every key that a run needs is there, with a value of its type."
     from jsonschema import Draft202012Validator
 
-    return Draft202012Validator(_CONFIG).is_valid(config)
+    if not Draft202012Validator(_CONFIG).is_valid(config):
+        return False
+    data = config['data']
+    try:
+        check_settings({'intensity': data['intensity']})  # a window of no width makes black images
+    except BadSetting:
+        return False
+    return len(data['class_names']) == data['n_out']
 
 # %% ../../nbs/6_train/09_run.ipynb #eae7d386
 def read_run_config(

@@ -467,6 +467,11 @@ def _refuse_unread(folder):
 
 def _no_images(root, c):
     "The error for a folder without images where they are expected, with where others lie."
+    if not root.is_dir():
+        what = 'is a file where a folder is needed; name the folder it lies in'
+        if not root.exists():
+            what = 'does not exist; check the spelling and that the disk is mounted'
+        return UnreadableFile(f'{root} {what}.', path=root)
     expected = 'images/* and masks/* with the same names, or imagesTr and labelsTr with the '
     expected += 'dataset.json of nnU-Net'
     near = [root, *sorted(root.glob('*')), *sorted(root.glob('*/*'))] if root.is_dir() else []
