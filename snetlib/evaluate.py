@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from snetlib.claims import locked_folder
+from .claims import locked_folder
 from snetlib.core import (
     BadSetting,
     NotAtHand,
@@ -27,9 +27,9 @@ from snetlib.core import (
     provenance,
     track,
 )
-from snetlib.data.clinic import files_behind
-from snetlib.data.config import labels_of, read_config
-from snetlib.data.dataset import safe_name
+from .data.clinic import files_behind
+from .data.config import labels_of, read_config
+from .data.dataset import safe_name
 from snetlib.data.files import (
     Labels,
     numbers_in,
@@ -39,17 +39,12 @@ from snetlib.data.files import (
     values_wanted,
     within,
 )
-<<<<<<< /tmp/tmp3gyz1nur.txt
-from snetlib.data.formats import ENDINGS, case_name, kind_of, unread_kind
-from snetlib.data.geometry import same_place
-=======
-from snetlib.data.formats import case_name, kind_of, unread_kind
-from snetlib.data.geometry import same_place, spacing_note
->>>>>>> /tmp/tmp0s6maijg.txt
-from snetlib.data.slices import scale_intensity
-from snetlib.predict.predictor import Predictor, images_in, read_rules
-from snetlib.report.figures import pick_cases
-from snetlib.report.page import evaluation_parts, write_report
+from .data.formats import ENDINGS, case_name, kind_of, unread_kind
+from .data.geometry import same_place, spacing_note
+from .data.slices import scale_intensity
+from .predict.predictor import Predictor, images_in, read_rules
+from .report.figures import pick_cases
+from .report.page import evaluation_parts, write_report
 from snetlib.report.tables import (
     csv_restore,
     csv_safe,
@@ -58,8 +53,8 @@ from snetlib.report.tables import (
     to_latex,
     to_markdown,
 )
-from snetlib.scores.cases import score_case
-from snetlib.train.run import Run
+from .scores.cases import score_case
+from .train.run import Run
 
 # %% ../nbs/7_use/08_evaluate.ipynb #5739a2cf
 @dataclass
