@@ -11,7 +11,7 @@ import torch
 
 import snetlib.train.losses
 import snetlib.train.recipes
-from snetlib.core import BadSetting
+from snetlib.core import BadSetting, SnetError
 from snetlib.data.source import Source
 from snetlib.evaluate import evaluate_run
 from snetlib.models import SNet, SoSegFormer
@@ -158,3 +158,15 @@ def test_snet_reproduce_reaches_every_choice():
             name = 'table1' if owner.lower().startswith('snet') else 'tableII'
             steps = [s for s in Study(name, 'smoke', 1, changes=dict(model={key: 0})).steps() if s.config]
             assert any(s.config['model_kwargs'].get(key) == 0 for s in steps), key
+
+
+REBUILT = '''transunet r50_vit swin_unet swin_unet_deep missformer hiformer_s hiformer_b hiformer_l
+uctransnet ctcnet ctcnet_t34 pranet caranet cfanet att_unet'''.split()
+
+
+@pytest.mark.parametrize('name', REBUILT + list_models(tag='interpretation'))
+def test_every_rival_knows_pretrained(name):
+    "One table of settings serves all: what cannot be had is refused by name, not as a keyword."
+    with pytest.raises(SnetError) as refused:
+        create_model(name, c_in=1, n_out=2, pretrained='no such file.pth')
+    assert getattr(refused.value, 'key', '') != 'model_kwargs'

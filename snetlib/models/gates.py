@@ -8,7 +8,13 @@ __all__ = ['AttentionGate', 'AttentionUNet', 'R50AttUNet', 'FirstOnly', 'att_une
 # %% ../../nbs/4_models/36_gates.ipynb #36_gates02
 import torch
 import torch.nn.functional as F
-from .contract import Backbone, ConvUnit, Rival, double_unit
+from snetlib.models.contract import (
+    Backbone,
+    ConvUnit,
+    Rival,
+    double_unit,
+    refuse_pretrained,
+)
 from .layers import DoubleConv
 from .registry import register_model
 from torch import nn
@@ -40,8 +46,10 @@ class AttentionUNet(Rival):
         c_in: int = 3,  # image channels
         n_out: int = 2,  # classes
         widths: tuple = (64, 128, 256, 512, 1024),  # channels at strides 1, 2, 4, 8, 16
+        pretrained=False,  # the paper has none: True is refused
     ):
         super().__init__(c_in, multiple=2 ** (len(widths) - 1))
+        refuse_pretrained('Attention U-Net', pretrained)
         pairs = list(zip(widths[::-1], widths[-2::-1]))
         self.down = nn.ModuleList(map(double_unit, (self.c_net, *widths), widths))
         self.pool, self.twice = nn.MaxPool2d(2), nn.Upsample(scale_factor=2)

@@ -10,7 +10,7 @@ __all__ = ['TransClawUNet', 'TokenExtraction', 'TokenReturn', 'SkipGate', 'ATTra
 import torch
 import torch.nn.functional as F
 from .bricks import HybridStem, Positions, enlarged, vit_block
-from .contract import Rival
+from .contract import Rival, refuse_pretrained
 from .layers import ConvNormAct, DoubleConv, attention, resize_to, to_map, to_tokens
 from .registry import register_model
 from .transunet import TransUNet
@@ -31,8 +31,10 @@ class TransClawUNet(Rival):
         width: int = 768,  # of the tokens
         depth: int = 12,  # transformer blocks
         heads: int = 12,  # of attention
+        pretrained=False,  # there are no weights: True is refused
     ):
         super().__init__(c_in, multiple=16)
+        refuse_pretrained('TransClaw U-Net', pretrained)
         bottom = widths[-1]
         self.down = nn.ModuleList(map(DoubleConv, (self.c_net, *widths), widths))
         self.embed, self.positions = nn.Conv2d(bottom, width, 1), Positions(width, 14)
@@ -205,8 +207,10 @@ class CATformer(Rival):
         steps: int = 4,  # how often tokens are sampled at a level
         side: int = 16,  # sampled tokens in a row and in a column
         decoder_width: int = 256,  # channels of each level in the decoder
+        pretrained=False,  # there are no weights: True is refused
     ):
         super().__init__(c_in)
+        refuse_pretrained('CASTformer', pretrained)
         self.stem = HybridStem(self.c_net, units, stem_width)
         cuts = zip(self.stem.widths, (4, 2, 1, 1))  # to strides 8, 8, 8, 16
         self.embed = nn.ModuleList(nn.Conv2d(c, width, k, k) for c, k in cuts)

@@ -9,10 +9,9 @@ __all__ = ['MISSFORMER_NAMES', 'MISSFORMER_UNUSED', 'SkipMixFFN', 'MixBlock', 'M
 # %% ../../nbs/4_models/42_missformer.ipynb #29b97465
 import torch
 import torch.nn.functional as F
-from ..core import NotAtHand
 from .branches import PatchEmbed, ReducedAttention
 from .bricks import PatchExpand
-from .contract import Rival, counted
+from .contract import Rival, counted, refuse_pretrained
 from .layers import attention, to_map, to_tokens
 from .registry import register_model
 from torch import nn
@@ -187,12 +186,7 @@ class MISSFormer(Rival):
         pretrained=False,  # the paper has none: True is refused
     ):
         super().__init__(c_in)
-        if pretrained:
-            raise NotAtHand(
-                'MISSFormer was published without a pre-trained encoder; '
-                'leave pretrained=False, or load a checkpoint by weights=PATH.',
-                key='pretrained',
-            )
+        refuse_pretrained('MISSFormer', pretrained)
         c, self.c = widths[0], widths[0]
         embeds = zip((self.c_net, *widths), widths, (7, 3, 3, 3), (4, 2, 2, 2))
         numbers = [*zip(widths, depths, heads, reductions)]
