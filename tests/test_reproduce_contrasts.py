@@ -51,6 +51,15 @@ def test_all_cells_of_e1_were_run_together(whole):
     assert set(zip(facts.cell, facts.seed)) == set(zip(part.cell, part.seed))
 
 
+def test_four_pairings_at_twice_the_width_were_run_together():
+    cells = read_cells(ROOT / 'data/results/e1_whole_small_cells.csv')
+    facts = pd.read_csv(ROOT / 'data/results/e1_whole_small_runs.csv', dtype={'commit': str})
+    assert facts.commit.nunique() == 1
+    assert set(facts.cell) == set(e1_cells(adapters=('equal width',), heads=('no head',)))
+    assert set(facts.groupby('cell').seed.unique().map(sorted).map(tuple)) == {(0, 1, 2, 3, 4)}
+    assert set(zip(facts.cell, facts.seed)) == set(zip(cells.cell, cells.seed))
+
+
 def test_one_network_has_one_score(whole):
     "The first pair of stagger is that of CNN3, so two cells are one network."
     for adapters in ADAPTERS:
