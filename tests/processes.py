@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from contextlib import contextmanager
 from functools import lru_cache
 
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
+LONGEST = 540  # seconds; a forked process that hangs is killed, so that its test fails and is named
 SNET = [sys.executable, '-c', 'from snetlib.cli import main; main()']
 
 
@@ -46,6 +48,8 @@ def forked(fn, out, err):
     os.dup2(err.fileno(), 2)
     sys.stdout, sys.stderr = out, err
     forget_pool()
+    forget_locks()
+    signal.alarm(LONGEST)
     try:
         fn()
         code = 0
@@ -64,6 +68,13 @@ def forget_pool():
     from joblib.externals.loky import reusable_executor
 
     reusable_executor._executor = None
+
+
+def forget_locks():
+    "A figure that another thread was drawing holds matplotlib's lock; here nobody would open it."
+    from matplotlib.figure import Figure
+
+    Figure._render_lock = threading.RLock()
 
 
 def ended(pid):
