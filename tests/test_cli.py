@@ -146,6 +146,9 @@ def test_bad_names_and_places(run, tmp_path):
     config = json.loads((other / 'config.json').read_text())
     config['data']['n_out'] = 7
     (other / 'config.json').write_text(json.dumps(config))
+    refused(snet('predict', other, 'x.png', '--out', tmp_path / 'o'), 'config.json is damaged')
+    config['data']['class_names'] = [f'class {k}' for k in range(7)]
+    (other / 'config.json').write_text(json.dumps(config))
     refused(snet('predict', other, 'x.png', '--out', tmp_path / 'o'), 'another network')
 
 
