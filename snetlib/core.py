@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SnetError', 'UnreadableFile', 'WrongLabels', 'GeometryMismatch', 'NotAtHand', 'BadSetting', 'NotWritable', 'DiskFull',
-           'choose', 'need', 'seed_everything', 'machine_mark', 'process_mark', 'atomic_path', 'io_error',
-           'ProgressLines', 'progress_bar', 'track', 'git_commit', 'provenance', 'test_data', 'data_at_hand',
-           'long_cells_wanted']
+           'choose', 'is_whole', 'is_number', 'need', 'seed_everything', 'machine_mark', 'process_mark', 'atomic_path',
+           'io_error', 'ProgressLines', 'progress_bar', 'track', 'git_commit', 'provenance', 'test_data',
+           'data_at_hand', 'long_cells_wanted']
 
 # %% ../nbs/1_start/00_core.ipynb #770350fe
 import contextlib
@@ -14,6 +14,7 @@ import difflib
 import errno
 import hashlib
 import importlib.util
+import math
 import os
 import platform
 import random
@@ -23,6 +24,7 @@ import sys
 import time
 import uuid
 from functools import lru_cache
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +90,24 @@ def choose(
     hint = f' Did you mean {near[0]!r}?' if near else ''
     names = ', '.join(map(str, choices))
     raise BadSetting(f'There is no {kind} {name!r}.{hint} Choose one of: {names}.', key=str(name))
+
+# %% ../nbs/1_start/00_core.ipynb #wholenum02
+def is_whole(
+    v,  # what was given
+    low: float = -math.inf,  # the smallest that is allowed
+) -> bool:
+    "Whether it is a whole number of at least `low`."
+    return isinstance(v, Integral) and not isinstance(v, bool) and v >= low
+
+
+def is_number(
+    v,  # what was given
+    low: float,  # the smallest that is allowed
+    high: float = math.inf,  # the largest that is allowed
+) -> bool:
+    "Whether it is a finite number from `low` to `high`."
+    real = isinstance(v, Real) and not isinstance(v, bool)
+    return real and math.isfinite(v) and low <= v <= high
 
 # %% ../nbs/1_start/00_core.ipynb #cf9c1a49
 def need(

@@ -192,9 +192,9 @@ def fitting(
     state: dict,  # names to tensors
 ) -> dict:
     "The tensors of `state` that the network has under the same name, in the same shape."
-    own = model.state_dict()
-    fits = {k: v for k, v in state.items() if k in own and isinstance(v, torch.Tensor)}
-    return {k: v for k, v in fits.items() if own[k].shape == v.shape}
+    apart = apart_from(model, state)
+    foreign = {*apart['shape'], *apart['extra']}
+    return {k: v for k, v in state.items() if k not in foreign}
 
 
 def load_fitting(

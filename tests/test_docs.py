@@ -1,24 +1,16 @@
 "What `make slides` and `make docs` write, as far as it can be told without building the whole site."
 
-import importlib.util
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from scripts import script
 from typer.main import get_command
 
 from snetlib.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def script(name):
-    "A script of .ci as a module; skips where its libraries are missing."
-    spec = importlib.util.spec_from_file_location(f'course_{name}', ROOT / f'.ci/{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 LESSONS = sorted((ROOT / 'nbs/tutorials').glob('*.ipynb'))

@@ -1,14 +1,9 @@
 "The comparison of what a page prints with what is committed."
 
-import importlib.util
-from pathlib import Path
-
 import pytest
+from scripts import script
 
-ROOT = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location('pages', ROOT / '.ci/pages.py')
-pages = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(pages)
+pages = script('pages')
 
 
 def prints(text):

@@ -1,6 +1,5 @@
 "The path through the pages: headers, links to the neighbours, and the page of the course."
 
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -8,16 +7,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from scripts import script
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def script(name):
-    "A script of .ci as a module."
-    spec = importlib.util.spec_from_file_location(f'course_{name}', ROOT / f'.ci/{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 path = script('path')

@@ -1,6 +1,5 @@
 "What `make student` writes: no solutions, nbgrader's tags, and an automatic grade."
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -9,12 +8,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from scripts import script
 from test_exercises import exercises
 
 ROOT = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location('student', ROOT / '.ci/student.py')
-student = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(student)
+student = script('student')
 LESSON = ROOT / 'nbs/tutorials/03_build_snet.ipynb'
 
 

@@ -18,7 +18,7 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastcore.basics import patch
 from fastcore.foundation import L
-from ..core import BadSetting
+from ..core import BadSetting, is_whole
 from .files import read_image
 from .formats import stem
 from snetlib.data.slices import (
@@ -334,7 +334,7 @@ def check_pictures(
     max_n,  # how many are wanted
 ):
     "Raises `BadSetting` unless it is a whole number from 1."
-    if isinstance(max_n, bool) or not isinstance(max_n, (int, np.integer)) or max_n < 1:
+    if not is_whole(max_n, 1):
         what = f'max_n is {max_n!r}; give how many pictures to show, from 1.'
         raise BadSetting(what, key='max_n')
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ..core import BadSetting, SnetError, choose
+from ..core import BadSetting, SnetError, choose, is_whole
 from snetlib.weights import (
     list_weights,
     load_fitting,
@@ -71,8 +71,8 @@ def list_models(
 # %% ../../nbs/4_models/00_registry.ipynb #339810ba
 TYPE_TESTS = {
     bool: (lambda x: isinstance(x, bool), 'True or False'),
-    int: (lambda x: _whole(x), 'a whole number'),
-    float: (lambda x: _whole(x) or isinstance(x, (float, np.floating)), 'a number'),
+    int: (is_whole, 'a whole number'),
+    float: (lambda x: is_whole(x) or isinstance(x, (float, np.floating)), 'a number'),
     str: (lambda x: isinstance(x, str), 'a name'),
     tuple: (lambda x: _all_whole(x), 'a list of whole numbers'),
     dict: (lambda x: isinstance(x, dict), 'a table'),
@@ -80,12 +80,8 @@ TYPE_TESTS = {
 }
 
 
-def _whole(x):
-    return isinstance(x, (int, np.integer)) and not isinstance(x, bool)
-
-
 def _all_whole(x):
-    return isinstance(x, (list, tuple)) and all(_whole(v) or _all_whole(v) for v in x)
+    return isinstance(x, (list, tuple)) and all(is_whole(v) or _all_whole(v) for v in x)
 
 
 def check_types(
@@ -106,7 +102,7 @@ def _built(name, kwargs):
     models = registered_models()
     build = models[choose(name, models, 'model')]
     for key in ('c_in', 'n_out'):
-        if key in kwargs and not (_whole(kwargs[key]) and kwargs[key] >= 1):
+        if key in kwargs and not is_whole(kwargs[key], 1):
             what = f'{key} is {kwargs[key]!r}; it must be a whole number of 1 or more.'
             raise BadSetting(what, key=key)
     try:

@@ -37,7 +37,7 @@ from fastcore.basics import noop, patch
 from fastcore.foundation import L
 from fastcore.xtras import ContextManagers
 from PIL import Image
-from ..core import BadSetting, UnreadableFile, choose, seed_everything
+from ..core import BadSetting, UnreadableFile, choose, is_number, is_whole, seed_everything
 from ..data.files import Case, read_case
 from ..data.loaders import check_pictures
 from ..data.pictures import image_pixels
@@ -266,7 +266,7 @@ def check_epochs(
     n,  # what was given
 ):
     "Raises `BadSetting` unless it is a whole number from 0."
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
+    if not is_whole(n, 0):
         raise BadSetting(f'n_epoch is {n!r}; give a whole number.', key='n_epoch')
 
 
@@ -278,8 +278,7 @@ def check_rate(
     rates = lr if several else [lr]
     rates = [lr.start, lr.stop] if isinstance(lr, slice) else rates
     for rate in rates:
-        number = isinstance(rate, (int, float, np.number)) and not isinstance(rate, bool)
-        if rate is not None and not (number and math.isfinite(rate) and rate > 0):
+        if rate is not None and not (is_number(rate, 0) and rate > 0):
             what = f'The learning rate is {rate!r}; give a positive number, e.g. 0.001.'
             raise BadSetting(what, key='lr')
 
@@ -500,7 +499,7 @@ def array_as_slices(
 def as_slices(self: SnetLearner, item):
     "One image as a data set of one slice. Raises `BadSetting` for an array outside [0, 1]."
     valid = self.dls.valid_ds
-    if isinstance(item, (int, np.integer)) and not isinstance(item, bool):
+    if is_whole(item):
         if not -len(valid) <= item < len(valid):
             what = f'There is no validation slice {item}; they are 0 to {len(valid) - 1}.'
             raise BadSetting(what, key='item')
@@ -673,7 +672,7 @@ def check_seed(
     seed,  # what was given
 ) -> int:
     "A seed that numpy and torch take. Raises `BadSetting`."
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+    if not is_whole(seed, 0):
         raise BadSetting(f'The seed is {seed!r}; give a whole number from 0.', key='seed')
     return int(seed)
 

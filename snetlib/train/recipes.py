@@ -5,15 +5,13 @@
 # %% auto #0
 __all__ = ['SYNAPSE_PAPER', 'ACDC_PAPER', 'MONUSEG_RECIPE', 'CPU_SMALL', 'CPU_DEMO', 'SMOKE', 'SOSEGFORMER_PAPER',
            'SOSEGFORMER_CPU', 'ONE_BRAIN', 'WEIGHTS_MNI', 'WEIGHTS_DSB2018', 'RECIPES', 'EXTRA_KEYS', 'OPTIONAL_KEYS',
-           'OPTIMISERS', 'LOSSES', 'PRECISIONS', 'RULES', 'NEEDS', 'whole', 'number', 'is_size', 'is_weights',
-           'names_a_place', 'is_scales', 'check_schedule', 'check_loss', 'check_recipe', 'get_recipe']
+           'OPTIMISERS', 'LOSSES', 'PRECISIONS', 'RULES', 'NEEDS', 'is_size', 'is_weights', 'names_a_place',
+           'is_scales', 'check_schedule', 'check_loss', 'check_recipe', 'get_recipe']
 
 # %% ../../nbs/6_train/04_recipes.ipynb #d4a12e7d
-import math
-from numbers import Integral, Real
 from pathlib import Path
 
-from ..core import BadSetting, SnetError, choose
+from ..core import BadSetting, SnetError, choose, is_number, is_whole
 from ..data.transforms import check_augmentation
 from .rival_recipes import RIVAL_RECIPES
 from .schedules import SCHEDULES
@@ -174,27 +172,16 @@ LOSSES = ('snet', 'ce', 'structure', 'structure_edge')
 PRECISIONS = ('auto', 'float32', 'bfloat16', 'float16')
 
 # %% ../../nbs/6_train/04_recipes.ipynb #21d9e239
-def whole(v, low):
-    "A whole number of at least `low`?"
-    return isinstance(v, Integral) and not isinstance(v, bool) and v >= low
-
-
-def number(v, low, high=math.inf):
-    "A finite number from `low` to `high`?"
-    real = isinstance(v, Real) and not isinstance(v, bool)
-    return real and math.isfinite(v) and low <= v <= high
-
-
 def is_size(v):
     "None, a side, or (height, width)?"
     pair = isinstance(v, (tuple, list)) and len(v) == 2
-    return v is None or whole(v, 1) or (pair and all(whole(s, 1) for s in v))
+    return v is None or is_whole(v, 1) or (pair and all(is_whole(s, 1) for s in v))
 
 
 def is_weights(v):
     "None, or a number for each class, not all of them 0?"
     several = isinstance(v, (tuple, list)) and len(v) > 1
-    return v is None or (several and all(number(w, 0) for w in v) and any(v))
+    return v is None or (several and all(is_number(w, 0) for w in v) and any(v))
 
 
 def names_a_place(v):
@@ -205,40 +192,40 @@ def names_a_place(v):
 def is_scales(v):
     "None, or one or more positive numbers?"
     several = isinstance(v, (tuple, list)) and len(v) > 0
-    return v is None or (several and all(number(s, 0.1, 10) for s in v))
+    return v is None or (several and all(is_number(s, 0.1, 10) for s in v))
 
 # %% ../../nbs/6_train/04_recipes.ipynb #5262f50e
 RULES = dict(  # key: (is the value fine?, what it must be)
-    epochs=(lambda v: whole(v, 1), 'a whole number from 1'),
-    bs=(lambda v: whole(v, 1), 'a whole number from 1'),
-    steps=(lambda v: v is None or whole(v, 1), 'a whole number from 1, or None'),
-    seconds=(lambda v: v is None or (number(v, 0) and v > 0), 'a number above 0, or None'),
-    valid_every=(lambda v: whole(v, 1), 'a whole number from 1'),
-    num_workers=(lambda v: whole(v, 0), 'a whole number from 0'),
+    epochs=(lambda v: is_whole(v, 1), 'a whole number from 1'),
+    bs=(lambda v: is_whole(v, 1), 'a whole number from 1'),
+    steps=(lambda v: v is None or is_whole(v, 1), 'a whole number from 1, or None'),
+    seconds=(lambda v: v is None or (is_number(v, 0) and v > 0), 'a number above 0, or None'),
+    valid_every=(lambda v: is_whole(v, 1), 'a whole number from 1'),
+    num_workers=(lambda v: is_whole(v, 0), 'a whole number from 0'),
     size=(is_size, 'a side in pixels, (height, width), or None'),
-    lr=(lambda v: number(v, 0) and v > 0, 'a number above 0'),
-    lr_end=(lambda v: number(v, 0), 'a number from 0'),
-    power=(lambda v: number(v, 0), 'a number from 0'),
-    warmup=(lambda v: number(v, 0) and v < 1, 'a number from 0 and below 1'),
-    momentum=(lambda v: number(v, 0) and v < 1, 'a number from 0 and below 1'),
-    wd=(lambda v: number(v, 0), 'a number from 0'),
-    clip=(lambda v: number(v, 0), 'a number from 0; 0 leaves gradients alone'),
-    bce=(lambda v: number(v, 0), 'a number from 0'),
-    dice=(lambda v: number(v, 0), 'a number from 0'),
-    ignore_index=(lambda v: v is None or whole(v, 0), 'a label, or None'),
+    lr=(lambda v: is_number(v, 0) and v > 0, 'a number above 0'),
+    lr_end=(lambda v: is_number(v, 0), 'a number from 0'),
+    power=(lambda v: is_number(v, 0), 'a number from 0'),
+    warmup=(lambda v: is_number(v, 0) and v < 1, 'a number from 0 and below 1'),
+    momentum=(lambda v: is_number(v, 0) and v < 1, 'a number from 0 and below 1'),
+    wd=(lambda v: is_number(v, 0), 'a number from 0'),
+    clip=(lambda v: is_number(v, 0), 'a number from 0; 0 leaves gradients alone'),
+    bce=(lambda v: is_number(v, 0), 'a number from 0'),
+    dice=(lambda v: is_number(v, 0), 'a number from 0'),
+    ignore_index=(lambda v: v is None or is_whole(v, 0), 'a label, or None'),
     compile=(lambda v: isinstance(v, bool), 'True or False'),
     channels_last=(lambda v: isinstance(v, bool), 'True or False'),
-    patience=(lambda v: v is None or whole(v, 1), 'a whole number from 1, or None'),
+    patience=(lambda v: v is None or is_whole(v, 1), 'a whole number from 1, or None'),
     class_weights=(is_weights, 'a list with a number from 0 for each class, or None'),
     init=(names_a_place, 'a folder of a run, a file, or None'),
-    every=(lambda v: v is None or whole(v, 1), 'a whole number from 1, or None'),
+    every=(lambda v: v is None or is_whole(v, 1), 'a whole number from 1, or None'),
     drop=(
-        lambda v: v is None or (number(v, 0, 1) and v > 0),
+        lambda v: v is None or (is_number(v, 0, 1) and v > 0),
         'a number above 0 and up to 1, or None',
     ),
-    schedule_epochs=(lambda v: v is None or whole(v, 1), 'a whole number from 1, or None'),
-    clip_value=(lambda v: v is None or (number(v, 0) and v > 0), 'a number above 0, or None'),
-    neighbours=(lambda v: v is None or whole(v, 1), 'a whole number from 1, or None'),
+    schedule_epochs=(lambda v: v is None or is_whole(v, 1), 'a whole number from 1, or None'),
+    clip_value=(lambda v: v is None or (is_number(v, 0) and v > 0), 'a number above 0, or None'),
+    neighbours=(lambda v: v is None or is_whole(v, 1), 'a whole number from 1, or None'),
     multi_scale=(is_scales, 'a list of numbers from 0.1 to 10, e.g. (0.75, 1, 1.25), or None'),
     squared=(lambda v: v is None or isinstance(v, bool), 'True, False or None'),
     background=(lambda v: v is None or isinstance(v, bool), 'True, False or None'),
