@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['WRAPPERS', 'PREFIXES', 'LITE0', 'save_tensors', 'DamagedFile', 'read_safetensors', 'load_tensors', 'network_state',
            'half_state', 'save_safetensors', 'unwrap_model', 'strip_prefixes', 'OtherNetwork', 'apart_from',
-           'apart_text', 'load_weights', 'fitting', 'load_fitting', 'lite0_weights', 'for_unit_images',
-           'trained_folders', 'list_weights', 'full_name', 'trained_folder', 'named_folder', 'weights_file',
-           'weights_card', 'shared_config', 'HubNetwork']
+           'apart_text', 'load_weights', 'fitting', 'load_fitting', 'fresh_text', 'load_what_fits', 'lite0_weights',
+           'for_unit_images', 'trained_folders', 'list_weights', 'full_name', 'trained_folder', 'named_folder',
+           'weights_file', 'weights_card', 'shared_config', 'HubNetwork']
 
 # %% ../nbs/1_start/04_weights.ipynb #bf2a38c1
 import inspect
 import io
 import json
+import warnings
 from pathlib import Path
 
 import safetensors.torch
@@ -215,6 +216,32 @@ def load_fitting(
     model.load_state_dict(fits, strict=False)
     return [k for k in own if k not in fits]
 
+
+def fresh_text(
+    net: nn.Module,  # the network
+    init,  # where its other weights are from
+    fresh: list,  # names of the tensors that start anew
+) -> str:
+    "Which layers start anew, or nothing where every tensor was found."
+    if not fresh:
+        return ''
+    layers = list(dict.fromkeys(name.rpartition('.')[0] for name in fresh))
+    more = ', …' if len(layers) > 6 else ''
+    return (
+        f'{len(layers)} layers start anew ({len(fresh)} of {len(net.state_dict())} tensors), as '
+        f'{init} does not hold them in this shape: {", ".join(layers[:6])}{more}.'
+    )
+
+
+def load_what_fits(
+    model: nn.Module,  # a fresh network
+    state: dict,  # names to tensors
+    path,  # where they are from, for the message
+):
+    "As `load_fitting`, and a warning names the layers that start anew."
+    if text := fresh_text(model, path, load_fitting(model, state, path)):
+        warnings.warn(text, stacklevel=3)
+
 # %% ../nbs/1_start/04_weights.ipynb #a5bcbe3f
 LITE0 = 'tf_efficientnet_lite0'  # timm's name of the network
 
@@ -350,7 +377,7 @@ class HubNetwork(PyTorchModelHubMixin):
 
     @classmethod
     def _load_as_safetensor(cls, model, model_file, map_location, strict):
-        load = load_weights if strict else load_fitting
+        load = load_weights if strict else load_what_fits
         load(model, load_tensors(model_file), model_file)
         return model.to(map_location).eval()
 

@@ -18,8 +18,8 @@ import torch
 from ..core import BadSetting, SnetError, choose, is_whole
 from snetlib.weights import (
     list_weights,
-    load_fitting,
     load_weights,
+    load_what_fits,
     network_state,
     weights_card,
     weights_file,
@@ -124,7 +124,7 @@ def _trained(model, name, kwargs):
     own = dict(c_in=card['data']['c_in'], n_out=card['data']['n_out'], **card['model_kwargs'])
     model = _built(model, own | kwargs)
     path = weights_file(name)
-    load_fitting(model, network_state(path), path)
+    load_what_fits(model, network_state(path), name)
     return model
 
 

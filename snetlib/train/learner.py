@@ -6,9 +6,9 @@
 __all__ = ['STRUCTURE_LOSSES', 'ENCODERS', 'SAVED', 'make_loss', 'Optimiser', 'make_optimiser', 'encoder_and_rest', 'AskedMetric',
            'SnetLearner', 'check_epochs', 'check_rate', 'ImageLosses', 'picture_case', 'case_as_slices',
            'array_as_slices', 'data_shape', 'is_own', 'own_builder', 'own_network', 'build_network', 'start_from',
-           'fresh_text', 'run_callbacks', 'check_seed', 'check_edge_map', 'check_weights', 'check_network',
-           'loader_lines', 'check_loaders', 'snet_learner', 'recipe_in_charge', 'epochs_of', 'check_in_charge',
-           'fit_recipe', 'load_state']
+           'run_callbacks', 'check_seed', 'check_edge_map', 'check_weights', 'check_network', 'loader_lines',
+           'check_loaders', 'snet_learner', 'recipe_in_charge', 'epochs_of', 'check_in_charge', 'fit_recipe',
+           'load_state']
 
 # %% ../../nbs/6_train/08_learner.ipynb #939f280b
 import contextlib
@@ -61,9 +61,11 @@ from .losses import CrossEntropy, DeepSupervision, FunctionLoss, SNetLoss, ask_l
 from .polyp_losses import ClipValue, EdgeStructureLoss, MultiScale, StructureLoss
 from .recipes import get_recipe
 from snetlib.weights import (
+    fresh_text,
     load_fitting,
     load_tensors,
     load_weights,
+    load_what_fits,
     network_state,
     unwrap_model,
     weights_file,
@@ -254,7 +256,7 @@ def load(self: SnetLearner, file, strict=True, **kwargs):
         state, whole = network_state(path), load_tensors(path)
     net = unwrap_model(self.model)
     if not strict:
-        load_fitting(net, state, path)
+        load_what_fits(net, state, path)
         return self
     load_weights(net, state, path)
     if set(whole) == {'model', 'opt'}:  # with the state of an optimiser
@@ -628,22 +630,6 @@ def start_from(
     "Load the weights that fit; gives the names of the others. Raises `BadSetting` if few fit."
     path = weights_file(init)
     return load_fitting(net, from_rank0(lambda: network_state(path)), path)
-
-
-def fresh_text(
-    net: nn.Module,  # the network
-    init,  # where its other weights are from
-    fresh: list,  # names of the tensors that start anew
-) -> str:
-    "Which layers start anew, or nothing where every tensor was found."
-    if not fresh:
-        return ''
-    layers = list(dict.fromkeys(name.rpartition('.')[0] for name in fresh))
-    more = ', …' if len(layers) > 6 else ''
-    return (
-        f'{len(layers)} layers start anew ({len(fresh)} of {len(net.state_dict())} tensors), as '
-        f'{init} does not hold them in this shape: {", ".join(layers[:6])}{more}.'
-    )
 
 # %% ../../nbs/6_train/08_learner.ipynb #21460546
 def run_callbacks(

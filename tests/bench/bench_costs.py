@@ -24,6 +24,7 @@ from snetlib.reproduce.our_experiments import EXPERIMENTS
 SIDES = dict(table1=224, table2=224, table3=224, table4=224, tableII=352, tableIII=352)
 VARIANTS = ('swin_unet_deep', 'ctcnet_t34', 'hiformer_s', 'hiformer_b', 'uctransnet_unet')
 LOAD_BEFORE = os.getloadavg()[0] if hasattr(os, 'getloadavg') else float('nan')
+COMMIT = git_commit()  # as it is before the file is written, which may itself be committed
 TIMES = ('forward_s', 'forward_cpu_s', 'step_s', 'step_cpu_s')
 
 
@@ -38,9 +39,9 @@ def entries():
     return [(*key, n) for key, n in found.items()]
 
 
-def images(name, side, device='cpu'):
+def images(name, side):
     "One image; two for CFANet, whose norm behind a global pool cannot train on one."
-    return torch.rand(2 if name == 'cfanet' else 1, 3, side, side, device=device)
+    return torch.rand(2 if name == 'cfanet' else 1, 3, side, side)
 
 
 def outputs(net, x):
@@ -50,7 +51,7 @@ def outputs(net, x):
 
 def step(net, x):
     "Cross-entropy of all outputs against class 0, gradients, one SGD step."
-    targ = torch.zeros(len(x), *x.shape[2:], dtype=torch.long, device=x.device)
+    targ = torch.zeros(len(x), *x.shape[2:], dtype=torch.long)
     sum(nn.functional.cross_entropy(y, targ) for y in outputs(net.train(), x)).backward()
     torch.optim.SGD(net.parameters(), lr=1e-3).step()
 
@@ -68,14 +69,11 @@ def peak(fn, net, x):
 
 
 def counts(name, side, n_out):
-    "What does not depend on the machine's speed."
-    net = create_model(name, c_in=3, n_out=n_out)
+    "What does not depend on the machine's speed; memory as torch's kernels on a CPU take it."
+    net, x = create_model(name, c_in=3, n_out=n_out), images(name, side)
     total, gmac = count_parameters(net), gflops(net, (1, 3, side, side))
-    x = images(name, side, 'meta')
-    ghost = net.to('meta')
-    forward = peak(predict, ghost, x)
-    train = peak(step, ghost, x) / len(x)
-    live = sum(p.numel() for p in ghost.parameters() if p.grad is not None)
+    forward, train = peak(predict, net, x), peak(step, net, x) / len(x)
+    live = sum(p.numel() for p in net.parameters() if p.grad is not None)
     return dict(
         network=name,
         side=side,
@@ -104,7 +102,7 @@ def seconds(name, side, n_out):
 def machine():
     "What was measured where; the load before the start says whether others used the machine."
     return dict(
-        commit=git_commit(),
+        commit=COMMIT,
         torch=torch.__version__,
         machine=f'{platform.machine()}, {os.cpu_count()} CPU cores; 1 thread',
         load_before=round(LOAD_BEFORE, 2),
