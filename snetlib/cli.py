@@ -899,7 +899,7 @@ def reproduce(
     row: list[str] | None = _ROW,
     add_to: Path | None = typer.Option(
         None,
-        help='e1 … e6, e8, rivals: add scores to this folder; recorded runs are not run again',
+        help='e1 … e6, e8, rivals, neighbours: add scores to this folder; recorded runs stay',
     ),
     worker: bool = typer.Option(
         False, '--worker', help='only run what is missing; for a process beside others'

@@ -85,7 +85,7 @@ def gather_objects(
 RECORDED_WITH = dict(  # experiment -> experiments of its files
     e1=('e1', 'e3'),
     e3=('e1', 'e3'),
-    **{name: (name,) for name in ('e2', 'e4', 'e5', 'e6', 'e8', 'rivals')},
+    **{name: (name,) for name in ('e2', 'e4', 'e5', 'e6', 'e8', 'rivals', 'neighbours')},
 )
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EQUAL', 'AS_IS', 'CONFOUNDS', 'E1_CONTRASTS', 'E1_WHOLE', 'E1_EACH', 'E3_CONTRASTS', 'THEORIES', 'BLOCKS',
-           'E6_CONTRASTS', 'E4_CONTRASTS', 'E5_CONTRASTS', 'SAID', 'E8_CONTRASTS', 'E8_SMALL', 'e1_cell',
-           'pair_contrasts', 'e1_cells', 'mean_difference', 'whole_contrasts', 'draw_contrasts', 'e3_cell',
+           'E6_CONTRASTS', 'E4_CONTRASTS', 'E5_CONTRASTS', 'SAID', 'E8_CONTRASTS', 'E8_SMALL', 'NEIGHBOUR_CONTRASTS',
+           'e1_cell', 'pair_contrasts', 'e1_cells', 'mean_difference', 'whole_contrasts', 'draw_contrasts', 'e3_cell',
            'block_cells', 'factorial_contrast', 'design_contrasts', 'budget_contrasts', 'budget_cell', 'budget_table',
            'draw_budget', 'differences_table', 'part_contrasts', 'object_shares', 'headline']
 
@@ -32,6 +32,7 @@ from snetlib.reproduce.our_experiments import (
     FAIR_RIVALS,
     FUSED_PAIRS,
     HEADS,
+    NEIGHBOUR_ROWS,
     blocks_row,
     cell_row,
     designs,
@@ -327,6 +328,12 @@ def object_shares(
     there = counts[counts['objects'] > 0]
     more = {'patient': there['case'], 'class': 'object', what: there[what] / there['objects']}
     return there[['cell', 'seed', 'case', 'objects']].assign(**more)
+
+# %% ../../nbs/8_results/16_our_contrasts.ipynb #nbrcon02
+NEIGHBOUR_CONTRASTS = tuple(
+    difference(row.method, NEIGHBOUR_ROWS[0].method, f'{row.method} − one slice', 'neighbours')
+    for row in NEIGHBOUR_ROWS[1:]
+)
 
 # %% ../../nbs/8_results/16_our_contrasts.ipynb #716844a7
 def headline() -> str:

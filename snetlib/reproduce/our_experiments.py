@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ADAPTERS', 'HEADS', 'FUSED_PAIRS', 'E1_ENDS', 'E1_BETWEEN', 'VIT_CHANGES', 'E3_ROWS', 'E2_PAIRS', 'E2_CONTROL_OF',
            'E2_ROWS', 'E6_ROWS', 'PART_ROWS', 'BUDGETS', 'RIVALS', 'LEARNING_RATES', 'RIVAL_ROWS', 'FAIR_RIVALS',
-           'OPTIMISER_LINES', 'E5_ROWS', 'E4_ROWS', 'LITE_ENCODER', 'E8_FORMS', 'E8_ROWS', 'E8_LINES',
+           'OPTIMISER_LINES', 'E5_ROWS', 'E4_ROWS', 'LITE_ENCODER', 'E8_FORMS', 'E8_ROWS', 'E8_LINES', 'NEIGHBOUR_ROWS',
            'OUR_EXPERIMENTS', 'EXPERIMENTS', 'cell_row', 'pair_row', 'blocks_row', 'measured_file', 'measured_costs',
            'budget_rows', 'matching_row', 'designs', 'random_matchings', 'e8_rows']
 
@@ -234,6 +234,13 @@ def e8_rows() -> tuple:
 E8_ROWS = e8_rows()
 E8_LINES = dict(tiny=dict(size=160, bs=2, steps=100, valid_every=2))  # scale -> lines
 
+# %% ../../nbs/8_results/01_our_experiments.ipynb #nbrrow02
+NEIGHBOUR_ROWS = (
+    Row('one slice', 'snet_base'),
+    Row('one neighbour on each side', 'snet_base', lines=(('neighbours', 1),)),
+    Row('two neighbours on each side', 'snet_base', lines=(('neighbours', 2),)),
+)
+
 # %% ../../nbs/8_results/01_our_experiments.ipynb #dd797cce
 OUR_EXPERIMENTS = (
     synapse('e1', 'Table 5 taken apart', E1_ENDS + E1_BETWEEN, kind='cells'),
@@ -275,6 +282,14 @@ OUR_EXPERIMENTS = (
         'polypgen',
         'sosegformer_paper',
         PART_ROWS,
+        kind='cells',
+    ),
+    Experiment(
+        'neighbours',
+        'One slice, or a slice with its neighbours (2.5-D)',
+        'acdc',
+        'acdc_paper',
+        NEIGHBOUR_ROWS,
         kind='cells',
     ),
 )

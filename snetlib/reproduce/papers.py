@@ -24,6 +24,7 @@ class Row:
     kwargs: tuple = ()  # further keywords of the model, as pairs
     reason: str = ''  # why there is no network
     share: float = 1.0  # of the recipe's steps or epochs that this row trains, > 0
+    lines: tuple = ()  # lines of the recipe for this row alone, as pairs
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,8 @@ def row_recipe(
         recipe = get_recipe(PAPER_RECIPE[row.model])
     length = 'steps' if recipe['steps'] else 'epochs'
     shorter = {} if row.share == 1 else {length: max(1, round(recipe[length] * row.share))}
-    return get_recipe(recipe, **shorter | (chosen or {}).get(row.model, {}))
+    own = shorter | dict(row.lines)
+    return get_recipe(recipe, **own | (chosen or {}).get(row.model, {}))
 
 # %% ../../nbs/8_results/03_plan.ipynb #ae5395c5
 SCORING = dict(weights='best', resize='logits')  # what `run_one` scores, and how
