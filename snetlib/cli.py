@@ -899,7 +899,7 @@ def reproduce(
     row: list[str] | None = _ROW,
     add_to: Path | None = typer.Option(
         None,
-        help='e1 … e6, e8, rivals, neighbours: add scores to this folder; recorded runs stay',
+        help='e1 … e6, e8, table5, …: add scores to this folder; recorded runs stay',
     ),
     worker: bool = typer.Option(
         False, '--worker', help='only run what is missing; for a process beside others'

@@ -86,6 +86,8 @@ RECORDED_WITH = dict(  # experiment -> experiments of its files
     e1=('e1', 'e3'),
     e3=('e1', 'e3'),
     **{name: (name,) for name in ('e2', 'e4', 'e5', 'e6', 'e8', 'rivals', 'neighbours')},
+    table5=('table5',),
+    table6=('table6',),
 )
 
 

@@ -7,7 +7,7 @@ __all__ = ['EQUAL', 'AS_IS', 'CONFOUNDS', 'E1_CONTRASTS', 'E1_WHOLE', 'E1_EACH',
            'E6_CONTRASTS', 'E4_CONTRASTS', 'E5_CONTRASTS', 'SAID', 'E8_CONTRASTS', 'E8_SMALL', 'NEIGHBOUR_CONTRASTS',
            'e1_cell', 'pair_contrasts', 'e1_cells', 'mean_difference', 'whole_contrasts', 'draw_contrasts', 'e3_cell',
            'block_cells', 'factorial_contrast', 'design_contrasts', 'budget_contrasts', 'budget_cell', 'budget_table',
-           'draw_budget', 'differences_table', 'part_contrasts', 'object_shares', 'headline']
+           'draw_budget', 'differences_table', 'part_contrasts', 'object_shares', 'ladder_contrasts', 'headline']
 
 # %% ../../nbs/8_results/16_our_contrasts.ipynb #1ea1e778
 import math
@@ -29,6 +29,7 @@ from snetlib.reproduce.our_experiments import (
     ADAPTERS,
     BUDGETS,
     E8_FORMS,
+    EXPERIMENTS,
     FAIR_RIVALS,
     FUSED_PAIRS,
     HEADS,
@@ -334,6 +335,14 @@ NEIGHBOUR_CONTRASTS = tuple(
     difference(row.method, NEIGHBOUR_ROWS[0].method, f'{row.method} − one slice', 'neighbours')
     for row in NEIGHBOUR_ROWS[1:]
 )
+
+# %% ../../nbs/8_results/16_our_contrasts.ipynb #ladcon02
+def ladder_contrasts(
+    name: str,  # 'table5' | 'table6'
+) -> tuple:
+    "Each row of a table minus the row before it; Holm's correction over them."
+    methods = [row.method for row in EXPERIMENTS[name].rows]
+    return tuple(difference(b, a, f'{b} − {a}', name) for a, b in zip(methods, methods[1:]))
 
 # %% ../../nbs/8_results/16_our_contrasts.ipynb #716844a7
 def headline() -> str:
