@@ -133,12 +133,20 @@ def short_title(source):
     return source.split('\n| | |')[0].strip()
 
 
+def site_link(text):
+    "Links to pages lead to those of the site, and links to lessons to their decks."
+    text = re.sub(r'\]\((\.\./[^)#]+)\.ipynb', r'](\1.html', text)
+    return re.sub(r'\]\(([\w-]+)\.ipynb', r'](\1.slides.html', text)
+
+
 def deck(nb):
     "The page with slide tags; a picture is shown without the code that drew it."
     nb.cells[0].source = short_title(nb.cells[0].source)
     nb.cells = [piece for cell in nb.cells for piece in pieces(cell)]
     tag_slides(nb.cells)
     for cell in nb.cells:
+        if cell.cell_type == 'markdown':
+            cell.source = site_link(cell.source)
         if cell.cell_type == 'code':
             cell.source = re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M)
             if picture(cell):

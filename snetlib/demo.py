@@ -138,7 +138,6 @@ def curves_table(
     parts = [log[columns].assign(network=name) for name, log in logs.items()]
     return pd.concat(parts, ignore_index=True)[['network', *columns]]
 
-
 # %% ../nbs/7_use/10_demo.ipynb #d28da0c7
 def learning_curves(
     logs: dict,  # {contender: history}
@@ -161,7 +160,6 @@ def learning_curves(
         ax.set_ylabel(label, fontsize=10)
     axes[0, 0].legend(frameon=False, fontsize=10)
     return fig
-
 
 # %% ../nbs/7_use/10_demo.ipynb #e54ed6f2
 def write_prediction(

@@ -101,10 +101,28 @@ def test_a_slide_is_not_higher_than_the_screen_and_no_word_is_lost(page):
     assert all(len(h) == 1 or sum(h) <= slides.HIGHEST for h in heights)
     before = nbformat.read(page, 4).cells
     before[0].source = slides.short_title(before[0].source)
-    words = [
+    said, shown = (
         ' '.join(c.source for c in cells if c.cell_type == 'markdown').split() for cells in (before, nb.cells)
-    ]
-    assert words[0] == words[1]
+    )
+    assert [slides.site_link(word) for word in said] == shown
+
+
+def test_links_of_a_deck_lead_to_the_site_and_to_decks():
+    slides = script('slides')
+    text = '[a](../2_theory/01_han.ipynb#x) [b](05_measuring_honestly.ipynb) [c](https://x.org/d.ipynb)'
+    links = '[a](../2_theory/01_han.html#x) [b](05_measuring_honestly.slides.html) [c](https://x.org/d.ipynb)'
+    assert slides.site_link(text) == links
+
+
+def test_a_new_site_leaves_the_decks(tmp_path):
+    for name in ('slides', 'data'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'a.html').write_text('')
+    (tmp_path / 'index.html').write_text('')
+    script('docs').remove_pages(tmp_path)
+    assert [p.name for p in tmp_path.rglob('*') if p.is_file()] == ['a.html']
+    assert (tmp_path / 'slides/a.html').is_file()
+    script('docs').remove_pages(tmp_path / 'not there')
 
 
 def test_a_long_text_is_cut_between_its_paragraphs():
