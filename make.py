@@ -153,10 +153,11 @@ def gpu():
 
 @recipe
 def record():
-    "the last demonstration's picture and scores -> README"
+    "the last demonstration's picture, scores and curves -> README and its page"
     for source, target in (
         ('demo/picture.png', 'nbs/images/demo.png'),
         ('demo/scores.csv', 'data/results/demo.csv'),
+        ('demo/curves.csv', 'data/results/demo_curves.csv'),
     ):
         (ROOT / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / source, ROOT / target)

@@ -224,7 +224,8 @@ def leads_nowhere(link, path, pages):
 
 def broken_links(site):
     "'page: address' of every address inside the site that leads nowhere."
-    found = [p.resolve() for p in Path(site).rglob('*.html') if '_static' not in p.parts]
+    apart = {'_static', 'slides'}
+    found = [p.resolve() for p in Path(site).rglob('*.html') if not apart & set(p.parts)]
     pages = {p: Page(p.read_text(encoding='utf-8')) for p in found}
     return [
         f'{path.name}: {link}'
@@ -232,6 +233,15 @@ def broken_links(site):
         for link in page.links
         if leads_nowhere(link, path, pages)
     ]
+
+
+def remove_pages(site):
+    "Remove what an earlier build wrote; the decks in `slides` stay."
+    for path in site.iterdir() if site.is_dir() else ():
+        if path.is_dir() and path.name != 'slides':
+            shutil.rmtree(path)
+        elif path.is_file():
+            path.unlink()
 
 
 def build(site):
@@ -247,7 +257,7 @@ def build(site):
         names = write_reference(out)
         write_index(out, pages, names)
         (out / 'conf.py').write_text(CONF)
-        shutil.rmtree(site, ignore_errors=True)
+        remove_pages(site)
         command = [sys.executable, '-m', 'sphinx', '-q', '-b', 'html', str(out), str(site)]
         subprocess.run(command, check=True)
     return len(pages), len(names)

@@ -2,12 +2,14 @@
 
 A heading begins a slide. A picture, a table or an exercise gets a slide of its own below it. Imports, checks
 and solutions are left out, and code is shown without flags. What is too high for a slide goes on on the next
-one. `REVEAL` names another copy of reveal.js.
+one. A deck needs no network: reveal.js (MIT licence) and MathJax (Apache licence) are copied beside it out of
+the packages sphinx-revealjs and sphinx-mathjax-offline, which the extra `docs` brings.
 """
 
 import html
-import os
+import importlib.util
 import re
+import shutil
 import sys
 import textwrap
 from pathlib import Path
@@ -18,6 +20,22 @@ from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / 'site/slides'
+THEME = 'white'
+LIBRARIES = {  # folder beside the decks: package, folder in it, what a deck uses of that
+    'reveal.js': (
+        'sphinx_revealjs',
+        '_static/revealjs',
+        [
+            'LICENSE',
+            'dist/reveal.js',
+            'dist/reveal.css',
+            f'dist/theme/{THEME}.css',
+            'dist/theme/fonts/source-sans-pro',
+            'plugin/notes',
+        ],
+    ),
+    'mathjax': ('sphinx-mathjax-offline', 'static/mathjax', ['tex-svg-full.js']),
+}
 HIGHEST = 17  # lines of text that a slide holds
 WIDTH = 64  # characters of a line of text
 HEADING, TABLE_ROW, PRINTED = 2.5, 1.6, 0.8  # their heights in lines of text
@@ -41,9 +59,6 @@ def slide_type(cell):
     if picture(cell):
         return 'subslide'
     return '-' if cell.outputs and len(cell.source.splitlines()) <= 14 else 'skip'
-
-
-STYLE = '<style>.reveal pre, .reveal pre code { white-space: pre-wrap !important; }</style>'
 
 
 def text_height(source):
@@ -118,12 +133,20 @@ def short_title(source):
     return source.split('\n| | |')[0].strip()
 
 
+def site_link(text):
+    "Links to pages lead to those of the site, and links to lessons to their decks."
+    text = re.sub(r'\]\((\.\./[^)#]+)\.ipynb', r'](\1.html', text)
+    return re.sub(r'\]\(([\w-]+)\.ipynb', r'](\1.slides.html', text)
+
+
 def deck(nb):
     "The page with slide tags; a picture is shown without the code that drew it."
     nb.cells[0].source = short_title(nb.cells[0].source)
     nb.cells = [piece for cell in nb.cells for piece in pieces(cell)]
     tag_slides(nb.cells)
     for cell in nb.cells:
+        if cell.cell_type == 'markdown':
+            cell.source = site_link(cell.source)
         if cell.cell_type == 'code':
             cell.source = re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M)
             if picture(cell):
@@ -133,27 +156,43 @@ def deck(nb):
     return nb
 
 
+def copy_libraries(out=OUT):
+    "Copy what the decks load into folders beside them."
+    for name, (package, folder, parts) in LIBRARIES.items():
+        found = importlib.util.find_spec(package)
+        if found is None:
+            sys.exit(f'The decks need the package {package}; install the extra `docs`: make install')
+        source = Path(found.origin).parent / folder
+        for part in parts:
+            target = out / name / part
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if (source / part).is_dir():
+                shutil.copytree(source / part, target, dirs_exist_ok=True)
+            else:
+                shutil.copy(source / part, target)
+
+
 def write(page, out=OUT):
-    "Write the deck of a page; its path."
-    hide = dict(enabled=True, remove_input_tags={'picture'})
+    "Write the deck of a page; its path. `copy_libraries` brings what it loads."
     exporter = SlidesExporter(
-        config=Config(TagRemovePreprocessor=hide),
+        config=Config(TagRemovePreprocessor=dict(enabled=True, remove_input_tags={'picture'})),
+        template_file=str(ROOT / '.ci/slides.html.j2'),
         reveal_scroll=True,
-        reveal_theme='white',
+        reveal_theme=THEME,
+        reveal_url_prefix='reveal.js',
+        mathjax_url='mathjax/tex-svg-full.js',
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )
-    if os.environ.get('REVEAL'):
-        exporter.reveal_url_prefix = os.environ['REVEAL']
     body, _ = exporter.from_notebook_node(deck(nbformat.read(page, 4)))
     out.mkdir(parents=True, exist_ok=True)
     path = out / f'{page.stem}.slides.html'
-    body = body.replace('</head>', f'{STYLE}</head>', 1)
     path.write_text(body, encoding='utf-8')
     return path
 
 
 def main(names):
+    copy_libraries()
     for page in [Path(n).resolve() for n in names] or sorted((ROOT / 'nbs/tutorials').glob('*.ipynb')):
         print(write(page).relative_to(ROOT))
 

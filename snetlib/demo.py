@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONTENDERS', 'WARNING', 'train_contenders', 'score_contenders', 'score_summary', 'demo_picture', 'wide_table',
-           'learning_curves', 'write_prediction', 'run_demo', 'report_demo']
+           'curves_table', 'learning_curves', 'write_prediction', 'run_demo', 'report_demo']
 
 # %% ../nbs/7_use/10_demo.ipynb #330c530d
 import shutil
@@ -129,23 +129,35 @@ def wide_table(
         .rename_axis(columns=None)
     )
 
+# %% ../nbs/7_use/10_demo.ipynb #4adf68fc
+def curves_table(
+    logs: dict,  # {contender: history}
+) -> pd.DataFrame:
+    "The histories below each other: network, epoch, seconds, training loss, validation Dice."
+    columns = ['epoch', 'seconds', 'train_loss', 'valid_dice']
+    parts = [log[columns].assign(network=name) for name, log in logs.items()]
+    return pd.concat(parts, ignore_index=True)[['network', *columns]]
+
 # %% ../nbs/7_use/10_demo.ipynb #d28da0c7
 def learning_curves(
     logs: dict,  # {contender: history}
 ):
     "Training loss and validation Dice of both networks against seconds of training."
-    fig, axes = new_figure(1, 2, (3.6, 2.4))
+    fig, axes = new_figure(1, 2, (4.2, 3))
     for (name, log), colour, style in zip(logs.items(), LINES, ('-', '--')):
         for ax, column in zip(axes[0], ('train_loss', 'valid_dice')):
+            seen = log[['seconds', column]].dropna()
             ax.plot(
-                *log[['seconds', column]].dropna().to_numpy(float).T,
+                seen['seconds'],
+                seen[column],
                 style,
                 marker='.',
                 color=colour,
                 label=CONTENDERS[name],
             )
     for ax, label in zip(axes[0], ('training loss', 'validation Dice')):
-        ax.set(xlabel='seconds of training', ylabel=label)
+        ax.set_xlabel('seconds of training', fontsize=10)
+        ax.set_ylabel(label, fontsize=10)
     axes[0, 0].legend(frameon=False, fontsize=10)
     return fig
 
@@ -207,7 +219,7 @@ def _report_parts(scores, table, picture, logs, seconds, seed):
 
 # %% ../nbs/7_use/10_demo.ipynb #85855dc0
 def run_demo(
-    out='demo',  # folder: report.html, picture.png, scores.csv, mni152_prediction.nii.gz, runs/
+    out='demo',  # folder: report.html, picture.png, scores.csv, curves.csv, a mask, runs/
     seconds: float = 115.0,  # training time of each network
     seed: int = 0,  # seed
     whole: bool = True,  # predict the whole brain; False: the test slab only
@@ -226,6 +238,8 @@ def report_demo(out, logs, seconds, seed, whole, progress):
     table, scores = score_summary(scores), _with_origin(scores, logs, seconds, seed)
     with atomic_path(out / 'scores.csv') as tmp:
         scores.to_csv(tmp, index=False, float_format='%.6g')
+    with atomic_path(out / 'curves.csv') as tmp:
+        curves_table(logs).to_csv(tmp, index=False, float_format='%.5g')
     picture = demo_picture(masks)
     with atomic_path(out / 'picture.png') as tmp:
         picture.savefig(tmp, dpi=90, format='png')

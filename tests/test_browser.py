@@ -1,4 +1,4 @@
-"""The widget page in a real browser: JupyterLab on a free loopback port, headless Chromium.
+"""The pages of panels in a real browser: JupyterLab on a free loopback port, headless Chromium.
 
 The slider of every panel is moved by key. Skips with a reason where there is no browser.
 """
@@ -6,6 +6,7 @@ The slider of every panel is moved by key. Skips with a reason where there is no
 import hashlib
 import json
 import time
+from functools import cache
 
 import pytest
 from browsers import (
@@ -21,58 +22,70 @@ from browsers import (
 )
 
 PANELS = {
-    'EntropyAreas': ('dependence', 'outcomes'),
-    'Regimes': ('n', 'shared'),
-    'PairPicker': ('image', 'layer a'),
-    'VolumeViewer': ('slice', 'mask opacity'),
-}  # the slider that is moved, and a label that only this panel has
+    '09_widgets': {
+        'EntropyAreas': ('dependence', 'outcomes'),
+        'Regimes': ('n', 'shared'),
+        'PairPicker': ('image', 'layer a'),
+        'VolumeViewer': ('slice', 'mask opacity'),
+    },
+    '18_block_panels': {
+        'Wiring': ('ViT2 meets CNN', 'ViT1 meets CNN'),
+        'TokenRow': ('row (%)', 'reduction'),
+        'SmallObject': ('size (pixels)', 'size (pixels)'),
+    },
+}  # of each page: the slider that is moved, and a label that only this panel has
+EACH = [(name, panel) for name, panels in PANELS.items() for panel in panels]
 
 pytestmark = [in_browser, in_lab]
 
 
 @pytest.fixture(scope='module')
 def lab(tmp_path_factory):
-    "A JupyterLab that serves a copy of the widget page without outputs."
+    "A JupyterLab that serves copies of the pages without outputs."
     folder = tmp_path_factory.mktemp('lab')
-    nb = json.loads((ROOT / 'nbs' / '7_use' / '09_widgets.ipynb').read_text())
-    for c in nb['cells']:
-        if c['cell_type'] == 'code':
-            c['outputs'], c['execution_count'] = [], None
-    nb['metadata'] = {'kernelspec': KERNEL}
     work = folder / 'work'
     work.mkdir()
-    (work / 'page.ipynb').write_text(json.dumps(nb))
+    for name in PANELS:
+        nb = json.loads((ROOT / f'nbs/7_use/{name}.ipynb').read_text(encoding='utf-8'))
+        for c in nb['cells']:
+            if c['cell_type'] == 'code':
+                c['outputs'], c['execution_count'] = [], None
+        nb['metadata'] = {'kernelspec': KERNEL}
+        (work / f'{name}.ipynb').write_text(json.dumps(nb), encoding='utf-8')
     with jupyterlab(work, folder) as lab:
         yield lab
 
 
+def run_all(browser, lab, name):
+    "A tab with a page in JupyterLab after Run All Cells."
+    tab = open_notebook(browser, lab, f'{name}.ipynb', (1100, 900))
+    choose_in_menu(tab, 'Run', 'Run All Cells')
+    prompts = tab.locator('.jp-CodeCell .jp-InputPrompt')
+    end = time.time() + 400
+    while time.time() < end:
+        if tab.locator('.jp-Dialog', has_text='Select Kernel').count():
+            tab.locator('.jp-Dialog button', has_text='Select').last.click()
+        if all(t.strip()[1:-2].isdigit() for t in prompts.all_inner_texts()):
+            return tab  # every cell has its number
+        time.sleep(1)
+    tab.screenshot(path=ARTEFACTS / f'{name}_timeout.png')
+    raise AssertionError(f'{name} did not finish: {prompts.all_inner_texts()}')
+
+
 @pytest.fixture(scope='module')
-def page(lab):
-    "The page in JupyterLab after Run All Cells."
+def open_page(lab):
+    "A function from the name of a page to its tab, where every cell has run."
     ARTEFACTS.mkdir(exist_ok=True)
     with chromium() as browser:
-        tab = open_notebook(browser, lab, 'page.ipynb', (1100, 900))
-        choose_in_menu(tab, 'Run', 'Run All Cells')
-        prompts = tab.locator('.jp-CodeCell .jp-InputPrompt')
-        end = time.time() + 400
-        while time.time() < end:
-            if tab.locator('.jp-Dialog', has_text='Select Kernel').count():
-                tab.locator('.jp-Dialog button', has_text='Select').last.click()
-            if all(t.strip()[1:-2].isdigit() for t in prompts.all_inner_texts()):
-                break  # every cell has its number
-            time.sleep(1)
-        else:
-            tab.screenshot(path=ARTEFACTS / 'widgets_timeout.png')
-            raise AssertionError(f'the page did not finish: {prompts.all_inner_texts()}')
-        yield tab
+        yield cache(lambda name: run_all(browser, lab, name))
 
 
-def find(tab, name):
-    "The output area of one panel, scrolled into view."
+def find(tab, name, label):
+    "The output area of the panel with this label, scrolled into view."
     panel = (
         tab.locator('.jp-OutputArea-output')
         .filter(has=tab.locator('.widget-image'))
-        .filter(has=tab.locator('.widget-label', has_text=PANELS[name][1]))
+        .filter(has=tab.locator('.widget-label', has_text=label))
         .first
     )
     try:
@@ -96,30 +109,32 @@ def shown(tab, panel):
     ).hexdigest()
 
 
-@pytest.mark.parametrize('name', PANELS)
-def test_a_slider_changes_the_picture(page, name):
-    panel = find(page, name)
-    before = shown(page, panel)
-    page.screenshot(path=ARTEFACTS / f'widgets_{name}_before.png')
-    row = panel.locator('.widget-hslider').filter(has=page.get_by_text(PANELS[name][0], exact=True)).first
+@pytest.mark.parametrize(['page', 'name'], EACH)
+def test_a_slider_changes_the_picture(open_page, page, name):
+    tab, (slider, label) = open_page(page), PANELS[page][name]
+    panel = find(tab, name, label)
+    before = shown(tab, panel)
+    tab.screenshot(path=ARTEFACTS / f'widgets_{name}_before.png')
+    row = panel.locator('.widget-hslider').filter(has=tab.get_by_text(slider, exact=True)).first
     handle = row.locator('.noUi-handle').first
     readout = row.locator('.widget-readout')
     number = readout.inner_text()
     handle.focus()
     handle.press('ArrowLeft' if name == 'VolumeViewer' else 'ArrowRight')
     for _ in range(120):
-        if shown(page, panel) != before:
+        if shown(tab, panel) != before:
             break
         time.sleep(0.25)
-    page.screenshot(path=ARTEFACTS / f'widgets_{name}_after.png')
+    tab.screenshot(path=ARTEFACTS / f'widgets_{name}_after.png')
     assert readout.inner_text() != number, 'the slider did not move'
-    assert shown(page, panel) != before, 'the picture did not follow the slider'
+    assert shown(tab, panel) != before, 'the picture did not follow the slider'
 
 
-def test_no_cell_failed(page, lab):
-    page.keyboard.press('Control+s')
+@pytest.mark.parametrize('page', PANELS)
+def test_no_cell_failed(open_page, lab, page):
+    open_page(page).keyboard.press('Control+s')
     time.sleep(2)
-    nb = lab.saved('page.ipynb')
+    nb = lab.saved(f'{page}.ipynb')
     code = [
         c
         for c in nb['cells']

@@ -1,6 +1,7 @@
 "What `make slides` and `make docs` write, as far as it can be told without building the whole site."
 
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
@@ -29,6 +30,63 @@ def test_a_deck_has_a_slide_for_each_idea_and_no_solution(page, tmp_path):
     assert text.count('<section') > len(headings)
 
 
+class Loads(HTMLParser):
+    "Addresses that a browser fetches by itself when it opens a page; a link waits for a click."
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = re.findall(r'(?:url\(|@import|import .*from)\s*["\']?([^"\')\s]+)', text)
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [value for key, value in attrs if key in ('src', 'href') and tag != 'a']
+
+
+def from_elsewhere(text):
+    "Addresses that a page loads from another machine."
+    return [address for address in Loads(text).found if re.match(r'(https?:)?//', address)]
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        '<script src="https://example.org/a.js"></script>',
+        '<link rel="stylesheet" href="//example.org/a.css">',
+        '<img src="http://example.org/a.png">',
+        '<style>@font-face { src: url(https://example.org/a.woff) }</style>',
+        "<script type='module'>import a from 'https://example.org/a.js';</script>",
+    ],
+)
+def test_what_a_page_loads_from_elsewhere_is_found(text):
+    assert from_elsewhere(text)
+    assert not from_elsewhere(text.replace('https:', '').replace('http:', '').replace('//', ''))
+
+
+def test_a_link_is_not_loaded():
+    assert not from_elsewhere('<a href="https://example.org">there</a><img src="data:image/png;base64,aa">')
+
+
+@pytest.mark.parametrize('page', LESSONS, ids=lambda p: p.stem)
+def test_a_deck_loads_nothing_from_elsewhere(page, tmp_path):
+    pytest.importorskip('nbconvert')
+    text = script('slides').write(page, tmp_path).read_text(encoding='utf-8')
+    assert 'reveal.js/dist/reveal.js' in Loads(text).found
+    assert not from_elsewhere(text)
+
+
+def test_what_the_decks_load_lies_beside_them(tmp_path):
+    pytest.importorskip('nbconvert')
+    pytest.importorskip('sphinx_revealjs')
+    slides = script('slides')
+    slides.copy_libraries(tmp_path)
+    slides.copy_libraries(tmp_path)  # a second time over the first
+    text = slides.write(LESSONS[0], tmp_path).read_text(encoding='utf-8')
+    wanted = [address for address in Loads(text).found if not address.startswith('data:')]
+    assert len(wanted) >= 5
+    assert not [address for address in wanted if not (tmp_path / address).is_file()]
+    assert (tmp_path / 'reveal.js/LICENSE').is_file()
+
+
 @pytest.mark.parametrize('page', LESSONS, ids=lambda p: p.stem)
 def test_a_slide_is_not_higher_than_the_screen_and_no_word_is_lost(page):
     slides = script('slides')
@@ -43,10 +101,28 @@ def test_a_slide_is_not_higher_than_the_screen_and_no_word_is_lost(page):
     assert all(len(h) == 1 or sum(h) <= slides.HIGHEST for h in heights)
     before = nbformat.read(page, 4).cells
     before[0].source = slides.short_title(before[0].source)
-    words = [
+    said, shown = (
         ' '.join(c.source for c in cells if c.cell_type == 'markdown').split() for cells in (before, nb.cells)
-    ]
-    assert words[0] == words[1]
+    )
+    assert [slides.site_link(word) for word in said] == shown
+
+
+def test_links_of_a_deck_lead_to_the_site_and_to_decks():
+    slides = script('slides')
+    text = '[a](../2_theory/01_han.ipynb#x) [b](05_measuring_honestly.ipynb) [c](https://x.org/d.ipynb)'
+    links = '[a](../2_theory/01_han.html#x) [b](05_measuring_honestly.slides.html) [c](https://x.org/d.ipynb)'
+    assert slides.site_link(text) == links
+
+
+def test_a_new_site_leaves_the_decks(tmp_path):
+    for name in ('slides', 'data'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'a.html').write_text('')
+    (tmp_path / 'index.html').write_text('')
+    script('docs').remove_pages(tmp_path)
+    assert [p.name for p in tmp_path.rglob('*') if p.is_file()] == ['a.html']
+    assert (tmp_path / 'slides/a.html').is_file()
+    script('docs').remove_pages(tmp_path / 'not there')
 
 
 def test_a_long_text_is_cut_between_its_paragraphs():

@@ -144,7 +144,7 @@ def attention_figure(
 ) -> Figure:
     "The image with the query, where FEB looks in each of its layers, and GAB's two maps."
     maps = attention_maps(model, x, at)
-    fig, axes = new_figure(1, 1 + len(maps), (2.2, 2.4))
+    fig, axes = new_figure(1, 1 + len(maps), (2.2, 2.5))
     h, w = x.shape[-2:]
     axes[0, 0].imshow(as_rgb(x[0]))
     axes[0, 0].set_title('query', fontsize=10)
