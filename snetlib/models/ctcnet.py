@@ -69,7 +69,7 @@ def shifted(
 
 
 class CrossDomain(nn.Module):
-    "One Swin block for the maps of both encoders; each is told the mean of the other."
+    "One Swin block for the maps of both encoders; each gets the mean of the other."
 
     def __init__(
         self,

@@ -59,7 +59,7 @@ class Pyramid(nn.Module):
 
 # %% ../../nbs/4_models/43_hiformer.ipynb #4c294cf7
 class ClassAttention(nn.Module):
-    "The first token asks, all tokens answer: (b, n, c) to (b, 1, c)."
+    "The first token is the query, all tokens are keys: (b, n, c) to (b, 1, c)."
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class ClassAttention(nn.Module):
 
 
 class Exchange(nn.Module):
-    "A list's class token visits another list and comes back changed."
+    "The class token of one list attends to the tokens of another list."
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Exchange(nn.Module):
 
 # %% ../../nbs/4_models/43_hiformer.ipynb #4de1e624
 class DoubleLevelFusion(nn.Module):
-    "Class tokens are exchanged (if they are), then transformer blocks run in each list."
+    "An optional exchange of class tokens, then transformer blocks in each list."
 
     def __init__(
         self,

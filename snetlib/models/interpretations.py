@@ -76,7 +76,7 @@ class TokenExtraction(nn.Module):
 
 
 class TokenReturn(nn.Module):
-    "All tokens ask the few: t + attention(LN t, few)."
+    "All tokens attend to the few: t + attention(LN t, few)."
 
     def __init__(
         self,

@@ -182,7 +182,7 @@ def side_by_side(
 def lay_small_filters(
     model: nn.Module,  # any network
 ):
-    "Call filters of one pixel or one channel channels_last; their order in memory stays."
+    "Give filters of one pixel or one channel the strides of channels_last; memory stays the same."
     for p in model.parameters():
         if p.dim() == 4 and (p.shape[1] == 1 or p.shape[2:] == (1, 1)):
             p.data = p.data.clone(memory_format=torch.channels_last)
@@ -191,7 +191,7 @@ def lay_small_filters(
 def in_channels_last(
     model: nn.Module,  # any network
 ) -> nn.Module:
-    "The network for maps in channels_last; one that lays its maps itself keeps its filters flat."
+    "The network with weights in channels_last; one with `lays_maps` keeps its filters flat."
     if getattr(model, 'lays_maps', False):
         lay_small_filters(model)  # a flat filter is what torch.nn.utils.prune needs
         return model
@@ -323,7 +323,7 @@ def resize_to(
 def in_one_piece(
     grad: torch.Tensor,  # gradient of a map (b, c, h, w), perhaps a slice of a larger one
 ) -> torch.Tensor:
-    "The same numbers in channels_last memory of their own: resizing these backwards is fast."
+    "A channels_last copy without gaps in memory: the backward pass of resizing is fast with it."
     return grad.movedim(1, -1).contiguous().movedim(-1, 1)
 
 # %% ../../nbs/4_models/01_layers.ipynb #81dfed9c
@@ -349,7 +349,7 @@ def bfloat16_is_right(
 def has_bfloat16(
     device='cpu',  # 'cpu', 'cuda', …
 ) -> bool:
-    "Whether the device multiplies bfloat16 in hardware (AVX512-BF16, AMX, Ampere), and right."
+    "Whether the device multiplies bfloat16 in hardware (AVX512-BF16, AMX, Ampere), and correctly."
     kind = torch.device(device).type
     if kind == 'cuda':
         return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] >= 8

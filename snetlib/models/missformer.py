@@ -68,7 +68,7 @@ class MixStage(nn.ModuleList):
 
 # %% ../../nbs/4_models/42_missformer.ipynb #4db7c056
 class BridgeAttention(nn.Module):
-    "Every token of every scale asks; tokens on the coarsest grid answer. One head."
+    "Queries from all tokens of all scales, keys and values from the coarsest grid; one head."
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ def background(
 
 
 class ReverseAttention(nn.Module):
-    "z + layers(background(z) · x): what the coarser map calls background is looked at again."
+    "z + layers(background(z) · x): a correction where the coarser map predicts background."
 
     def __init__(
         self,

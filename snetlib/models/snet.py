@@ -104,7 +104,7 @@ def _check_numbers(config):
 
 
 def _check_choices(config):
-    "Raises `BadSetting` for a network that cannot be."
+    "Raises `BadSetting` for settings that no network can have."
     c_in, n_out = config['c_in'], config['n_out']
     if c_in < 1 or n_out < 1:
         what = f'SNet needs a channel and a class, not c_in={c_in}, n_out={n_out}'

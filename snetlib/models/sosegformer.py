@@ -51,7 +51,7 @@ def _builder(name, c_in, options):
 def load_pretrained(build, name, pretrained):
     """The network with weights from timm (True) or from a file.
 
-    Raises `SnetError` with the cure if they cannot be had or do not fit.
+    Raises `SnetError` that says what to do if they cannot be loaded or do not fit.
     """
     from timm.models import load_state_dict
 
@@ -84,7 +84,7 @@ STRIDES = (2, 4, 8, 16, 32)
 class Encoder(nn.Module):
     """timm's network as an encoder: the maps at strides 2, 4, 8, 16, 32.
 
-    Raises `SnetError` for a name, a network or weights that will not do.
+    Raises `SnetError` for a name, a network or weights that do not fit.
     `pretrained`: False (random), True (timm's weights, fetched once by timm), or the path of a
     weights file of that network.
     """

@@ -106,7 +106,7 @@ class TransUNet(Rival):
         return [self.head(y)]
 
     def talk(self, t):
-        "The transformer: every token hears all others."
+        "The transformer blocks over all tokens."
         return self.blocks(t)
 
     def beside(self, maps):

@@ -18,7 +18,7 @@ from torch import nn
 
 # %% ../../nbs/4_models/31_uctransnet.ipynb #31_uctransnet07
 class ChannelCrossAttention(nn.Module):
-    "The channels of one scale ask the channels of all scales; queries, keys, values per head."
+    "Queries from the channels of one scale, keys and values from the channels of all scales."
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class ChannelTransformer(nn.Module):
 
 # %% ../../nbs/4_models/31_uctransnet.ipynb #31_uctransnet16
 class ChannelGate(nn.Module):
-    "The skip, each channel times a weight that both it and the decoder's map decide; ReLU."
+    "Each channel of the skip times a weight from the skip and the decoder's map, then ReLU."
 
     def __init__(
         self,

@@ -151,7 +151,7 @@ def connection_lost(
 def first_to_tell(
     store,  # what all processes share
 ) -> bool:
-    "True in the one process that is to say what went wrong."
+    "True in the one process that reports the error."
     try:
         return store.add('told', 1) == 1
     except RuntimeError:
@@ -162,7 +162,7 @@ def last_words(
     e: Exception,  # what ended this process
     store,  # what all processes share
 ) -> BaseException:
-    "What to raise: the error in the one process that tells it, a silent exit in the others."
+    "What to raise: the error in one process, a silent exit in the others."
     if isinstance(e, RuntimeError):
         if not connection_lost(e):
             return e

@@ -115,7 +115,7 @@ def dice_loss(
 
 # %% ../../nbs/6_train/00_losses.ipynb #3cbf9031
 class Predicting(nn.Module):
-    "What fastai asks a loss for when it predicts: probabilities and classes of logits."
+    "What fastai needs from a loss for predictions: probabilities and classes of logits."
 
     def activation(self, x):
         return x.float().softmax(1)
@@ -206,7 +206,7 @@ def ask_loss(
     *targ,  # masks (b, H, W)
     **kwargs,  # of the loss
 ) -> torch.Tensor:
-    "What the loss says. Raises `BadSetting` where it does not compare such outputs with masks."
+    "The value of the loss. Raises `BadSetting` if it cannot compare such outputs with masks."
     try:
         return loss(pred, *targ, **kwargs)
     except torch.OutOfMemoryError:

@@ -185,7 +185,7 @@ def is_weights(v):
 
 
 def names_a_place(v):
-    "None, or the path of something?"
+    "None, or a path?"
     return v is None or (isinstance(v, (str, Path)) and bool(str(v)) and '\0' not in str(v))
 
 

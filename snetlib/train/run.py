@@ -45,7 +45,7 @@ from ..weights import load_weights, named_folder, network_state, weights_file
 
 # %% ../../nbs/6_train/09_run.ipynb #be35bacc
 def plain(x):
-    "As JSON gives it back."
+    "The value after a round trip through JSON."
     return json.loads(json.dumps(x))
 
 
@@ -411,7 +411,7 @@ def write_config(
 
 
 def _held_by_the_first(run):
-    "One of the processes of a run holds its folder."
+    "A lock on the folder of the run, held by process 0."
     return locked_folder(run, 'train') if rank() == 0 else nullcontext()
 
 
