@@ -950,7 +950,7 @@ def demo(
 # %% ../nbs/9_command/00_cli.ipynb #18c9772d
 OPTIONS = {  # options that an error's `key` can name
     'prepare': ('split', 'val', 'seed', 'config', 'jobs', 'out'),
-    'train': ('data', 'model', 'recipe', 'seed', 'device', 'fold', 'folds'),
+    'train': ('data', 'model', 'recipe', 'seed', 'device', 'fold', 'folds', 'out'),
     'predict': (
         *('weights', 'model', 'axis', 'bs', 'resize'),
         *('intensity', 'tile', 'overlap', 'runtime', 'device', 'look', 'postprocess', 'out'),

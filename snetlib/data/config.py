@@ -262,9 +262,9 @@ def search_names(
     except subprocess.TimeoutExpired as e:
         name = names[(e.stdout or b'').count(b'\n')]
         raise BadSetting(
-            f'"group" in dataset.json is {pattern!r}, and searching it in the name {name!r} takes '
-            'longer than seconds: it has a repeat within a repeat, or many in a row; write it '
-            'simpler, for example "^[^_]+".',
+            f'"group" in dataset.json is {pattern!r}, and its search in the name {name!r} '
+            f'did not end within {limit:.1f} seconds: it has a repeat within a repeat, or many in '
+            'a row; write it simpler, for example "^[^_]+".',
             key='group',
             case=name,
         ) from e

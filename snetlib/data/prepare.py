@@ -530,14 +530,17 @@ def _about_parts(items, part_of, index):
     return said + ([torn] if torn else [])
 
 # %% ../../nbs/3_data/30_prepare.ipynb #stray2ex
+WRITTEN = ('cases', 'data', 'train_npz', 'test_vol_h5', 'cache')  # folders with arrays of ours
+
+
 def _refuse_raw(raw, out, items=()):
     "Raise `BadSetting` for a raw folder, or one of raw images, that would be written into."
     raw, place = raw.resolve(), out.resolve()
     if place == raw:
         what = f'{out} is the raw folder itself; choose another folder to prepare into.'
         raise BadSetting(what, path=out, key='out')
-    if raw.is_relative_to(place):
-        what = f'{out} lies around the raw folder {raw.name}; choose a folder beside it or in it.'
+    if raw.is_relative_to(place) and raw.relative_to(place).parts[0] in WRITTEN:
+        what = f'{out} would get the folder {raw.name} of the raw files; choose another folder.'
         raise BadSetting(what, path=out, key='out')
     holders = {f.resolve().parent for i in items for f in i.files} - {raw}
     if inside := [h for h in holders if place.is_relative_to(h)]:
@@ -545,14 +548,13 @@ def _refuse_raw(raw, out, items=()):
         raise BadSetting(what, path=out, key='out')
 
 
-WRITTEN = ('cases', 'data', 'train_npz', 'test_vol_h5', 'cache')  # folders with arrays of ours
-
-
-def _refuse_others_images(out):
-    "Raise `BadSetting` for a folder with images, which an index.json would hide."
+def _refuse_others_images(raw, out):
+    "Raise `BadSetting` for a folder with images not of `raw`, which an index.json would hide."
     if (out / 'index.json').is_file() or not out.is_dir():
         return
     for f in files_in(out, ENDINGS, deep=True):
+        if f.resolve().is_relative_to(raw.resolve()):
+            continue
         if f.relative_to(out).parts[0] not in WRITTEN or kind_of(f.name) != 'arrays':
             what = f'{out} holds images that were not prepared, e.g. {f}; choose another folder '
             raise BadSetting(f'{what}to prepare into.', path=out, key='out')
@@ -640,7 +642,7 @@ def prepare(
     "{'written': ids, 'skipped', 'failed': {id: why}, 'unlisted', 'parts': counts, 'notes': lines}."
     raw, out = Path(raw), Path(out)
     _refuse_raw(raw, out)
-    _refuse_others_images(out)
+    _refuse_others_images(raw, out)
     ds = get_dataset(dataset, raw, config)
     items = ds.items(raw)
     _refuse_raw(raw, out, items)

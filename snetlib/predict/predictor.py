@@ -823,7 +823,7 @@ def left_out(
         if deep:
             n = f'{len(deep)} images' if len(deep) > 1 else 'one image'
             said.append(
-                f'{n} in subfolders of {folder} not predicted, e.g. {deep[0]}; name '
+                f'{n} in subfolders of {folder} left out, e.g. {deep[0]}; name '
                 f'{deep[0].parent}, too, or predict it into a folder of its own.'
             )
     return said
