@@ -698,6 +698,8 @@ def _write_file(self: Predictor, path, out, axis, probabilities, dicom_seg, stra
     image = _with_channels(case.image)
     _all_channels(first, image, self.c_in)
     rule = self.intensity_of(case)
+    if rule is not None:
+        rule = part_scale(image, rule)  # percentiles are sought once, not for the picture again
     mask, kept, apart = self._predict(image, rule, keep=probabilities)
     if stranger is not None:
         _refuse_stranger(stranger, mask, axis)
