@@ -147,3 +147,18 @@ def test_predicted_channels_are_scaled_as_in_training(tmp_path, tile):
     save(tmp_path / 'c.nii.gz', image.transpose(2, 1, 0, 3), np.eye(4))
     Predictor(Second().eval(), tile, intensity=rule).file(tmp_path / 'c.nii.gz', tmp_path)
     assert np.array_equal(read_mask(tmp_path / 'c_mask.nii.gz').label, truth)
+
+
+def test_a_folder_that_dataset_json_of_nnunet_promises_and_that_is_not_there(tmp_path):
+    nnunet(tmp_path, ['CT'])
+    (tmp_path / 'imagesTr').rename(tmp_path / 'images')
+    with pytest.raises(UnreadableFile, match='no folder') as e:
+        folder_set(tmp_path)
+    assert e.value.path == tmp_path / 'imagesTr'
+
+
+def test_test_images_without_labels_are_said(tmp_path):
+    nnunet(tmp_path / 'raw', ['CT'])
+    save(tmp_path / 'raw' / 'imagesTs' / 't_0000.nii.gz', np.zeros(SHAPE, np.float32))
+    notes = prepare('folder', tmp_path / 'raw', tmp_path / 'out')['notes']
+    assert any('not read (imagesTs)' in note for note in notes)

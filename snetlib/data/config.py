@@ -150,6 +150,8 @@ def _check_key(where, key, value):
         fits = Draft202012Validator(SETTINGS[key]).is_valid(value) and _plain_numbers(value)
         if key == 'group' and fits:
             re.compile(value)
+        if key == 'values' and fits:
+            fits = all(math.isfinite(float(number)) for number in value)
     except (re.error, RecursionError, OverflowError):
         fits = False
     members = value.values() if isinstance(value, dict) else [value]

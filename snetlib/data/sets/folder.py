@@ -61,6 +61,9 @@ def _no_deeper(folder, known):
 
 def _by_name(folder, what):
     "{name: file or series} of a folder. Raises `BadSetting` if two have one name."
+    if not Path(folder).is_dir():
+        fix = 'correct dataset.json, or copy the folder there'
+        raise UnreadableFile(f'There is no folder {folder} with the {what}s; {fix}.', path=folder)
     found = _series(folder)
     _no_deeper(folder, found)
     for f in files_in(folder, ENDINGS):
