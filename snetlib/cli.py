@@ -587,6 +587,7 @@ def predict(
     choose(weights, ('best', 'last'), 'checkpoint')
     rule = parse_intensity(intensity)
     from snetlib.predict import Predictor
+    from snetlib.predict.predictor import left_out
 
     device = _find_device(device)
     folders = [run, *(also or [])]
@@ -609,9 +610,12 @@ def predict(
         for p in done:
             typer.echo(_prediction_line(p), err=p.error is not None)
         page = _summarised(out, axis, progress=not as_json)
+    notes = left_out(inputs)
+    for note in notes:
+        typer.echo(f'note: {note}', err=True)
     if as_json:
         rows = [p.row() for p in done]
-        typer.echo(json_text(dict(out=out, summary=page, predictions=rows)))
+        typer.echo(json_text(dict(out=out, summary=page, predictions=rows, notes=notes)))
     failed = [p for p in done if p.error is not None]
     if failed:
         raise SnetError(
@@ -945,13 +949,13 @@ def demo(
 
 # %% ../nbs/9_command/00_cli.ipynb #18c9772d
 OPTIONS = {  # options that an error's `key` can name
-    'prepare': ('split', 'val', 'seed', 'config', 'jobs'),
-    'train': ('data', 'model', 'recipe', 'seed', 'device', 'fold', 'folds'),
+    'prepare': ('split', 'val', 'seed', 'config', 'jobs', 'out'),
+    'train': ('data', 'model', 'recipe', 'seed', 'device', 'fold', 'folds', 'out'),
     'predict': (
         *('weights', 'model', 'axis', 'bs', 'resize'),
-        *('intensity', 'tile', 'overlap', 'runtime', 'device', 'look', 'postprocess'),
+        *('intensity', 'tile', 'overlap', 'runtime', 'device', 'look', 'postprocess', 'out'),
     ),
-    'evaluate': ('data', 'model', 'part', 'pred', 'truth', 'classes', 'resize'),
+    'evaluate': ('data', 'model', 'part', 'pred', 'truth', 'classes', 'resize', 'out'),
     'export': ('to', 'model', 'weights', 'out'),
     'reproduce': (
         *('scale', 'seeds', 'data', 'cache', 'device', 'hours'),

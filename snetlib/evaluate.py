@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from .claims import locked_folder
+from .claims import keep_apart, locked_folder
 from snetlib.core import (
     BadSetting,
     NotAtHand,
@@ -39,10 +39,10 @@ from snetlib.data.files import (
     values_wanted,
     within,
 )
-from .data.formats import ENDINGS, case_name, kind_of, unread_kind
+from .data.formats import case_name, kind_of, unread_kind
 from .data.geometry import same_place, spacing_note
 from .data.slices import scale_intensity
-from .predict.predictor import Predictor, images_in, read_rules
+from .predict.predictor import Predictor, images_in, passed_over, read_rules
 from .report.figures import pick_cases
 from .report.page import evaluation_parts, write_report
 from snetlib.report.tables import (
@@ -187,6 +187,8 @@ class _Tested:
         self.predictor = Predictor(run, resize=resize, keep_largest=self.rules)
         self.source = run.source if root is None else replace(run.source, root=str(root))
         self.items = {i.id: i for i in self.source.items(part)[: limit or None]}
+        files = [f for i in self.items.values() for f in i.files]
+        self.folders = {f.parent for f in files} | ({self.source.root} - {None})
         self.made_by = [weights_hash(run), run.config['recipe'], run.intensity, resize]
         if self.rules:
             self.made_by.append(self.rules)
@@ -233,6 +235,7 @@ def evaluate_run(
         f'{model}, recipe and seed as in config.json; {len(test.items)} cases of the part '
         f'{part!r} of {test.source.name}; checkpoint chosen on validation{test.rules_said()}.'
     )
+    keep_apart(out, test.folders)
     with locked_folder(out, 'evaluate'):
         settings = dict(progress=progress)
         scores = score_cases(list(test.items), test.pair, run.class_names, out, model, **settings)
@@ -318,6 +321,8 @@ def evaluate_folds(
         f'{", largest pieces kept by the rules of each run" if postprocess else ""}.'
     )
 
+    keep_apart(out, set().union(*(test.folders for test in tested)))
+
     def pair(name):
         return place[name].pair(name)
 
@@ -339,7 +344,7 @@ def mask_files(
     files, folder = {}, Path(folder)
     if not folder.is_dir():
         raise UnreadableFile(f'{folder} is no folder; give the folder with the masks.', path=folder)
-    _no_deeper(folder)
+    _none_passed_over(folder)
     for path in map(_single_file, images_in(folder)):
         if kind_of(path) is None:
             raise unread_kind(path)
@@ -357,20 +362,18 @@ def mask_files(
     return files
 
 
-def _no_deeper(folder):
-    "Raise `BadSetting` for masks in a subfolder beside files, which would not be scored."
-    beside = [f for f in folder.iterdir() if f.is_file() and kind_of(f.name) not in (None, 'dicom')]
-    subs = [d for d in sorted(folder.iterdir()) if d.is_dir() and d.name[0] not in '._']
-    for sub in subs if beside else ():
-        deep = [f for f in sorted(sub.rglob('*')) if f.name.lower().endswith(ENDINGS)]
-        deep = [f for f in deep if f.is_file() and f.name[0] != '.']
-        if deep:
-            raise BadSetting(
-                f'{deep[0]} lies in a subfolder of {folder}, beside masks that lie in the folder '
-                'itself, and would not be scored; move it up, or take the subfolder away.',
-                path=deep[0],
-                case=case_name(deep[0]),
-            )
+def _none_passed_over(folder):
+    "Raise `BadSetting` for masks in a subfolder, or DICOM beside others: they would not be scored."
+    for path in passed_over(folder):
+        what = f'{path} is DICOM beside masks of another kind'
+        if path.parent != folder:
+            what = f'{path} lies in a subfolder of {folder}'
+        raise BadSetting(
+            f'{what}, and would not be scored; give the folder with all masks, each of them in '
+            'the folder itself, or take this one away.',
+            path=path,
+            case=case_name(path),
+        )
 
 
 def _single_file(path):
@@ -481,6 +484,7 @@ def evaluate_files(
 ) -> pd.DataFrame:
     "Score stored masks against stored truths; failed.csv lists what cannot be scored."
     preds = preds if isinstance(preds, dict) else {'model': preds}
+    keep_apart(out, (truth, *preds.values()))
     with locked_folder(out, 'evaluate'):
         return _evaluate_files(preds, truth, out, class_names, progress)
 
@@ -501,6 +505,7 @@ def _evaluate_files(preds, truth, out, class_names, progress):
     if class_names:
         _each_name_once(class_names)
     targets, said = mask_files(truth), said_of(truth)
+    keep_apart(out, {f.parent for f in targets.values()})
     labels = _meaning(targets, said, None, len(class_names) if class_names else None)
     named = class_names or said.get('class_names')
     names = class_names or said.get('class_names') or _numbered(targets, labels)

@@ -202,3 +202,12 @@ def test_numbers_out_of_range_name_their_file(tmp_path):
     Image.fromarray(np.full((96, 128), 60000, np.uint16)).save(deep)
     (problem,) = check('folder', tmp_path)['problems']
     assert str(deep) in problem['what']
+
+
+def test_a_sheet_is_not_drawn_over_a_mask(tmp_path):
+    write_phantom(tmp_path / 'raw', 2)
+    mask = tmp_path / 'raw' / 'masks' / 'picture 00.png'
+    before = mask.read_bytes()
+    done = snet('check', 'folder', tmp_path / 'raw', '--sheet', mask, '--jobs', 1)
+    refused(done, 'choose another folder')
+    assert mask.read_bytes() == before

@@ -5,10 +5,12 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from snetlib.core import UnreadableFile
 from snetlib.data.check import check
-from snetlib.data.prepare import prepare
+from snetlib.data.files import read_case, read_mask
+from snetlib.data.prepare import description_hash, prepare
 from snetlib.data.sets.folder import folder_set
 from snetlib.predict.predictor import case_of, group_channels, mask_name
 
@@ -94,3 +96,69 @@ def test_what_a_header_says_reaches_the_user(tmp_path):
     assert again == found
     said = check('folder', tmp_path / 'raw')['notes']
     assert {note['case'] for note in said if note['kind'] == 'header'} == {f'c{k}' for k in range(6)}
+
+
+def test_each_channel_is_scaled_alone(tmp_path):
+    "Two sequences whose numbers differ by a factor of 10000: neither becomes black."
+    mask = nnunet(tmp_path / 'raw', ['T1', 'T2'])
+    for f in (tmp_path / 'raw' / 'imagesTr').glob('*_0001.nii.gz'):
+        save(f, (nib.load(f).get_fdata() / 10000).astype(np.float32))
+    done = prepare('folder', tmp_path / 'raw', tmp_path / 'out')
+    assert any('its own percentiles' in note for note in done['notes'])
+    case = read_case(tmp_path / 'out' / 'cases' / 'c0.h5')
+    for channel in np.moveaxis(case.image, -1, 0):
+        assert channel.min() == 0 and channel.max() == 1
+        assert channel[case.label == 1].mean() > 0.9 > 0.2 > channel[case.label == 0].mean()
+    assert case.label.sum() == mask.sum()
+
+
+def test_a_set_whose_channels_were_scaled_together_is_prepared_anew(tmp_path):
+    nnunet(tmp_path / 'raw', ['T1', 'T2'])
+    assert len(prepare('folder', tmp_path / 'raw', tmp_path / 'out')['written']) == 6
+    index = tmp_path / 'out' / 'index.json'
+    ds = folder_set(tmp_path / 'raw')
+    facts = {k: v for k, v in ds.description().items() if k != 'scaled'}  # as it was before
+    new, old = description_hash(ds.description()), description_hash(facts)
+    assert new != old and new in index.read_text()
+    index.write_text(index.read_text().replace(new, old))
+    assert len(prepare('folder', tmp_path / 'raw', tmp_path / 'out')['written']) == 6
+
+
+@pytest.mark.parametrize('tile', [None, 32])
+def test_predicted_channels_are_scaled_as_in_training(tmp_path, tile):
+    "A network that sees only the second channel, which is 10000 times darker than the first."
+    from torch import nn
+
+    from snetlib.predict import Predictor
+
+    class Second(nn.Module):
+        c_in = 2
+
+        def forward(self, x):
+            bright = x[:, 1:] - 0.5
+            return torch.cat([-bright, bright], 1)
+
+    rng = np.random.default_rng(0)
+    truth = np.zeros((1, 40, 44), np.uint8)
+    truth[:, 5:25, 8:30] = 1
+    image = np.stack([rng.normal(1000, 300, truth.shape), truth * 0.02], -1).astype(np.float32)
+    rule = dict(kind='percentile', lo=0.5, hi=99.5, per_channel=True)
+    assert np.array_equal(Predictor(Second().eval(), tile, intensity=rule).array(image), truth)
+    save(tmp_path / 'c.nii.gz', image.transpose(2, 1, 0, 3), np.eye(4))
+    Predictor(Second().eval(), tile, intensity=rule).file(tmp_path / 'c.nii.gz', tmp_path)
+    assert np.array_equal(read_mask(tmp_path / 'c_mask.nii.gz').label, truth)
+
+
+def test_a_folder_that_dataset_json_of_nnunet_promises_and_that_is_not_there(tmp_path):
+    nnunet(tmp_path, ['CT'])
+    (tmp_path / 'imagesTr').rename(tmp_path / 'images')
+    with pytest.raises(UnreadableFile, match='no folder') as e:
+        folder_set(tmp_path)
+    assert e.value.path == tmp_path / 'imagesTr'
+
+
+def test_test_images_without_labels_are_said(tmp_path):
+    nnunet(tmp_path / 'raw', ['CT'])
+    save(tmp_path / 'raw' / 'imagesTs' / 't_0000.nii.gz', np.zeros(SHAPE, np.float32))
+    notes = prepare('folder', tmp_path / 'raw', tmp_path / 'out')['notes']
+    assert any('not read (imagesTs)' in note for note in notes)

@@ -448,3 +448,123 @@ def test_workers_end_with_their_work_and_know_where_they_are(tmp_path, monkeypat
         assert {os.path.basename(p) for p in run_cases(os.path.abspath, [('.',)] * 4, jobs=2)} == {name}
         left = psutil.Process().children(recursive=True)
         assert not [p for p in left if any('LokyProcess' in word for word in p.cmdline())]
+
+
+# ---------------------------------------------------------------- one prepared folder, one source
+
+
+def noisy_set(root, seed, n=6):
+    "Pictures that no other seed has, all of them with the names c0, c1, …"
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((24, 24), np.uint8)
+    mask[4:14, 5:15] = 1
+    for folder in ('images', 'masks'):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for k in range(n):
+        Image.fromarray(rng.integers(0, 256, mask.shape, np.uint8)).save(root / 'images' / f'c{k}.png')
+        Image.fromarray(mask).save(root / 'masks' / f'c{k}.png')
+    return root
+
+
+def prepared_image(out, case):
+    return read_case(out / 'cases' / f'{case}.h5').image
+
+
+@pytest.mark.parametrize('n', [4, 6, 9])
+def test_a_second_set_with_the_same_names_is_refused(tmp_path, n):
+    first, second, out = noisy_set(tmp_path / 'a', 1), noisy_set(tmp_path / 'b', 2, n), tmp_path / 'out'
+    prepare('folder', first, out, split='seeded')
+    before = {f: f.read_bytes() for f in out.rglob('*') if f.is_file() and f.name[0] != '.'}
+    with pytest.raises(BadSetting, match='another data set') as e:
+        prepare('folder', second, out, split='seeded')
+    assert e.value.path == out and e.value.key == 'out'
+    assert {f: f.read_bytes() for f in before} == before
+    done = snet('prepare', 'folder', second, '--out', out, '--split', 'seeded', '--jobs', 1)
+    assert 'choose another folder' in refused(done, '--out')
+
+
+def test_the_same_set_may_move_grow_shrink_and_change(tmp_path):
+    out = tmp_path / 'out'
+    raw = noisy_set(tmp_path / 'raw', 1)
+    prepare('folder', raw, out, split='seeded')
+    raw = raw.rename(tmp_path / 'moved')
+    assert len(prepare('folder', raw, out, split='seeded')['skipped']) == 6
+    noisy_set(raw, 1, n=15)  # nine more
+    assert {f'c{k}' for k in range(6, 15)} <= set(prepare('folder', raw, out, split='seeded')['written'])
+    Image.fromarray(np.full((24, 24), 77, np.uint8)).save(raw / 'images' / 'c0.png')
+    assert prepare('folder', raw, out, split='seeded')['written'] == ['c0']
+    assert np.allclose(prepared_image(out, 'c0'), 77)
+    for k in range(3, 15):
+        for folder in ('images', 'masks'):
+            (raw / folder / f'c{k}.png').unlink()
+    prepare('folder', raw, out, split='seeded')
+    assert set(read_index(out)['cases']) == {'c0', 'c1', 'c2'}
+
+
+def test_every_picture_of_a_set_in_its_place_may_change(tmp_path):
+    raw, out = noisy_set(tmp_path / 'raw', 1), tmp_path / 'out'
+    prepare('folder', raw, out)
+    noisy_set(raw, 2)
+    assert len(prepare('folder', raw, out)['written']) == 6
+    with pytest.raises(BadSetting, match='another data set'):
+        prepare('folder', noisy_set(tmp_path / 'other', 3), out)
+
+
+def test_an_index_does_not_tell_where_its_source_lies(tmp_path):
+    raw, out = noisy_set(tmp_path / 'secret', 1), tmp_path / 'out'
+    prepare('folder', raw, out)
+    assert 'secret' not in json.dumps({k: v for k, v in read_index(out).items() if k != 'cases'})
+
+
+def test_nothing_is_prepared_among_images_of_another_set(tmp_path):
+    raw, other = noisy_set(tmp_path / 'sets' / 'raw', 1), noisy_set(tmp_path / 'other', 2)
+    cases = noisy_set(tmp_path / 'third' / 'cases', 3)  # where cases are written
+    for source, out in ((raw, other), (raw, tmp_path), (cases, tmp_path / 'third')):
+        with pytest.raises(BadSetting) as e:
+            prepare('folder', source, out)
+        assert e.value.path == out and not (out / 'index.json').exists()
+    ready = tmp_path / 'ready'
+    prepare('folder', raw, ready)
+    (ready / 'index.json').unlink()  # cut before the index was written: arrays of ours alone
+    assert len(prepare('folder', raw, ready)['written']) == 6
+
+
+def test_images_in_folders_that_are_not_read_are_said(tmp_path):
+    raw = noisy_set(tmp_path / 'raw', 1)
+    assert not prepare('folder', raw, tmp_path / 'a')['notes']
+    noisy_set(raw / 'more', 2, n=2)
+    noisy_set(raw / 'predicted', 3, n=2)
+    (raw / 'predicted' / 'predictions.csv').write_text('case\n')
+    (raw / 'masks' / 'scan.mat').write_bytes(b'x')
+    (note,) = prepare('folder', raw, tmp_path / 'b')['notes']
+    assert note.startswith('5 files') and 'more' in note and 'predicted' not in note
+    report = check('folder', raw)
+    assert report['ok'] and [n['kind'] for n in report['notes']] == ['not read']
+
+
+ENDLESS = ['(a+)+$', '(a|aa)*$', '(a?){60}a{60}$', r'(\w*)*#', '.*.*.*.*.*.*.*.*#']
+
+
+@pytest.mark.parametrize('pattern', ENDLESS)
+def test_a_pattern_that_never_ends_is_refused(tmp_path, pattern):
+    raw = noisy_set(tmp_path / 'raw', 1, n=2)
+    for folder in ('images', 'masks'):
+        (raw / folder / 'c1.png').rename(raw / folder / f'{"a" * 120}b.png')
+    began = time.monotonic()
+    with pytest.raises(BadSetting, match='did not end') as e:
+        get_dataset('folder', raw, dict(group=pattern))
+    assert e.value.key == 'group' and e.value.case == 'a' * 120 + 'b'
+    assert time.monotonic() - began < 60  # and not for ever
+
+
+@pytest.mark.parametrize('pattern', ['^[^_]+', r'^(case|p)\d+(?=_)', '(?i)^P[0-9]+(_[a-z]+)?'])
+def test_patterns_that_end_find_what_python_finds(tmp_path, pattern):
+    import re
+
+    raw = noisy_set(tmp_path / 'raw', 1, n=0)
+    names = ['p1_é_1', 'p1_b_2', 'p22_c']
+    for name in names:
+        for folder in ('images', 'masks'):
+            Image.fromarray(np.tri(24, dtype=np.uint8)).save(raw / folder / f'{name}.png')
+    items = get_dataset('folder', raw, dict(group=pattern)).items(raw)
+    assert {i.id: i.group for i in items} == {n: re.search(pattern, n)[0] for n in names}

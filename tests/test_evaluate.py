@@ -303,3 +303,26 @@ def test_masks_in_a_subfolder_beside_masks_are_not_left_out(tmp_path, where):
     with pytest.raises(BadSetting) as e:
         evaluate_files(tmp_path / 'pred', tmp_path / 'truth', tmp_path / 'out', progress=False)
     assert e.value.path == tmp_path / where / 'more' / 'b.png' and e.value.case == 'b'
+
+
+@pytest.mark.parametrize('place', ['x/truth', 'x/pred', 'x', '.'])
+def test_nothing_is_written_among_the_masks_that_are_scored(tmp_path, place):
+    for folder in ('truth', 'pred'):
+        save(square(), tmp_path / 'x' / folder / 'a.png')
+    before = sorted(tmp_path.rglob('*'))
+    with pytest.raises(BadSetting) as e:
+        evaluate_files(tmp_path / 'x/pred', tmp_path / 'x/truth', tmp_path / place, progress=False)
+    assert e.value.key == 'out' and sorted(tmp_path.rglob('*')) == before
+    scores = evaluate_files(tmp_path / 'x/pred', tmp_path / 'x/truth', tmp_path / 'x/s', progress=False)
+    assert set(scores.dice) == {1.0}
+
+
+@pytest.mark.parametrize('name', ['deep/b.png', 'b.dcm', 'deep/b.gif'])
+def test_no_mask_is_passed_over(tmp_path, name):
+    for folder in ('truth', 'pred'):
+        save(square(), tmp_path / folder / 'a.png')
+    (tmp_path / 'truth' / 'deep').mkdir()
+    (tmp_path / 'truth' / name).write_bytes(b'x')
+    with pytest.raises(BadSetting, match='would not be scored') as e:
+        evaluate_files(tmp_path / 'pred', tmp_path / 'truth', tmp_path / 'out', progress=False)
+    assert e.value.path == tmp_path / 'truth' / name

@@ -208,6 +208,8 @@ def test_a_class_everywhere_or_nowhere_is_said(values, what, tmp_path):
 
 
 SLIPS = [
+    dict(values={'0': 0, '1e999': 1}),
+    dict(values={'0': 0, '9' * 400: 1}),
     dict(values={'0': 0, '0.0': 1, '255': 1}),
     dict(colours={'#ff0000': 1, '#FF0000': 2, '#000000': 0}),
     dict(threshold=-1),

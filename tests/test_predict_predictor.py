@@ -20,7 +20,7 @@ from snetlib.data.files import read_case
 from snetlib.data.slices import scale_intensity
 from snetlib.models import create_model
 from snetlib.predict import Predictor, find_images, predict_volume
-from snetlib.predict.predictor import OtherMask
+from snetlib.predict.predictor import OtherMask, left_out, passed_over
 from snetlib.predict.slices import Mirrored, match_channels, slice_labels
 from snetlib.train.run import Run, train_run, without_files
 
@@ -345,3 +345,89 @@ def test_the_table_says_along_which_axis_a_volume_was_sliced(tmp_path, axis):
         toy().files([data], out, axis=axis)
         table = pd.read_csv(out / 'predictions.csv', dtype=str, keep_default_na=False)
         assert dict(zip(table['case'], table['axis'])) == {'volume': str(axis), 'picture': ''}
+
+
+def photo(path, level=200):
+    "A grey picture with a bright square."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    x = np.full((40, 36), 20, np.uint8)
+    x[8:20, 8:20] = level
+    Image.fromarray(x).save(path)
+
+
+def predict_photos(inputs, out, **more):
+    return {p.case: p for p in toy(intensity=dict(kind='uint8')).files(inputs, out, **more)}
+
+
+def test_images_of_subfolders_are_said_and_never_lost(tmp_path):
+    for name in ('in/a.png', 'in/more/b.png', 'in/more/deep/c.tif', 'in/.cache/d.png'):
+        photo(tmp_path / name)
+    assert [f.name for f in find_images([tmp_path / 'in'])] == ['a.png']
+    assert [f.name for f in passed_over(tmp_path / 'in')] == ['b.png', 'c.tif']
+    (note,) = left_out([tmp_path / 'in'])
+    assert note.startswith('2 images') and 'more/b.png' in note
+    assert not left_out([tmp_path / 'in' / 'more' / 'deep'])
+    (tmp_path / 'in' / 'a.png').unlink()
+    with pytest.raises(UnreadableFile, match='in/more') as e:
+        find_images([tmp_path / 'in'])
+    assert e.value.path == tmp_path / 'in'
+
+
+def test_what_was_predicted_below_the_images_is_none_of_them(tmp_path):
+    photo(tmp_path / 'in' / 'a.png')
+    predict_photos([tmp_path / 'in'], tmp_path / 'in' / 'out')
+    assert passed_over(tmp_path / 'in') == []
+    photo(tmp_path / 'in' / 'out' / 'foreign.png')
+    assert [f.name for f in passed_over(tmp_path / 'in')] == ['foreign.png']
+
+
+def test_dicom_series_are_read_and_pictures_below_them_are_said(tmp_path):
+    from snetlib.data.clinic import write_series
+
+    for name in ('p1', 'p2/s1'):
+        write_series(np.zeros((6, 5, 3), np.int16), np.eye(4), tmp_path / 'in' / name)
+    assert [f.name for f in find_images([tmp_path / 'in'])] == ['p1', 's1']
+    assert not left_out([tmp_path / 'in'])
+    photo(tmp_path / 'in' / 'p2' / 'report.png')
+    (tmp_path / 'in' / 'DICOMDIR').write_bytes(bytes(128) + b'DICM')
+    assert [f.name for f in passed_over(tmp_path / 'in')] == ['report.png']
+    (first, *_) = sorted((tmp_path / 'in' / 'p1').iterdir())
+    photo(tmp_path / 'mixed' / 'a.png')
+    shutil.copy(first, tmp_path / 'mixed' / 'IM0001')  # DICOM without an ending
+    with pytest.raises(BadSetting, match='only one kind'):
+        find_images([tmp_path / 'mixed'])
+
+
+def test_a_true_mask_is_never_taken_for_a_prediction(tmp_path):
+    photo(tmp_path / 'in' / 'a.png')
+    photo(tmp_path / 'truth' / 'a_mask.png')
+    before = (tmp_path / 'truth' / 'a_mask.png').read_bytes()
+    for _ in range(2):
+        done = predict_photos([tmp_path / 'in'], tmp_path / 'truth')
+        assert isinstance(done['a'].error, OtherMask)
+        assert (tmp_path / 'truth' / 'a_mask.png').read_bytes() == before
+    assert predict_photos([tmp_path / 'in'], tmp_path / 'truth', overwrite=True)['a'].status == 'done'
+
+
+def test_masks_of_a_run_that_was_killed_are_known_by_what_they_show(tmp_path):
+    photo(tmp_path / 'in' / 'a.png')
+    scan(tmp_path / 'in' / 'b.nii.gz', np.diag([-1, -1, 2, 1.0]))
+    first = predict_photos([tmp_path / 'in' / 'a.png'], tmp_path / 'out')
+    assert first['a'].amounts['disc'] == 144
+    (tmp_path / 'out' / 'predictions.csv').unlink()  # its row was not written yet
+    assert predict_photos([tmp_path / 'in' / 'a.png'], tmp_path / 'out')['a'].status == 'done'
+    assert predict_photos([tmp_path / 'in' / 'a.png'], tmp_path / 'out')['a'].status == 'was there'
+    three = toy().files([tmp_path / 'in' / 'b.nii.gz'], tmp_path / 'volumes')
+    (tmp_path / 'volumes' / 'predictions.csv').unlink()
+    assert three[0].status == toy().files([tmp_path / 'in' / 'b.nii.gz'], tmp_path / 'volumes')[0].status
+
+
+def test_no_input_is_written_over(tmp_path):
+    for name in ('a.png', 'a_mask.png'):
+        photo(tmp_path / name)
+    before = (tmp_path / 'a_mask.png').read_bytes()
+    with pytest.raises(BadSetting, match='is an input') as e:
+        predict_photos([tmp_path], tmp_path, overwrite=True)
+    assert e.value.path == tmp_path / 'a_mask.png' and e.value.key == 'out'
+    assert (tmp_path / 'a_mask.png').read_bytes() == before
+    assert set(predict_photos([tmp_path], tmp_path / 'out')) == {'a', 'a_mask'}

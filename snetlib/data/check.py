@@ -12,12 +12,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from ..claims import keep_apart
 from ..core import GeometryMismatch, SnetError, UnreadableFile, WrongLabels, atomic_path
 from .bands import band_masks, find_objects, object_areas
 from .dataset import DataSet, Item, read_index
 from .files import without_mask
 from .formats import stem
 from snetlib.data.prepare import (
+    about_bystanders,
     blank_note,
     file_hash,
     label_counts,
@@ -124,6 +126,11 @@ def _orphans(ds, root, items) -> list:
         what = f'{f} belongs to no case; name it as its partner, or take it away.'
         found.append(Finding('orphan', stem(f), what))
     return found
+
+
+def _beside(ds, root, items) -> list:
+    "Files that look like images, in folders of which nothing is read."
+    return [Finding('not read', '', note) for note in about_bystanders(ds, root, items)]
 
 
 def _index_problems(root) -> list:
@@ -303,7 +310,13 @@ def check(
     leaks, copies = _twins(facts, part_of)
     everywhere, nowhere = _class_coverage(ds, facts)
     problems += leaks + everywhere
-    notes = _said_by_files(ds, facts) + copies + _empty_masks(facts) + nowhere
+    notes = (
+        _said_by_files(ds, facts)
+        + _beside(ds, root, items)
+        + copies
+        + _empty_masks(facts)
+        + nowhere
+    )
     notes += _untrained(ds, facts, part_of) + _not_in_a_part(items, part_of)
     if torn := torn_patients(items, part_of):
         notes.append(Finding('torn patient', '', torn))
@@ -389,6 +402,7 @@ def contact_sheet(
     root = Path(root)
     ds = get_dataset(dataset, root, config)
     items = ds.items(root)
+    keep_apart(Path(path).parent, {f.parent for i in items for f in i.files}, holds=False)
     spread = np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int)
     shown = []
     for k in np.unique(spread):

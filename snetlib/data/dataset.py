@@ -192,12 +192,15 @@ class DataSet:
 
     def description(self) -> dict:
         "What decides the content of a case besides its files; for indexes and caches."
-        return dict(
+        facts = dict(
             name=self.name,
             class_names=list(self.class_names),
             intensity=self.intensity,
             mapping=self.mapping,
         )
+        if self.intensity.get('per_channel'):
+            facts['scaled'] = 'each channel alone'  # older versions took all channels together
+        return facts
 
     def items(
         self,

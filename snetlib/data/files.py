@@ -159,8 +159,9 @@ def _image(loaded, path, axis, id):
             'is needed.',
             path=path,
         )
+    whole = image.dtype.kind in 'iub'
     image = image.astype(np.float32)
-    if not np.isfinite(image).any():
+    if not whole and not np.isfinite(image).any():
         what = f'{path} holds no finite number (all NaN); export it again.'
         raise UnreadableFile(what, path=path)
     return Case(

@@ -43,6 +43,8 @@ def scaling_transform(
     kind = rule['kind']
     if kind == 'percentile':
         percents = dict(lower=rule['lo'], upper=rule['hi'])
+        if rule.get('per_channel'):
+            percents['channel_wise'] = True
         return {'_target_': 'ScaleIntensityRangePercentilesd', **limits, **percents}
     windows = {'uint8': (0, 255), 'none': (0, 1)}
     lo, hi = windows[kind] if kind in windows else (rule['lo'], rule['hi'])

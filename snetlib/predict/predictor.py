@@ -6,11 +6,13 @@
 __all__ = ['LARGE', 'TILE', 'LOOK', 'RULES_FILE', 'NUMBERED', 'NNUNET', 'check_alike', 'Predictor', 'check_volume',
            'check_scaled', 'largest_pieces', 'read_rules', 'predict_volume', 'Prediction', 'OtherMask', 'channels_of',
            'case_of', 'mask_name', 'save_mask', 'empty_nifti', 'overview', 'measure', 'masks_there', 'images_in',
-           'read_predictions_file', 'find_images', 'group_channels']
+           'passed_over', 'read_predictions_file', 'left_out', 'find_images', 'group_channels']
 
 # %% ../../nbs/7_use/02_predictor.ipynb #d0c0328b
+import contextlib
 import hashlib
 import json
+import os
 import re
 import time
 from collections import Counter
@@ -37,9 +39,15 @@ from snetlib.core import (
     progress_bar,
     track,
 )
-from ..data.clinic import files_behind, is_volume, read_any_volume, series_in
-from ..data.files import Case, read_image
-from ..data.formats import ENDINGS, UNREAD, kind_of, stem
+from snetlib.data.clinic import (
+    dicom_files,
+    files_behind,
+    is_volume,
+    read_any_volume,
+    series_in,
+)
+from ..data.files import Case, read_image, read_mask
+from ..data.formats import ENDINGS, UNREAD, is_dicom, kind_of, stem
 from snetlib.data.slices import (
     check_fractions,
     neighbour_rows,
@@ -661,17 +669,40 @@ def file(
     dicom_seg: bool = False,  # of a DICOM series write NAME_seg.dcm, too
 ) -> Prediction:
     "Write the mask and an overlay of one file. Raises `SnetError` for a file that cannot be read."
-    (first, *more), out = channels_of(path), Path(out)
-    name = case_of(path)
     there = masks_there(path, out, probabilities, dicom_seg)
     if there and not overwrite:
-        return Prediction(name, 'was there', mask=there[0].name)
+        return Prediction(case_of(path), 'was there', mask=there[0].name)
+    return self._write_file(path, Path(out), axis, probabilities, dicom_seg)
+
+
+def _refuse_stranger(path, mask, axis):
+    "Raise `OtherMask` for a mask that no table names, unless it is the one just predicted."
+    try:
+        same = np.array_equal(read_mask(path, axis=axis).label, mask)
+    except SnetError:
+        same = False
+    if not same:
+        raise OtherMask(
+            f'{path} is there, and predictions.csv does not say that it was predicted: it may be '
+            'a true mask; choose another folder, or say that it may be overwritten.',
+            path=path,
+        )
+
+
+@patch
+def _write_file(self: Predictor, path, out, axis, probabilities, dicom_seg, stranger=None):
+    "`file` where no mask is there, or one (`stranger`) of which nobody knows who made it."
+    (first, *more), name = channels_of(path), case_of(path)
     several = self.c_in if self.c_in and self.c_in > 1 else None
     case = read_image([first, *more], axis, name, several)
     image = _with_channels(case.image)
     _all_channels(first, image, self.c_in)
     rule = self.intensity_of(case)
+    if rule is not None:
+        rule = part_scale(image, rule)  # percentiles are sought once, not for the picture again
     mask, kept, apart = self._predict(image, rule, keep=probabilities)
+    if stranger is not None:
+        _refuse_stranger(stranger, mask, axis)
     with atomic_path(out / f'{name}_overlay.png') as tmp:
         save_overlay(tmp, *overview(case.image, mask, rule))
     if probabilities:
@@ -706,6 +737,40 @@ def images_in(
     return found
 
 
+def _looks_like_an_image(path):
+    "By its name, or, where it has no ending, by the first bytes of DICOM."
+    if kind_of(path.name) is not None or path.suffix.lower() in UNREAD:
+        return True
+    return not path.suffix and path.name.upper() != 'DICOMDIR' and is_dicom(path)
+
+
+def _files_taken(folder):
+    "What is read of a folder: its `images_in` and the files behind them."
+    taken = set()
+    for path in images_in(folder):
+        taken.add(path)
+        with contextlib.suppress(SnetError):  # it is said where the image is read
+            taken.update(files_behind(path))
+    return taken
+
+
+def passed_over(
+    folder,  # of images, or of masks
+) -> list:
+    "Files in it and below that look like images and are not among its `images_in`."
+    folder = Path(folder)
+    taken, found = _files_taken(folder), []
+    known = {stem(f) for f in taken}
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(d for d in folders if d[0] not in '._')
+        files = [Path(place) / name for name in sorted(names) if name[0] != '.']
+        files = [f for f in files if f not in taken and _looks_like_an_image(f) and f.is_file()]
+        if Path(place) == folder:  # a.gif beside a.png is a copy
+            files = [f for f in files if kind_of(f.name) is not None or f.stem not in known]
+        found += _not_made_here(files, Path(place))
+    return found
+
+
 def read_predictions_file(
     path,  # predictions.csv
 ) -> dict:
@@ -720,8 +785,8 @@ def _not_made_here(files, folder):
         rows = read_predictions_file(folder / 'predictions.csv')
     except (OSError, ValueError, KeyError):
         return files
-    made = {row.get('mask') for row in rows.values()}
-    made |= {f'{case}_{end}' for case in rows for end in ('overlay.png', 'probabilities.npz')}
+    made, ends = {row.get('mask') for row in rows.values()}, ('overlay.png', 'probabilities.npz')
+    made |= {f'{case}_{end}' for case in rows for end in (*ends, 'seg.dcm')}
     return [f for f in files if f.name not in made]
 
 # %% ../../nbs/7_use/02_predictor.ipynb #madehere1
@@ -729,14 +794,41 @@ def _one_kind(files, folder):
     "Raise `BadSetting` for DICOM files beside other images, which would be left out."
     others = [f for f in files if kind_of(f) != 'dicom']
     made = {f'{case_of(f)}_seg.dcm' for f in others}
-    dicom = [f for f in sorted(folder.iterdir()) if kind_of(f.name) == 'dicom' and f.is_file()]
-    lost = [f for f in dicom if f.name not in made]
+    there = dicom_files(folder) if others else []
+    lost = [f for f in there if f.name not in made and kind_of(f.name) in ('dicom', None)]
     if others and lost:
         raise BadSetting(
             f'{folder} holds {others[0].name} and {lost[0].name}, a DICOM file, and only one kind '
             'is read from a folder; move one of them into a folder of its own.',
             path=lost[0],
         )
+
+
+def _no_image(folder):
+    "The error for a folder without images, with where they lie if that is deeper."
+    what = f'There is no image in {folder}; name files or a folder with {", ".join(ENDINGS)}.'
+    if deep := passed_over(folder):
+        n = f'{len(deep)} images lie' if len(deep) > 1 else 'an image lies'
+        what = f'{folder} itself holds no image; {n} below it, e.g. {deep[0]}: name the folder '
+        what += f'{deep[0].parent}.'
+    return UnreadableFile(what, path=folder)
+
+
+def left_out(
+    inputs,  # files and folders, as for `find_images`
+) -> list:
+    "A sentence for each folder of which images are not read, as they lie in subfolders."
+    named = [Path(path) for path in inputs]
+    places, said = {path.resolve() for path in named}, []
+    for folder in (path for path in named if path.is_dir()):
+        deep = [f for f in passed_over(folder) if not {f.resolve(), f.parent.resolve()} & places]
+        if deep:
+            n = f'{len(deep)} images' if len(deep) > 1 else 'one image'
+            said.append(
+                f'{n} in subfolders of {folder} left out, e.g. {deep[0]}; name '
+                f'{deep[0].parent}, too, or predict it into a folder of its own.'
+            )
+    return said
 
 
 def _check_names(files):
@@ -759,8 +851,7 @@ def find_images(
     for path in map(Path, inputs):
         found = _not_made_here(images_in(path), path) if path.is_dir() else [path]
         if not found:
-            what = f'There is no image in {path}; name files or a folder with {", ".join(ENDINGS)}.'
-            raise UnreadableFile(what, path=path)
+            raise _no_image(path)
         if path.is_dir():
             _one_kind(found, path)
         files += found
@@ -866,6 +957,22 @@ def _refuse_other_mask(path, out, before, made_from, overwrite):
         path=there[0],
     )
 
+
+def _refuse_onto_inputs(paths, out):
+    "Raise `BadSetting` where a mask or an overlay would be written over one of the inputs."
+    files, place = [f for path in paths for f in channels_of(path)], out.resolve()
+    folders = {folder for folder in {f.parent for f in files} if folder.resolve() == place}
+    here = {f.name for f in files if f.parent in folders}
+    for path in paths if here else ():
+        written = {mask_name(path), mask_name(path, 2), f'{case_of(path)}_overlay.png'}
+        if lost := sorted(written & here):
+            raise BadSetting(
+                f'{out / lost[0]} is an input, and what is predicted for {case_of(path)} would be '
+                'written over it; choose another folder for what is written.',
+                path=out / lost[0],
+                key='out',
+            )
+
 # %% ../../nbs/7_use/02_predictor.ipynb #dec05986
 @patch
 def files(
@@ -884,8 +991,18 @@ def files(
     paths, out = group_channels(find_images(inputs), self.c_in), Path(out)
     settings = dict(axis=axis, overwrite=overwrite, probabilities=probabilities)
     settings['dicom_seg'] = dicom_seg
+    _refuse_onto_inputs(paths, out)
     with locked_folder(out, 'predict'):
         return _predict_files(self, paths, out, settings)
+
+
+def _predict_one(self, path, out, settings, before):
+    "`file`; a mask that the table does not know is compared with what is predicted now."
+    there = masks_there(path, out)
+    if settings['overwrite'] or not there or before.get('mask') or before.get('made_from'):
+        return self.file(path, out, **settings)
+    more = {k: v for k, v in settings.items() if k != 'overwrite'}
+    return self._write_file(path, out, stranger=there[0], **more)
 
 
 def _predict_files(self, paths, out, settings):
@@ -898,7 +1015,7 @@ def _predict_files(self, paths, out, settings):
         try:
             made_from = _made_from(path, made_by, axis)
             _refuse_other_mask(path, out, before, made_from, overwrite)
-            result = self.file(path, out, **settings)
+            result = _predict_one(self, path, out, settings, before)
             result.made_from = made_from
         except DiskFull:
             raise

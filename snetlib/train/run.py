@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from ..claims import locked_folder
+from ..claims import keep_apart, locked_folder
 from ..core import BadSetting, UnreadableFile, atomic_path, choose, provenance
 from ..data.config import check_settings
 from ..data.loaders import slice_dls
@@ -224,6 +224,9 @@ def check_run_folder(
     if Path(run).resolve() == Path(source.root).resolve():
         what = f'{run} holds the data; choose another folder for the run.'
         raise BadSetting(what, path=run, key='out')
+    if Path(run).resolve().is_relative_to(Path(source.root).resolve()):
+        folders = {f.parent for item in source.items('all') for f in item.files}
+        keep_apart(run, folders, holds=False)
 
 
 def check_run(

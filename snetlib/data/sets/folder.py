@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from ...core import BadSetting, SnetError, UnreadableFile, atomic_path
 from ..clinic import dicom_files, files_behind, read_header
-from ..config import labels_of, read_config
+from ..config import labels_of, read_config, search_names
 from ..dataset import DataSet, Item, files_in, inside, read_index
 from ..files import Case, read_case, read_image, refuse_only_ignored, settle_labels
 from ..formats import ENDINGS, UNREAD, case_name, kind_of, unread_kind
@@ -61,6 +61,9 @@ def _no_deeper(folder, known):
 
 def _by_name(folder, what):
     "{name: file or series} of a folder. Raises `BadSetting` if two have one name."
+    if not Path(folder).is_dir():
+        fix = 'correct dataset.json, or copy the folder there'
+        raise UnreadableFile(f'There is no folder {folder} with the {what}s; {fix}.', path=folder)
     found = _series(folder)
     _no_deeper(folder, found)
     for f in files_in(folder, ENDINGS):
@@ -273,19 +276,21 @@ def _with_channels(x, n, exactly, item):
     )
 
 # %% ../../../nbs/3_data/22_folder.ipynb #a77bf3a2
-def _patient(c, name):
-    "What the regular expression finds in a name. Raises `BadSetting` where it finds nothing."
+def _patients(c, names):
+    "{name: what the regular expression finds in it}. Raises `BadSetting` where it finds nothing."
     if 'group' not in c:
-        return ''
-    found = re.search(unicodedata.normalize('NFC', c['group']), name)
-    if not found or not found[0]:
+        return dict.fromkeys(names, '')
+    names = tuple(names)
+    found = dict(zip(names, search_names(unicodedata.normalize('NFC', c['group']), names)))
+    lost = [name for name, patient in found.items() if not patient]
+    if lost:
         raise BadSetting(
-            f'"group" in dataset.json is {c["group"]!r} and finds no patient in the name {name}; '
-            'correct it so that it fits every name, for example "^[^_]+".',
+            f'"group" in dataset.json is {c["group"]!r} and finds no patient in the name '
+            f'{lost[0]}; correct it so that it fits every name, for example "^[^_]+".',
             key='group',
-            case=name,
+            case=lost[0],
         )
-    return found[0]
+    return found
 
 # %% ../../../nbs/3_data/22_folder.ipynb #8b902909
 def _channels(folder, n):
@@ -320,10 +325,12 @@ def _find_nnunet(root, c):
     tested = (root / 'labelsTs').is_dir() and (root / 'imagesTs').is_dir()
     for end, part in (('Tr', 'train' if tested else None), *([('Ts', 'test')] if tested else [])):
         masks = _by_name(root / f'labels{end}', 'mask') if (root / f'labels{end}').is_dir() else {}
-        for case, files in _channels(root / f'images{end}', c['channels']).items():
+        cases = _channels(root / f'images{end}', c['channels'])
+        patients = _patients(c, cases)
+        for case, files in cases.items():
             first, *more = [inside(f, root) for f in files]
             label = inside(masks[case], root) if case in masks else None
-            items.append(Item(case, first, label, _patient(c, case), part, more=tuple(more)))
+            items.append(Item(case, first, label, patients[case], part, more=tuple(more)))
     return items
 
 # %% ../../../nbs/3_data/22_folder.ipynb #4cee16f4
@@ -405,9 +412,11 @@ def find_pairs(
     items = []
     for part, sub in _parts_of(root, images):
         folder = _masks_of(sub, images, masks)
-        for name, image, label in pairs(sub / images, folder, c.get('mask_suffix', '')):
+        found = pairs(sub / images, folder, c.get('mask_suffix', ''))
+        patients = _patients(c, [name for name, _, _ in found])
+        for name, image, label in found:
             _all_inside((image, label), root)
-            items.append(Item(name, image, label, _patient(c, name) or _series_of(image), part))
+            items.append(Item(name, image, label, patients[name] or _series_of(image), part))
     return _unique(items)
 
 # %% ../../../nbs/3_data/22_folder.ipynb #d0036f8b
