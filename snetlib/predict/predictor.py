@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LARGE', 'TILE', 'LOOK', 'RULES_FILE', 'NUMBERED', 'NNUNET', 'check_alike', 'Predictor', 'check_volume',
            'check_scaled', 'largest_pieces', 'read_rules', 'predict_volume', 'Prediction', 'OtherMask', 'channels_of',
-           'case_of', 'mask_name', 'save_mask', 'empty_nifti', 'overview', 'measure', 'masks_there', 'images_in',
-           'read_predictions_file', 'find_images', 'group_channels']
+           'case_of', 'mask_name', 'save_mask', 'empty_nifti', 'overview', 'measure', 'share_said', 'masks_there',
+           'images_in', 'read_predictions_file', 'find_images', 'group_channels']
 
 # %% ../../nbs/7_use/02_predictor.ipynb #d0c0328b
 import hashlib
@@ -33,7 +33,9 @@ from snetlib.core import (
     UnreadableFile,
     atomic_path,
     choose,
+    is_whole,
     need,
+    plain_file,
     progress_bar,
     track,
 )
@@ -363,14 +365,16 @@ def read_rules(
         what = f'{run.folder} has no rules yet; find them on its validation cases first.'
         raise NotAtHand(what, path=path, key='postprocess')
     try:
-        rules = json.loads(path.read_text(encoding='utf-8'))
-        classes, made_for = tuple(map(int, rules['keep_largest'])), rules['weights']
-    except (OSError, ValueError, KeyError, TypeError) as e:
+        rules = json.loads(plain_file(path).read_text(encoding='utf-8'))
+        classes, made_for = rules['keep_largest'], rules['weights']
+        if not all(is_whole(k, 1) and k < len(run.class_names) for k in classes):
+            raise ValueError('no numbers of classes')
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise UnreadableFile(f'{path} is damaged; find the rules again.', path=path) from e
     if made_for != run.digest:
         what = f'The rules in {path} were found for other weights; find them again.'
         raise BadSetting(what, path=path, key='postprocess')
-    return classes
+    return tuple(classes)
 
 # %% ../../nbs/7_use/02_predictor.ipynb #59dda5b3
 @patch
@@ -607,6 +611,17 @@ def measure(
     return unit, {name: np.count_nonzero(mask == k) * voxel for k, name in enumerate(names) if k}
 
 # %% ../../nbs/7_use/02_predictor.ipynb #a0db444b
+def share_said(
+    text: str | None,  # of a table that anybody may have changed
+) -> float:
+    "The number from 0 to 1 that a cell holds; NaN for anything else."
+    try:
+        share = float(text)
+    except (TypeError, ValueError):
+        return float('nan')
+    return share if 0 <= share <= 1 else float('nan')
+
+
 def _marked(result, apart, limit):
     "A `Prediction` with its disagreement, and the mark from this limit on."
     result.disagreement = apart
@@ -710,7 +725,7 @@ def read_predictions_file(
     path,  # predictions.csv
 ) -> dict:
     "{case: row of texts}. Raises `OSError`, `ValueError` or `KeyError` where it is damaged."
-    table = csv_restore(pd.read_csv(path, dtype=str, keep_default_na=False))
+    table = csv_restore(pd.read_csv(plain_file(path), dtype=str, keep_default_na=False))
     return dict(zip(table['case'], table.to_dict('records')))
 
 
@@ -906,7 +921,7 @@ def _predict_files(self, paths, out, settings):
             result = Prediction(case_of(path), 'failed', e, made_from=before.get('made_from', ''))
         if result.status == 'was there':
             result.made_from = before.get('made_from', '')
-            apart = float(before.get('disagreement') or 'nan')
+            apart = share_said(before.get('disagreement'))
             _marked(result, None if np.isnan(apart) else apart, self.look)
         done.append(result)
         table.add({**before, **result.row()} if result.status == 'was there' else result.row())
