@@ -41,7 +41,7 @@ def read_safetensors(
     path: Path,  # a .safetensors file
 ) -> dict:
     "Names to tensors; float16 becomes float32."
-    state = safetensors.torch.load(plain_file(path, None).read_bytes())
+    state = safetensors.torch.load_file(plain_file(path, None))  # maps it: no copy in memory
     halves = {k: v.float() for k, v in state.items() if v.dtype == torch.float16}
     return state | halves
 
