@@ -13,6 +13,7 @@ __all__ = ['KEPT', 'app', 'NETWORK', 'DEVICE', 'SEED', 'JOBS', 'RESIZE', 'AS_JSO
 import contextlib
 import functools
 import importlib.util
+import io
 import json
 import math
 import os
@@ -1047,10 +1048,29 @@ def explain(
         return '', 0
     if isinstance(e, OSError):
         return sentence(io_error(e, e.filename or 'the output'), command), 1
+    if isinstance(e, UnicodeEncodeError) and '\ud800' <= e.object[e.start] <= '\udfff':
+        near = e.object[max(e.start - 20, 0) : e.end + 20].encode('utf-8', 'backslashreplace')
+        what = f'A name is not written in UTF-8: …{near.decode()}…; rename the file or folder.'
+        return ' '.join(what.split()), 1
     if isinstance(e, MemoryError) or _is_torch_memory_error(e):
         smaller = {'train': '--set bs=…, --set size=… or model', 'predict': '--bs or --tile'}
         return f'The memory is full; use a smaller {smaller.get(command, "model")}.', 1
     raise e
+
+
+@contextlib.contextmanager
+def _every_letter():
+    "While the block runs, a letter that a terminal or a pipe has not is written as '?'."
+    streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
+    before = [s.errors for s in streams]
+    for stream in streams:
+        stream.reconfigure(errors='replace')
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before):
+            with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
+                stream.reconfigure(errors=errors)
 
 
 def _is_torch_memory_error(e):
@@ -1101,6 +1121,7 @@ def main(
             if not debug:  # what libraries say to programmers does not help here
                 stack.enter_context(warnings.catch_warnings())
                 warnings.simplefilter('ignore')
+            stack.enter_context(_every_letter())
             stack.enter_context(_sigterm_stops(asked))
             try:
                 app(arguments, prog_name='snet', standalone_mode=True)

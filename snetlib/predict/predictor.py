@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -838,11 +839,21 @@ class _Table:
 
 # %% ../../nbs/7_use/02_predictor.ipynb #a47e27c0
 def _hash(*parts):
-    "Short hash of texts and bytes."
+    "Short hash of texts, bytes and files."
     h = hashlib.sha256()
     for part in parts:
-        h.update(part.encode() if isinstance(part, str) else part)
+        for block in _blocks(part):
+            h.update(block)
     return h.hexdigest()[:16]
+
+
+def _blocks(part):
+    "A text or bytes as one, the content of a file in pieces of 4 MB."
+    if isinstance(part, Path):
+        with open(part, 'rb') as f:
+            yield from iter(partial(f.read, 1 << 22), b'')
+    else:
+        yield part.encode() if isinstance(part, str) else part
 
 
 @patch
@@ -867,7 +878,7 @@ def _made_from(path, made_by, axis):
     files = [f for channel in channels_of(path) for f in files_behind(channel)]
     if not files or not all(f.is_file() for f in files):
         return ''
-    return _hash(made_by, str(axis), *(f.read_bytes() for f in files))
+    return _hash(made_by, str(axis), *files)
 
 
 def _refuse_other_mask(path, out, before, made_from, overwrite):
