@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar
 import psutil
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
-from .core import BadSetting, NotWritable, io_error, machine_mark, process_mark
+from .core import BadSetting, NotWritable, io_error, machine_mark, plain_file, process_mark
 
 # %% ../nbs/1_start/05_claims.ipynb #claims06
 def certainly_ended(
@@ -57,8 +57,8 @@ class FolderClaim:
     def owner(self) -> dict:
         "What the claim says: process, machine, id; empty without a claim."
         try:
-            said = json.loads(self.file.read_text(encoding='utf-8'))
-        except (OSError, ValueError):
+            said = json.loads(plain_file(self.file).read_text(encoding='utf-8'))
+        except (OSError, ValueError, RecursionError):
             return {}
         return said if isinstance(said, dict) else {}
 
@@ -151,10 +151,10 @@ def _take_away(self: FolderClaim, owner):
     aside = self.folder / f'.{self.id}.claim'
     try:
         os.replace(self.file, aside)
-        found = json.loads(aside.read_text(encoding='utf-8'))
+        found = json.loads(plain_file(aside).read_text(encoding='utf-8'))
         if found != owner:  # somebody else was faster, and this is a living claim
             os.replace(aside, self.file)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         found = owner
     finally:
         aside.unlink(missing_ok=True)
@@ -278,18 +278,14 @@ def locked_folder(
 def keep_apart(
     out,  # folder to write into
     folders,  # with files that are read
-    holds: bool = True,  # whether a folder around one of them is refused, too
 ):
-    "Raise `BadSetting` for a folder that is one of these, or lies around one of them."
+    "Raise `BadSetting` for a folder that is one of these."
     place = Path(out).resolve()
     for folder in folders:
-        there = Path(folder).resolve()
-        around = holds and there.is_relative_to(place)
-        if place == there or around:
-            how = 'the folder' if place == there else 'around the folder'
+        if place == Path(folder).resolve():
             raise BadSetting(
-                f'{out} is {how} {folder}, from which files are read; choose another folder for '
-                'what is written.',
+                f'{out} is the folder from which files are read; choose another one for what is '
+                'written.',
                 path=out,
                 key='out',
             )

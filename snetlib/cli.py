@@ -13,6 +13,7 @@ __all__ = ['KEPT', 'app', 'NETWORK', 'DEVICE', 'SEED', 'JOBS', 'RESIZE', 'AS_JSO
 import contextlib
 import functools
 import importlib.util
+import io
 import json
 import math
 import os
@@ -20,7 +21,9 @@ import re
 import signal
 import sys
 import threading
+import time
 import warnings
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
@@ -1001,8 +1004,16 @@ def sentence(error, command):
     return ' '.join(f'{error} {advice(error, command)}'.split())
 
 # %% ../nbs/9_command/00_cli.ipynb #a527fd1f
+@dataclass
+class _Asked:
+    "Which signal asked this process to end, and when it did so last."
+
+    number: int = 0
+    at: float = -math.inf
+
+
 @contextlib.contextmanager
-def _sigterm_stops():
+def _sigterm_stops(asked):
     "While the block runs, SIGTERM and SIGHUP stop this process as Ctrl-C does; its children end."
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -1012,7 +1023,10 @@ def _sigterm_stops():
     def stop(number, frame):
         if os.getpid() != owner:
             os._exit(128 + number)
-        raise _Terminated(number)
+        before, asked.at = asked.at, time.monotonic()
+        asked.number = asked.number or number
+        if asked.at - before > 5:  # a closed terminal asks twice; what is left is to tidy up
+            raise _Terminated(number)
 
     numbers = [signal.SIGTERM]
     if getattr(signal, 'SIGHUP', None) and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
@@ -1038,10 +1052,29 @@ def explain(
         return '', 0
     if isinstance(e, OSError):
         return sentence(io_error(e, e.filename or 'the output'), command), 1
+    if isinstance(e, UnicodeEncodeError) and '\ud800' <= e.object[e.start] <= '\udfff':
+        near = e.object[max(e.start - 20, 0) : e.end + 20].encode('utf-8', 'backslashreplace')
+        what = f'A name is not written in UTF-8: …{near.decode()}…; rename the file or folder.'
+        return ' '.join(what.split()), 1
     if isinstance(e, MemoryError) or _is_torch_memory_error(e):
         smaller = {'train': '--set bs=…, --set size=… or model', 'predict': '--bs or --tile'}
         return f'The memory is full; use a smaller {smaller.get(command, "model")}.', 1
     raise e
+
+
+@contextlib.contextmanager
+def _every_letter():
+    "While the block runs, a letter that a terminal or a pipe has not is written as '?'."
+    streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
+    before = [s.errors for s in streams]
+    for stream in streams:
+        stream.reconfigure(errors='replace')
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before):
+            with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
+                stream.reconfigure(errors=errors)
 
 
 def _is_torch_memory_error(e):
@@ -1061,6 +1094,23 @@ def at_home(
     return os.path.expanduser(argument) if argument.startswith('~/') else argument
 
 
+def _as_stopped(e, command, asked):
+    "What a command raised; `Stopped` for all that may have come of a signal."
+    if asked.number and not (isinstance(e, SystemExit) and e.code not in (1, 130)):
+        return Stopped(command, 128 + asked.number)
+    return Stopped(command, 130) if isinstance(e, KeyboardInterrupt) else e
+
+
+def _leave(e, command, debug):
+    "Say what a command raised, and end with its exit code."
+    if debug or isinstance(e, SystemExit):
+        raise e
+    text, code = explain(e, command)
+    if text:
+        typer.echo(f'snet: {text}', err=True)
+    sys.exit(code)
+
+
 def main(
     argv: list | None = None,  # arguments; None: those of the process
 ):
@@ -1069,17 +1119,17 @@ def main(
     debug = '--debug' in arguments
     arguments = [at_home(a) for a in arguments if a != '--debug']
     command = next((a for a in arguments if not a.startswith('-')), '')
-    with contextlib.ExitStack() as stack:
-        if not debug:  # what libraries say to programmers does not help here
-            stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter('ignore')
-        stack.enter_context(_sigterm_stops())
-        try:
-            app(arguments, prog_name='snet', standalone_mode=True)
-        except Exception as e:
-            if debug:
-                raise
-            text, code = explain(e, command)
-            if text:
-                typer.echo(f'snet: {text}', err=True)
-            sys.exit(code)
+    asked = _Asked()
+    try:
+        with contextlib.ExitStack() as stack:
+            if not debug:  # what libraries say to programmers does not help here
+                stack.enter_context(warnings.catch_warnings())
+                warnings.simplefilter('ignore')
+            stack.enter_context(_every_letter())
+            stack.enter_context(_sigterm_stops(asked))
+            try:
+                app(arguments, prog_name='snet', standalone_mode=True)
+            except BaseException as e:
+                _leave(_as_stopped(e, command, asked), command, debug)
+    except KeyboardInterrupt as e:  # a signal between the last line and the end
+        _leave(_as_stopped(e, command, asked), command, debug)

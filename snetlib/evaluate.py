@@ -24,6 +24,7 @@ from snetlib.core import (
     UnreadableFile,
     WrongLabels,
     atomic_path,
+    plain_file,
     provenance,
     track,
 )
@@ -130,8 +131,9 @@ def _stored(file):
         return None
     text = dict.fromkeys(('case', 'class', 'undefined', 'made_from'), str)
     try:
-        table = pd.read_csv(file, dtype=text, keep_default_na=False, na_values=NUMBERS)
-    except (ValueError, pd.errors.ParserError):
+        rules = dict(dtype=text, keep_default_na=False, na_values=NUMBERS)
+        table = pd.read_csv(plain_file(file), **rules)
+    except (OSError, ValueError):
         return None
     return csv_restore(table) if 'made_from' in table else None
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import ipywidgets as W
 import numpy as np
-from .core import SnetError, need
+from .core import SnetError, need, plain_file
 from .data.files import read_case
 from .data.formats import case_name
 from .data.writing import LABEL_FILES
@@ -58,7 +58,7 @@ def names_beside(
     file = Path(path).parent / LABEL_FILES[0]
     if not file.is_file():
         return {}
-    lines = file.read_text(encoding='utf-8', errors='replace').splitlines()
+    lines = plain_file(file).read_text(encoding='utf-8', errors='replace').splitlines()
     found = [re.match(r'\s*(\d+)\s.*"(.*)"\s*$', line) for line in lines]
     return {int(m[1]): m[2] for m in found if m}
 

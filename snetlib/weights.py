@@ -19,7 +19,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from huggingface_hub import PyTorchModelHubMixin
-from .core import BadSetting, NotAtHand, UnreadableFile, choose, need
+from .core import BadSetting, NotAtHand, UnreadableFile, choose, need, plain_file
 from torch import nn
 
 # %% ../nbs/1_start/04_weights.ipynb #5ce0c001
@@ -42,7 +42,7 @@ def read_safetensors(
     path: Path,  # a .safetensors file
 ) -> dict:
     "Names to tensors; float16 becomes float32."
-    state = safetensors.torch.load(path.read_bytes())
+    state = safetensors.torch.load_file(plain_file(path, None))  # maps it: no copy in memory
     halves = {k: v.float() for k, v in state.items() if v.dtype == torch.float16}
     return state | halves
 
@@ -55,7 +55,7 @@ def load_tensors(
     try:
         if path.suffix == '.safetensors':
             return read_safetensors(path)
-        with open(path, 'rb') as f:
+        with open(plain_file(path, None), 'rb') as f:
             return torch.load(f, map_location='cpu', weights_only=True)
     except FileNotFoundError as e:
         raise UnreadableFile(
@@ -186,6 +186,10 @@ def load_weights(
         )
         error.apart = apart
         raise error from e
+    lost = [k for k, v in net.state_dict().items() if bool(v.isnan().any())]
+    if lost:
+        what = f'{path} holds numbers that are none (NaN) in {lost[0]}, so it can answer nothing'
+        raise DamagedFile(f'{what}; restore it from a copy, or train again.', path=path)
 
 # %% ../nbs/1_start/04_weights.ipynb #29aa4413
 def fitting(
@@ -335,7 +339,7 @@ def shared_config(
     "The keywords in config.json. Raises `UnreadableFile`, or `BadSetting` for another network."
     path = folder / 'config.json'
     try:
-        config = json.loads(path.read_text(encoding='utf-8'))
+        config = json.loads(plain_file(path).read_text(encoding='utf-8'))
     except (OSError, ValueError, RecursionError) as e:
         config = e
     if not isinstance(config, dict):

@@ -399,6 +399,69 @@ def use_recipe(folder, file):
     return get_recipe(changes)
 
 
+def a_config():
+    return json.loads((Path(a_run().name) / 'config.json').read_text())
+
+
+def state_of_a_table(folder):
+    "A run of `reproduce` that has finished, as its folder says."
+    from snetlib.reproduce.queue import run_name
+
+    run = folder / run_name(a_config())
+    (run / 'scores').mkdir(parents=True)
+    for name in ('scores/scores.csv', 'best.pth'):
+        (run / name).touch()
+    (run / 'done.json').write_text(json.dumps(dict(config=a_config(), content=None)))
+    return run / 'done.json'
+
+
+def use_state(folder, file):
+    from snetlib.reproduce.queue import commit_of, finished
+
+    done = finished(a_config(), folder)
+    assert done is None or done['config'] == a_config()
+    return done, commit_of(file.parent)
+
+
+def exported(folder):
+    from snetlib.predict.export import file_hashes
+
+    (folder / 'network.onnx').write_bytes(b'no network, but the file that was hashed')
+    about = dict(to='onnx', sha256=file_hashes(folder, 'onnx'), pad='replicate', config=a_config())
+    (folder / 'export.json').write_text(json.dumps(about))
+    return folder / 'export.json'
+
+
+def use_export(folder, file):
+    from snetlib.predict.export import Exported
+
+    found = Exported(folder)
+    assert len(found.class_names) == found.config['data']['n_out']
+    return found.size, found.intensity, found.neighbours
+
+
+def rules(folder):
+    shutil.copytree(a_run().name, folder / 'run')
+    text = dict(keep_largest=[1, 2], classes=[dict(gain=0.1)], weights=digest_of(folder / 'run'))
+    (folder / 'run/postprocess.json').write_text(json.dumps(text))
+    return folder / 'run/postprocess.json'
+
+
+def digest_of(folder):
+    from snetlib.train.run import Run
+
+    return Run(folder).digest
+
+
+def use_rules(folder, file):
+    from snetlib.predict.predictor import read_rules
+    from snetlib.train.run import Run
+
+    found = read_rules(Run(folder / 'run'))
+    assert all(type(k) is int and k > 0 for k in found)
+    return found
+
+
 TEXT, JSON = (corrupt, change_lines), (corrupt, change_json, change_json, change_json)
 KINDS = {end: Kind(plain_file(end), read_one) for end in ('jpg', 'tif', 'bmp', 'nii', 'h5')}
 KINDS |= {end: Kind(plain_file(end), read_one, same=same_case) for end in ('png', 'nii.gz', 'npz')}
@@ -421,6 +484,9 @@ KINDS |= {
     'predictions.csv': Kind(predictions, use_predictions, TEXT, cost=2),
     'scores of a case': Kind(stored_scores, use_stored_scores, TEXT, cost=2),
     'recipe': Kind(recipe, use_recipe, (change_json,)),
+    'done.json': Kind(state_of_a_table, use_state, JSON, cost=2),
+    'export.json': Kind(exported, use_export, JSON, cost=2),
+    'postprocess.json': Kind(rules, use_rules, JSON, cost=4),
 }
 
 

@@ -394,3 +394,23 @@ def test_a_keyword_of_the_data_is_named_as_it_is_typed(tmp_path, asked):
     key = asked.split('=')[0]
     refused(done, f'(--data-set {key}=…)')
     assert '(--seed)' not in done.stderr
+
+
+def test_a_terminal_that_lacks_a_letter_is_no_error(tmp_path):
+    "A pipe on Windows takes no ×, and a log of the locale C no ü."
+    env = {**ENV, 'PYTHONIOENCODING': 'ascii'}
+    words = ('predict', 'keine Läufe', 'scän.png', '--out', tmp_path / 'out')
+    done = subprocess.run([*SNET, *map(str, words)], capture_output=True, text=True, env=env)
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert 'keine L?ufe is no run' in done.stderr
+
+
+def test_half_a_letter_in_a_name_is_one_sentence():
+    with pytest.raises(UnicodeEncodeError) as caught:
+        'a folder called b\udcffd'.encode()
+    said, code = explain(caught.value, 'predict')
+    assert code == 1 and 'not written in UTF-8: …a folder called b\\udcffd…' in said
+    with pytest.raises(UnicodeEncodeError) as caught:
+        '×'.encode('ascii')
+    with pytest.raises(UnicodeEncodeError):
+        explain(caught.value, 'predict')

@@ -1,25 +1,39 @@
 "Inputs that were read wrongly without a word, or ended in a traceback: the right value, or one sentence."
 
 import json
+import os
+import resource
+import signal
+from types import SimpleNamespace
 
 import h5py
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from jsonschema import Draft202012Validator
 from PIL import Image
 
+from snetlib.claims import FolderClaim
 from snetlib.core import BadSetting, SnetError, UnreadableFile, WrongLabels
+from snetlib.data.cache import open_cache
 from snetlib.data.check import check
 from snetlib.data.clinic import write_series
-from snetlib.data.config import check_settings, json_schema
+from snetlib.data.config import check_settings, json_schema, read_config
+from snetlib.data.dataset import read_index, safe_name
 from snetlib.data.files import read_case, read_image, read_mask, settle_labels
 from snetlib.data.nifti import is_place
 from snetlib.data.prepare import prepare
+from snetlib.data.sets.acdc import ed_es
 from snetlib.data.sets.folder import folder_set
-from snetlib.evaluate import evaluate_files
-from snetlib.predict.predictor import find_images
+from snetlib.data.splitting import read_split
+from snetlib.evaluate import ScoredPair, evaluate_files, score_cases
+from snetlib.predict.export import Exported, file_hashes
+from snetlib.predict.predictor import Predictor, find_images, read_rules
+from snetlib.predict.summary import write_summary
+from snetlib.reproduce.queue import finished, run_name
 from snetlib.train.run import read_run_config
+from snetlib.weights import DamagedFile, load_tensors, load_weights
 
 RNG = np.random.default_rng(0)
 DISC = np.zeros((20, 24), np.uint8)
@@ -311,6 +325,11 @@ WRONG_RUNS = [
     dict(data=RUN['data'] | dict(intensity=dict(kind='percentile', lo=99, hi=1))),
     dict(data_kwargs=dict(root='/elsewhere')),
     dict(data_kwargs=dict(zzz=1)),
+    dict(data=RUN['data'] | dict(class_names=['background', '\ud800'])),
+    dict(data=RUN['data'] | dict(class_names=['background', 'a\nb'])),
+    dict(recipe=dict(size=20_000)),  # a slice of 20,000² for every slice of 64²
+    dict(recipe=dict(size=64, neighbours=10**9)),
+    dict(recipe=dict(size=64, neighbours='x')),
 ]
 
 
@@ -360,3 +379,158 @@ def test_a_dicom_series_without_a_pixel_spacing_has_no_millimetres(tmp_path):
         ds.save_as(f)
     case = read_image(tmp_path / 'a')
     assert case.spacing is None and 'PixelSpacing is missing' in case.notes[0]
+
+
+# ---------------------------------------------------------------- files that never end
+
+
+def never_ends(path, kind):
+    "A pipe, a device, or 5 GB of which nothing is stored, under a name that is read."
+    if kind == 'pipe':
+        os.mkfifo(path)
+    elif kind == 'device':
+        path.symlink_to('/dev/zero')
+    else:
+        with open(path, 'wb') as f:
+            f.truncate(5 << 30)
+    return path
+
+
+@pytest.fixture
+def soon():
+    "The test fails, in place of waiting for ever or of filling the memory."
+
+    def late(number, frame):
+        raise AssertionError('it waits')
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    handler = signal.signal(signal.SIGALRM, late)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, handler)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1e6, 'more than a gigabyte'
+
+
+def rules_of(path):
+    return read_rules(SimpleNamespace(folder=path.parent, digest='a', class_names=('a', 'b')))
+
+
+READERS = {
+    'config.json': lambda path: read_run_config(path.parent),
+    'best.pth': load_tensors,
+    'model.safetensors': load_tensors,
+    'dataset.json': lambda path: read_config(path.parent),
+    'index.json': lambda path: read_index(path.parent),
+    'split.txt': read_split,
+    'split.json': read_split,
+    'postprocess.json': rules_of,
+    'export.json': lambda path: Exported(path.parent).about,
+    'Info.cfg': ed_es,
+}
+KINDS = ['pipe', 'device', 'endless']
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('name', READERS)
+def test_a_file_that_never_ends_is_refused(name, kind, tmp_path, soon):
+    with pytest.raises(SnetError) as caught:
+        READERS[name](never_ends(tmp_path / name, kind))
+    assert '\n' not in str(caught.value)
+
+
+def predicted_into(folder):
+    picture(folder.parent / 'c.png', DISC * 99)
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(1, 2, 1).eval()
+    return Predictor(network, intensity=dict(kind='uint8')).files([folder.parent / 'c.png'], folder)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_what_is_written_anew_is_not_read_for_ever(kind, tmp_path, soon):
+    (tmp_path / 'out').mkdir()
+    never_ends(tmp_path / 'out/predictions.csv', kind)
+    assert [p.status for p in predicted_into(tmp_path / 'out')] == ['done']
+    assert 'c,done' in (tmp_path / 'out/predictions.csv').read_text()
+    (tmp_path / 'scores/cases').mkdir(parents=True)
+    never_ends(tmp_path / 'scores/cases/c.csv', kind)
+    pair = ScoredPair(DISC[None], lambda: DISC[None])
+    assert len(score_cases(['c'], lambda name: pair, ('background', 'a'), tmp_path / 'scores'))
+    config = dict(RUN)
+    (tmp_path / run_name(config)).mkdir()
+    never_ends(tmp_path / run_name(config) / 'done.json', kind)
+    assert finished(config, tmp_path) is None
+    claim = FolderClaim(tmp_path, 'work')
+    never_ends(claim.file, kind)
+    assert claim.owner() == {}
+
+
+@pytest.mark.parametrize('text', ['[1]', 'null', '{"config": 7}', '[' * 100_000])
+def test_a_damaged_done_json_is_a_run_that_has_not_finished(text, tmp_path):
+    (tmp_path / run_name(RUN)).mkdir()
+    (tmp_path / run_name(RUN) / 'done.json').write_text(text)
+    assert finished(RUN, tmp_path) is None
+
+
+@pytest.mark.parametrize('shapes', [None, 7, [[1]], ['a'], [None], {}])
+def test_a_cache_whose_index_is_of_other_things(shapes, tmp_path):
+    about = dict(shapes=shapes, case_ids=['a'], class_names=['background', 'a'])
+    (tmp_path / 'index.json').write_text(json.dumps(about))
+    for name in ('images', 'labels'):
+        np.save(tmp_path / f'{name}.npy', np.zeros(16, np.float16))
+    with pytest.raises(UnreadableFile, match='damaged'):
+        open_cache(tmp_path)
+
+
+# ---------------------------------------------------------------- what a stranger's run says
+
+
+def test_weights_that_are_no_numbers_predict_nothing(tmp_path):
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4))
+    state = {key: v.clone() for key, v in network.state_dict().items()}
+    load_weights(network, state, 'a file')
+    state['1.running_var'][2] = float('nan')
+    with pytest.raises(DamagedFile, match='NaN.*1.running_var'):
+        load_weights(network, state, 'a file')
+
+
+@pytest.mark.parametrize('kept', [[3], [0], [-1], ['1'], '1', [1.0], [True], [[1]], None, {'1': 1}, 1])
+def test_rules_name_classes_that_there_are(kept, tmp_path):
+    path = tmp_path / 'postprocess.json'
+    path.write_text(json.dumps(dict(keep_largest=[1], weights='a')))
+    assert rules_of(path) == (1,)
+    path.write_text(json.dumps(dict(keep_largest=kept, weights='a')))
+    with pytest.raises(UnreadableFile, match='damaged'):
+        rules_of(path)
+
+
+@pytest.mark.parametrize('wrong', [dict(config={}), dict(config=7), dict(pad=None), dict(pad=[])], ids=str)
+def test_an_export_says_what_a_run_says(wrong, tmp_path):
+    (tmp_path / 'network.onnx').write_bytes(b'x')
+    about = dict(to='onnx', sha256=file_hashes(tmp_path, 'onnx'), pad='replicate', config=RUN)
+    (tmp_path / 'export.json').write_text(json.dumps(about))
+    assert Exported(tmp_path).class_names == ('background', 'a')
+    (tmp_path / 'export.json').write_text(json.dumps(about | wrong))
+    with pytest.raises(UnreadableFile, match='damaged'):
+        Exported(tmp_path).config  # noqa: B018
+
+
+@pytest.mark.parametrize('said', ['x', '.', '1.2.3', 'inf', '-1', '1e9', 'nan'])
+def test_a_disagreement_that_is_no_share(said, tmp_path):
+    out = tmp_path / 'out'
+    predicted_into(out)
+    table = (out / 'predictions.csv').read_text().splitlines()
+    table = [f'{table[0]},disagreement,look', f'{table[1]},{said},yes']
+    (out / 'predictions.csv').write_text('\n'.join(table))
+    assert np.isnan(write_summary(out)[0].disagreement)
+    (done,) = predicted_into(out)
+    assert done.status == 'was there' and done.disagreement is None
+
+
+@pytest.mark.parametrize('name', ['\ud800', 'a\udfffb'])
+def test_half_a_letter_is_no_name(name, tmp_path):
+    "JSON can write one; no file can."
+    with pytest.raises(BadSetting, match='cannot be seen'):
+        safe_name(name)
+    with pytest.raises(BadSetting):
+        check_settings(dict(class_names=['background', name]))

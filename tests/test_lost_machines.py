@@ -41,21 +41,27 @@ def pictures(folder, n=12):
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
-    "A folder with raw pictures, the same prepared, and a run trained on them."
+    "A folder with raw pictures, the same prepared, a run trained on them, and what it predicts."
     load()
     folder = tmp_path_factory.mktemp('made')
     pictures(folder / 'raw')
     for words in (
         ('prepare', 'folder', folder / 'raw', '--out', folder / 'ready', '--jobs', 1),
         ('train', 'folder', '--data', folder / 'ready', *SMOKE, '--out', folder / 'run'),
+        ('predict', folder / 'run', folder / 'raw/images', '--out', folder / 'masks'),
     ):
         done = snet(*words)
         assert done.returncode == 0, done.stderr
     return folder
 
 
+CHANGES = {'postprocess': 'run', 'summary': 'masks'}  # commands that write into what they read
+
+
 def words_of(command, made, out):
-    "The words of a command that writes into `out`."
+    "The words of a command that writes into `out`, which is a copy where it reads `out`, too."
+    if command in CHANGES and not out.exists():
+        shutil.copytree(made / CHANGES[command], out)
     return {
         'prepare': ('prepare', 'folder', made / 'raw', '--out', out, '--jobs', 1),
         'train': ('train', 'folder', '--data', made / 'ready', *SMOKE, '--out', out),
@@ -65,10 +71,27 @@ def words_of(command, made, out):
             *('reproduce', 'table5', '--scale', 'smoke', '--seeds', 1, '--device', 'cpu'),
             *('--cache', out),
         ),
+        'export': ('export', made / 'run', '--to', 'monai', '--out', out),
+        'postprocess': ('postprocess', out),
+        'summary': ('summary', out),
+        'demo': ('demo', '--out', out, '--seconds', 1),
+        'sheet': ('check', 'folder', made / 'raw', '--jobs', 1, '--sheet', out / 'sheet.png'),
+        'scores': (
+            *('evaluate', '--pred', made / 'raw/masks', '--truth', made / 'raw/masks'),
+            *('--out', out),
+        ),
     }[command]
 
 
-COMMANDS = ['prepare', 'train', 'evaluate', 'predict', 'reproduce']
+COMMANDS = ['prepare', 'train', 'evaluate', 'predict', 'reproduce', 'export', 'postprocess', 'summary']
+
+
+def needs(command):
+    "Skip where a package of the command is missing."
+    if command == 'export':
+        pytest.importorskip('monai')
+        pytest.importorskip('ignite')
+
 
 # ---------------------------------------------------------------- what must be the same
 
@@ -95,10 +118,20 @@ def outcome(command, out):
         return masks, without(out / 'predictions.csv', 'status', 'tiles', 'disc (px)', 'class 1 (px)')
     if command == 'reproduce':
         weights = {f.parent.name: tensors(f) for f in sorted(out.glob('phantom-*/best.pth'))}
-        scores = [f.read_text() for f in sorted(out.glob('phantom-*/scores/scores.csv'))]
-        return weights, scores, (out / 'tables/table5_smoke.csv').read_text()
-    names = {'prepare': '*.h5', 'evaluate': '*.csv'}[command]
-    files = {str(f.relative_to(out)): f.read_bytes() for f in sorted(out.rglob(names))}
+        scores = [without(f, 'commit') for f in sorted(out.glob('phantom-*/scores/scores.csv'))]
+        return weights, scores, without(out / 'tables/table5_smoke.csv', 'commit')
+    if command == 'export':
+        texts = {f.name: f.read_text() for f in sorted(out.glob('*/*')) if f.suffix != '.pt'}
+        return texts, tensors(out / 'models/model.pt')
+    if command == 'postprocess':
+        rules = json.loads((out / 'postprocess.json').read_text())
+        return {key: value for key, value in rules.items() if key != 'origin'}
+    if command == 'summary':
+        return (out / 'summary.csv').read_text()
+    if command == 'evaluate':
+        files = {str(f.relative_to(out)): without(f, 'commit') for f in sorted(out.rglob('*.csv'))}
+    else:
+        files = {f.name: f.read_bytes() for f in sorted(out.rglob('*.h5'))}
     return files, sorted(f.name for f in out.iterdir() if f.name[0] != '.')
 
 
@@ -136,6 +169,7 @@ def killed(words, seconds):
 
 @pytest.mark.parametrize('command', COMMANDS)
 def test_killed_at_random_moments_the_result_is_the_same(undisturbed, made, tmp_path, command):
+    needs(command)
     reference, seconds = undisturbed(command)
     draw, hits = random.Random(command), 0
     for k in range(max(1, KILLS // len(COMMANDS))):
@@ -155,18 +189,24 @@ def test_killed_at_random_moments_the_result_is_the_same(undisturbed, made, tmp_
 # ---------------------------------------------------------------- two at once
 
 
-@pytest.mark.parametrize('command', ['prepare', 'train', 'evaluate', 'predict'])
+LOCKED = ['prepare', 'train', 'evaluate', 'predict', 'export', 'postprocess', 'demo']
+
+
+@pytest.mark.parametrize('command', LOCKED)
 def test_the_second_process_is_told_and_changes_nothing(made, tmp_path, command):
+    needs(command)
     out = tmp_path / 'out'
+    words = words_of(command, made, out)
     with locked_folder(out, command):
         before = sorted(tmp_path.rglob('*'))
-        refused(snet(*words_of(command, made, out)), 'in use by another process')
+        refused(snet(*words), 'in use by another process')
         assert sorted(tmp_path.rglob('*')) == before
-    assert snet(*words_of(command, made, out)).returncode == 0
+    assert command == 'demo' or snet(*words).returncode == 0
 
 
 @pytest.mark.parametrize('command', COMMANDS)
 def test_two_at_once_leave_what_one_leaves(undisturbed, made, tmp_path, command):
+    needs(command)
     out = tmp_path / 'out'
     words = snet_command(words_of(command, made, out))
     with started(words) as one, started(words) as two:
@@ -197,15 +237,100 @@ def test_a_closed_terminal_says_what_is_kept(made, tmp_path, command):
     assert not leftovers(out)
 
 
+def hang_up():
+    "The terminal closes now."
+    os.kill(os.getpid(), signal.SIGHUP)
+    time.sleep(0.01)
+
+
+def in_an_import():
+    "A library that is being imported makes an error of its own of an interruption."
+    import snetlib.cli as cli
+
+    def interrupted(*names):
+        try:
+            hang_up()
+        except BaseException:
+            raise ImportError('a part failed to import') from None
+
+    cli.choose = interrupted
+
+
+def in_the_sentence():
+    "While the sentence of another error is made."
+    import snetlib.cli as cli
+
+    explain = cli.explain
+
+    def interrupted(error, command):
+        cli.explain = explain
+        hang_up()
+
+    cli.explain = interrupted
+
+
+def at_the_very_end():
+    "While the signals get their old meaning back."
+    change = signal.signal
+
+    def changed(number, handler):
+        if number == signal.SIGTERM and handler == signal.SIG_DFL:
+            hang_up()
+        return change(number, handler)
+
+    signal.signal = changed
+
+
+def twice():
+    "The shell and the system both say it; the second time while the folder is given back."
+    import snetlib.claims as claims
+    import snetlib.predict.predictor as predictor
+
+    give_back = claims._give_back
+    predictor.Predictor.file = lambda *args, **settings: hang_up()
+    claims._give_back = lambda claim: (hang_up(), give_back(claim))
+
+
+@pytest.mark.parametrize('moment', [in_an_import, in_the_sentence, at_the_very_end, twice])
+def test_a_terminal_closed_at_an_unlucky_moment(made, tmp_path, moment):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    missing = moment is in_the_sentence
+    run = made / 'no_run' if missing else made / 'run'
+    command = snet_command(('predict', run, made / 'raw/images', '--out', tmp_path / 'out'))
+
+    def unlucky():
+        moment()
+        command()
+
+    with started(unlucky) as process:
+        code, said = process.wait(), process.said()
+    assert code == 129 and said.splitlines()[-1].startswith('snet: Stopped:'), (code, said)
+    assert 'Traceback' not in said and not leftovers(tmp_path)
+
+
 # ---------------------------------------------------------------- a full disk
 
 
-@pytest.mark.parametrize('command', ['evaluate', 'predict'])
+@pytest.mark.parametrize('command', ['evaluate', 'predict', 'scores', 'export', 'sheet', 'demo'])
 def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(made, small_disk, command):
+    needs(command)
     small_disk.size = '16k'
     out = small_disk.path / 'out'
     words = words_of(command, made, out)
     done = small_disk.run([*SNET, *words], then=f'find {small_disk.path} -name "*.part.*";')
+    assert 'Traceback' not in done.stderr and 'disk is full' in done.stderr, done.stderr
+    assert done.stdout.strip().endswith('code 1'), done.stdout
+
+
+@pytest.mark.parametrize('command', CHANGES)
+def test_a_disk_that_is_full_already(made, small_disk, tmp_path, command):
+    "The folder that is read lies on it, and is not changed."
+    small_disk.size = '64m'
+    out, source = small_disk.path / 'out', made / CHANGES[command]
+    prepare = f'cp -r {source} {out} && cat /dev/zero > {small_disk.path}/full 2> /dev/null; exec "$@"'
+    after = f'diff -r -x ".*.lock" {source} {out} && find {small_disk.path} -name "*.part.*";'
+    command = ['sh', '-c', prepare, 'sh', *SNET, command, out]
+    done = small_disk.run(command, then=after)
     assert 'Traceback' not in done.stderr and 'disk is full' in done.stderr, done.stderr
     assert done.stdout.strip().endswith('code 1'), done.stdout
 

@@ -402,7 +402,7 @@ def contact_sheet(
     root = Path(root)
     ds = get_dataset(dataset, root, config)
     items = ds.items(root)
-    keep_apart(Path(path).parent, {f.parent for i in items for f in i.files}, holds=False)
+    keep_apart(Path(path).parent, {f.parent for i in items for f in i.files})
     spread = np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int)
     shown = []
     for k in np.unique(spread):

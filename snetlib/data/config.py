@@ -15,7 +15,7 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
-from ..core import BadSetting, UnreadableFile
+from ..core import BadSetting, UnreadableFile, plain_file
 from .files import Labels
 
 # %% ../../nbs/3_data/20_config.ipynb #451d4bc9
@@ -29,7 +29,10 @@ SETTINGS = {
     'class_names': {
         'description': 'a list of two or more different names, the first of them the background',
         'type': 'array',
-        'items': {'type': 'string', 'pattern': r'^[^\x00-\x1f]*[^\s\x00-\x1f][^\x00-\x1f]*$'},
+        'items': {
+            'type': 'string',
+            'pattern': r'^(?=.*\S)[^\x00-\x1f\ud800-\udfff]+$',
+        },
         'minItems': 2,
         'maxItems': 255,
         'uniqueItems': True,
@@ -355,7 +358,8 @@ def read_config(
     if config is None and not path.exists():
         return {}
     try:
-        c = json.loads(path.read_text(encoding='utf-8-sig'), object_pairs_hook=_each_once)
+        text = plain_file(path).read_text(encoding='utf-8-sig')
+        c = json.loads(text, object_pairs_hook=_each_once)
         why = None if isinstance(c, dict) else f'it holds a {type(c).__name__}, not a table'
     except (OSError, ValueError, RecursionError) as e:
         why = str(e)[:80]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from fastcore.basics import patch
-from ..core import BadSetting, NotAtHand, SnetError, UnreadableFile, choose
+from ..core import BadSetting, NotAtHand, SnetError, UnreadableFile, choose, plain_file
 from .clinic import files_behind
 from .files import Case, read_case
 from .formats import stem
@@ -64,7 +64,7 @@ def safe_name(
     what = None
     if not isinstance(id, str) or id.strip() in ('', '.', '..') or re.search(r'[/\\:]', id):
         what = 'which is no name but a path (or empty)'
-    elif re.search(r'[\x00-\x1f]', id):
+    elif re.search(r'[\x00-\x1f\ud800-\udfff]', id):
         what = 'with a line break or another character that cannot be seen'
     elif len(id) > 200:
         what = f'a name of {len(id)} letters, where 200 are allowed'
@@ -362,7 +362,7 @@ def read_index(
     "The index of a prepared set. Raises `UnreadableFile` if it is damaged."
     path = Path(root) / 'index.json'
     try:
-        index = json.loads(path.read_text(encoding='utf-8-sig'))
+        index = json.loads(plain_file(path).read_text(encoding='utf-8-sig'))
         whole = _fits(index, _HEAD) and _all_text(index['class_names'])
         whole = whole and isinstance(index['intensity'].get('kind'), str)
         whole = whole and all(_sound_record(case) for case in index['cases'].values())

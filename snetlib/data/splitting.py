@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from ..core import BadSetting, UnreadableFile
+from ..core import BadSetting, UnreadableFile, plain_file
 
 # %% ../../nbs/3_data/17_splits.ipynb #b578cc8f
 PARTS = ('train', 'valid', 'test')
@@ -193,7 +193,7 @@ def read_split(
     "{part: ids}. Raises `UnreadableFile`, and `BadSetting` for what is no split."
     path, fold = split_place(name)
     try:
-        text = Path(path or name).read_text(encoding='utf-8-sig')
+        text = plain_file(path or name).read_text(encoding='utf-8-sig')
     except (OSError, UnicodeDecodeError) as e:
         what = f'{name} cannot be read as a split; it should be {ACCEPTED}.'
         raise UnreadableFile(what, path=name) from e
@@ -208,7 +208,7 @@ def read_splits(
 ) -> dict:
     "{name: {part: ids}}: one split, or one for each fold of a list. Raises as `read_split`."
     try:
-        found = json.loads(Path(path).read_text(encoding='utf-8-sig'))
+        found = json.loads(plain_file(path).read_text(encoding='utf-8-sig'))
     except (OSError, ValueError, RecursionError):
         found = None
     name = Path(path).stem

@@ -19,9 +19,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from ..claims import locked_folder
-from ..core import BadSetting, NotAtHand, SnetError, UnreadableFile, atomic_path, choose, need
+from snetlib.core import (
+    BadSetting,
+    NotAtHand,
+    SnetError,
+    UnreadableFile,
+    atomic_path,
+    choose,
+    need,
+    plain_file,
+)
 from ..models.layers import fuse_for_inference, pad_to
-from ..train.run import Described
+from ..train.run import Described, is_run_config
 from torch import nn
 from torch.export import Dim
 
@@ -36,7 +45,7 @@ def file_hashes(
 ) -> dict:
     "File names to SHA-256. Raises `UnreadableFile` where one is missing."
     try:
-        files = {name: (Path(folder) / name).read_bytes() for name in FILES[to]}
+        files = {n: plain_file(Path(folder) / n, None).read_bytes() for n in FILES[to]}
     except OSError as e:
         what = f'{e.filename} is missing or cannot be read; export the run again.'
         raise UnreadableFile(what, path=e.filename) from e
@@ -223,9 +232,11 @@ class Exported(Described):
         "export.json. Raises `UnreadableFile`, also where a file is another one."
         path = self.folder / 'export.json'
         try:
-            about = json.loads(path.read_text(encoding='utf-8'))
+            about = json.loads(plain_file(path).read_text(encoding='utf-8'))
             same = about['sha256'] == file_hashes(self.folder, about['to'])
-        except (OSError, ValueError, KeyError, TypeError) as e:
+            if not is_run_config(about['config']) or not isinstance(about['pad'], str):
+                raise ValueError('it says of the run what cannot be')
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
             what = f'{path} is missing or damaged; export the run again.'
             raise UnreadableFile(what, path=path) from e
         if not same:

@@ -58,8 +58,8 @@ def find_rules(
             case = source.dataset.load(item)
             yield predictor.case(case), case.label
 
-    table = rule_gains(pairs(), run.class_names, run.ignore_index)
     with locked_folder(run.folder, 'postprocess'):
+        table = rule_gains(pairs(), run.class_names, run.ignore_index)
         write_rules(run, table)
     return table
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LARGE', 'TILE', 'LOOK', 'RULES_FILE', 'NUMBERED', 'NNUNET', 'check_alike', 'Predictor', 'check_volume',
            'check_scaled', 'largest_pieces', 'read_rules', 'predict_volume', 'Prediction', 'OtherMask', 'channels_of',
-           'case_of', 'mask_name', 'save_mask', 'empty_nifti', 'overview', 'measure', 'masks_there', 'images_in',
-           'passed_over', 'read_predictions_file', 'left_out', 'find_images', 'group_channels']
+           'case_of', 'mask_name', 'save_mask', 'empty_nifti', 'overview', 'measure', 'share_said', 'masks_there',
+           'images_in', 'passed_over', 'read_predictions_file', 'left_out', 'find_images', 'group_channels']
 
 # %% ../../nbs/7_use/02_predictor.ipynb #d0c0328b
 import contextlib
@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -35,7 +36,9 @@ from snetlib.core import (
     UnreadableFile,
     atomic_path,
     choose,
+    is_whole,
     need,
+    plain_file,
     progress_bar,
     track,
 )
@@ -371,14 +374,16 @@ def read_rules(
         what = f'{run.folder} has no rules yet; find them on its validation cases first.'
         raise NotAtHand(what, path=path, key='postprocess')
     try:
-        rules = json.loads(path.read_text(encoding='utf-8'))
-        classes, made_for = tuple(map(int, rules['keep_largest'])), rules['weights']
-    except (OSError, ValueError, KeyError, TypeError) as e:
+        rules = json.loads(plain_file(path).read_text(encoding='utf-8'))
+        classes, made_for = rules['keep_largest'], rules['weights']
+        if not all(is_whole(k, 1) and k < len(run.class_names) for k in classes):
+            raise ValueError('no numbers of classes')
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise UnreadableFile(f'{path} is damaged; find the rules again.', path=path) from e
     if made_for != run.digest:
         what = f'The rules in {path} were found for other weights; find them again.'
         raise BadSetting(what, path=path, key='postprocess')
-    return classes
+    return tuple(classes)
 
 # %% ../../nbs/7_use/02_predictor.ipynb #59dda5b3
 @patch
@@ -615,6 +620,17 @@ def measure(
     return unit, {name: np.count_nonzero(mask == k) * voxel for k, name in enumerate(names) if k}
 
 # %% ../../nbs/7_use/02_predictor.ipynb #a0db444b
+def share_said(
+    text: str | None,  # of a table that anybody may have changed
+) -> float:
+    "The number from 0 to 1 that a cell holds; NaN for anything else."
+    try:
+        share = float(text)
+    except (TypeError, ValueError):
+        return float('nan')
+    return share if 0 <= share <= 1 else float('nan')
+
+
 def _marked(result, apart, limit):
     "A `Prediction` with its disagreement, and the mark from this limit on."
     result.disagreement = apart
@@ -775,7 +791,7 @@ def read_predictions_file(
     path,  # predictions.csv
 ) -> dict:
     "{case: row of texts}. Raises `OSError`, `ValueError` or `KeyError` where it is damaged."
-    table = csv_restore(pd.read_csv(path, dtype=str, keep_default_na=False))
+    table = csv_restore(pd.read_csv(plain_file(path), dtype=str, keep_default_na=False))
     return dict(zip(table['case'], table.to_dict('records')))
 
 
@@ -914,11 +930,21 @@ class _Table:
 
 # %% ../../nbs/7_use/02_predictor.ipynb #a47e27c0
 def _hash(*parts):
-    "Short hash of texts and bytes."
+    "Short hash of texts, bytes and files."
     h = hashlib.sha256()
     for part in parts:
-        h.update(part.encode() if isinstance(part, str) else part)
+        for block in _blocks(part):
+            h.update(block)
     return h.hexdigest()[:16]
+
+
+def _blocks(part):
+    "A text or bytes as one, the content of a file in pieces of 4 MB."
+    if isinstance(part, Path):
+        with open(part, 'rb') as f:
+            yield from iter(partial(f.read, 1 << 22), b'')
+    else:
+        yield part.encode() if isinstance(part, str) else part
 
 
 @patch
@@ -943,7 +969,7 @@ def _made_from(path, made_by, axis):
     files = [f for channel in channels_of(path) for f in files_behind(channel)]
     if not files or not all(f.is_file() for f in files):
         return ''
-    return _hash(made_by, str(axis), *(f.read_bytes() for f in files))
+    return _hash(made_by, str(axis), *files)
 
 
 def _refuse_other_mask(path, out, before, made_from, overwrite):
@@ -1023,7 +1049,7 @@ def _predict_files(self, paths, out, settings):
             result = Prediction(case_of(path), 'failed', e, made_from=before.get('made_from', ''))
         if result.status == 'was there':
             result.made_from = before.get('made_from', '')
-            apart = float(before.get('disagreement') or 'nan')
+            apart = share_said(before.get('disagreement'))
             _marked(result, None if np.isnan(apart) else apart, self.look)
         done.append(result)
         table.add({**before, **result.row()} if result.status == 'was there' else result.row())

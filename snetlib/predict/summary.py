@@ -24,7 +24,7 @@ from markupsafe import Markup
 from PIL import Image
 from ..core import NotAtHand, SnetError, UnreadableFile, atomic_path, track
 from ..data.files import read_mask
-from .predictor import LOOK, measure, read_predictions_file
+from .predictor import LOOK, measure, read_predictions_file, share_said
 from ..report.page import write_report
 from ..report.tables import csv_safe
 
@@ -165,7 +165,7 @@ def summarise_case(
     apart = row.get('disagreement', '')
     if row.get('look') == 'yes':
         found.why.append(f'the answers disagree: {apart} on a scale from 0 to 1')
-    found.disagreement = float(apart) if re.fullmatch(r'[\d.]+', apart) else math.nan
+    found.disagreement = share_said(apart)
     found.overlay = file_within(out, f'{found.case}_overlay.png')
     path = file_within(out, row.get('mask', ''))
     own = named_classes(row)

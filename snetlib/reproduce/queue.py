@@ -25,7 +25,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from ..claims import FolderClaim
-from ..core import DiskFull, SnetError, atomic_path, provenance
+from ..core import DiskFull, SnetError, atomic_path, plain_file, provenance
 from ..data.source import Source
 from ..evaluate import evaluate_run
 from ..models.registry import count_parameters, create_model
@@ -78,11 +78,13 @@ def finished(
     "What done.json says; None if this run has not finished, is damaged, or is of other data."
     folder = Path(cache) / run_name(config)
     try:
-        done = json.loads((folder / 'done.json').read_text())
-    except (OSError, ValueError):
+        done = json.loads(plain_file(folder / 'done.json').read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(done, dict) or done.get('config') != config:
         return None
     needed = (folder / 'scores/scores.csv', folder / 'best.pth')
-    if done.get('config') != config or not all(f.is_file() for f in needed):
+    if not all(f.is_file() for f in needed):
         return None
     before = done.get('content')
     if before and data_content(config) not in (None, before):
@@ -112,7 +114,10 @@ def commit_of(folder):
     about = folder / 'config.json'
     if not about.exists():
         return set()
-    return {json.loads(about.read_text())['origin']['commit']}
+    try:
+        return {json.loads(plain_file(about).read_text())['origin']['commit']}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return set()  # damaged; `train_run` says so
 
 
 def train_or_continue(folder, config, device, progress):

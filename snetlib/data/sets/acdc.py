@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from ...core import SnetError, UnreadableFile
+from ...core import SnetError, UnreadableFile, plain_file
 from ..dataset import DataSet, Item, files_in, inside, slice_files
 from ..files import Case, read_case
 from ..formats import stem
@@ -27,7 +27,7 @@ def ed_es(
 ) -> tuple:
     "(ED, ES) frame numbers from 1. Raises `UnreadableFile` if the file does not say."
     try:
-        text = Path(info).read_text(encoding='utf-8-sig', errors='replace')
+        text = plain_file(info).read_text(encoding='utf-8-sig', errors='replace')
         pairs = dict(line.split(':', 1) for line in text.splitlines() if ':' in line)
         frames = int(pairs['ED']), int(pairs['ES'])
     except (OSError, KeyError, ValueError):
