@@ -284,7 +284,7 @@ def keep_apart(
     for folder in folders:
         if place == Path(folder).resolve():
             raise BadSetting(
-                f'{out} is the folder from which files are read; choose another one for what is '
+                f'{out} is the folder from which files are read; choose another folder for what is '
                 'written.',
                 path=out,
                 key='out',
