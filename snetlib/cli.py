@@ -1097,6 +1097,18 @@ def _as_stopped(e, command, asked):
     return Stopped(command, 130) if isinstance(e, KeyboardInterrupt) else e
 
 
+def _run(arguments):
+    "A command; a full disk behind its output is heard now, and not when Python ends."
+    try:
+        app(arguments, prog_name='snet', standalone_mode=True)
+    finally:
+        try:
+            print(end='', flush=True)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries again
+            raise
+
+
 def _leave(e, command, debug):
     "Say what a command raised, and end with its exit code."
     if debug or isinstance(e, SystemExit):
@@ -1124,7 +1136,7 @@ def main(
             stack.enter_context(_every_letter())
             stack.enter_context(_sigterm_stops(asked))
             try:
-                app(arguments, prog_name='snet', standalone_mode=True)
+                _run(arguments)
             except BaseException as e:
                 _leave(_as_stopped(e, command, asked), command, debug)
     except KeyboardInterrupt as e:  # a signal between the last line and the end

@@ -43,6 +43,7 @@ from snetlib.core import (
 from ..data.clinic import files_behind, is_volume, read_any_volume, series_in
 from ..data.files import Case, read_image
 from ..data.formats import ENDINGS, UNREAD, kind_of, stem
+from ..data.nifti import nifti_place
 from snetlib.data.slices import (
     check_fractions,
     neighbour_rows,
@@ -566,7 +567,9 @@ def save_mask(
         write_tiff(mask, path, case.spacing)
     elif path.suffix == '.png':
         write_mask(mask, source, path, axis)
-    elif kind_of(source) in ('nifti', 'itk', 'mgz', 'dicom'):
+    elif kind_of(source) == 'nifti':
+        write_mask(mask, nifti_place(source), path, axis)
+    elif kind_of(source) in ('itk', 'mgz', 'dicom'):
         n = case.image.shape[-1] if case.image.ndim == 4 else None
         write_mask(mask, read_any_volume(source, channels=n)[0], path, axis)
     else:
@@ -630,6 +633,13 @@ def _marked(result, apart, limit):
     return result
 
 
+def _settled(image, rule):
+    "The rule with percentiles as the window they stand for: found once, before there is a mask."
+    if rule is None or not np.isfinite([image.min(), image.max()]).all():
+        return rule
+    return part_scale(image, rule)
+
+
 def _all_channels(path, image, c_in):
     "Raise `BadSetting` for one channel of several, as nnU-Net's number in its name tells."
     numbered = NUMBERED.match(stem(path))
@@ -686,7 +696,7 @@ def file(
     case = read_image([first, *more], axis, name, several)
     image = _with_channels(case.image)
     _all_channels(first, image, self.c_in)
-    rule = self.intensity_of(case)
+    rule = _settled(image, self.intensity_of(case))
     mask, kept, apart = self._predict(image, rule, keep=probabilities)
     with atomic_path(out / f'{name}_overlay.png') as tmp:
         save_overlay(tmp, *overview(case.image, mask, rule))
