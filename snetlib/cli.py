@@ -1060,11 +1060,11 @@ def explain(
 
 @contextlib.contextmanager
 def _every_letter():
-    "While the block runs, a letter that a terminal or a pipe has not is written as '?'."
+    "While the block runs, a letter that a terminal or a pipe has not is written as its number."
     streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
     before = [s.errors for s in streams]
     for stream in streams:
-        stream.reconfigure(errors='replace')
+        stream.reconfigure(errors='backslashreplace')
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ __all__ = ['tile_starts', 'tile_weights', 'tile_size', 'to_batch', 'tile_bands',
 import numpy as np
 import torch
 from ..core import BadSetting, choose
-from ..data.slices import scale_intensity
+from ..data.slices import check_limits, scale_intensity
 from .slices import match_channels, slice_logits
 from torch import nn
 
@@ -125,6 +125,7 @@ def part_scale(
     "A rule that scales any part as the whole: percentiles become the window they stand for."
     if intensity['kind'] != 'percentile':
         return intensity
+    check_limits('percentile', intensity)
     numbers = np.asarray(image, np.float32)
     lo, hi = np.percentile(numbers, (intensity['lo'], intensity['hi']))
     return dict(kind='window', lo=lo, hi=hi)
