@@ -1064,11 +1064,11 @@ def explain(
 
 @contextlib.contextmanager
 def _every_letter():
-    "While the block runs, a letter that a terminal or a pipe has not is written as '?'."
+    "While the block runs, a letter that a terminal or a pipe has not is written as its number."
     streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
     before = [s.errors for s in streams]
     for stream in streams:
-        stream.reconfigure(errors='replace')
+        stream.reconfigure(errors='backslashreplace')
     try:
         yield
     finally:
@@ -1101,6 +1101,18 @@ def _as_stopped(e, command, asked):
     return Stopped(command, 130) if isinstance(e, KeyboardInterrupt) else e
 
 
+def _run(arguments):
+    "A command; a full disk behind its output is heard now, and not when Python ends."
+    try:
+        app(arguments, prog_name='snet', standalone_mode=True)
+    finally:
+        try:
+            print(end='', flush=True)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries again
+            raise
+
+
 def _leave(e, command, debug):
     "Say what a command raised, and end with its exit code."
     if debug or isinstance(e, SystemExit):
@@ -1128,7 +1140,7 @@ def main(
             stack.enter_context(_every_letter())
             stack.enter_context(_sigterm_stops(asked))
             try:
-                app(arguments, prog_name='snet', standalone_mode=True)
+                _run(arguments)
             except BaseException as e:
                 _leave(_as_stopped(e, command, asked), command, debug)
     except KeyboardInterrupt as e:  # a signal between the last line and the end

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -396,13 +397,17 @@ def test_a_keyword_of_the_data_is_named_as_it_is_typed(tmp_path, asked):
     assert '(--seed)' not in done.stderr
 
 
-def test_a_terminal_that_lacks_a_letter_is_no_error(tmp_path):
-    "A pipe on Windows takes no ×, and a log of the locale C no ü."
-    env = {**ENV, 'PYTHONIOENCODING': 'ascii'}
-    words = ('predict', 'keine Läufe', 'scän.png', '--out', tmp_path / 'out')
-    done = subprocess.run([*SNET, *map(str, words)], capture_output=True, text=True, env=env)
-    assert done.returncode == 1 and 'Traceback' not in done.stderr
-    assert 'keine L?ufe is no run' in done.stderr
+def test_a_terminal_that_lacks_a_letter_is_no_error():
+    "A pipe on Windows takes no Ł."
+    code = (
+        'import snetlib.cli as cli\n'
+        "cli.known_names = lambda: dict(models={'Łęk': dict(about='3×4', tags=[])})\n"
+        'cli.main()'
+    )
+    command = [sys.executable, '-c', code, 'models']
+    done = subprocess.run(command, capture_output=True, env={**ENV, 'PYTHONIOENCODING': 'cp1252'})
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert b'\\u0141\\u0119k' in done.stdout and '3×4'.encode('cp1252') in done.stdout
 
 
 def test_half_a_letter_in_a_name_is_one_sentence():
@@ -414,3 +419,20 @@ def test_half_a_letter_in_a_name_is_one_sentence():
         '×'.encode('ascii')
     with pytest.raises(UnicodeEncodeError):
         explain(caught.value, 'predict')
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='a device of Linux')
+@pytest.mark.parametrize('words', [('models',), ('predict', '--help'), ('--version',)])
+def test_a_full_disk_behind_the_output_is_said(words):
+    with open('/dev/full', 'w') as full:
+        done = subprocess.run([*SNET, *words], stdout=full, stderr=subprocess.PIPE, text=True, env=ENV)
+    assert done.returncode == 1 and done.stderr.startswith('snet: The disk is full'), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_nobody_listens():
+    "Output that is closed, and a reader that goes at once."
+    for command in ('"$@" >&-', '"$@" >&- 2>&-', '"$@" | true'):
+        shell = ['bash', '-c', f'set -o pipefail; {command}', 'bash', *SNET, 'models']
+        done = subprocess.run(shell, capture_output=True, text=True, env=ENV)
+        assert done.returncode in (0, 1) and not done.stderr, (command, done.returncode, done.stderr)

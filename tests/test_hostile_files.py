@@ -534,3 +534,22 @@ def test_half_a_letter_is_no_name(name, tmp_path):
         safe_name(name)
     with pytest.raises(BadSetting):
         check_settings(dict(class_names=['background', name]))
+
+
+LIMITS = [('percentile', 0, 200), ('percentile', -1, 50), ('window', -np.inf, np.inf)]
+LIMITS += [('window', -1e308, 1e308), ('window', np.nan, 1), ('window', 5, 1)]
+
+
+@pytest.mark.parametrize('kind, lo, hi', LIMITS)
+def test_limits_of_intensities_that_are_none(kind, lo, hi):
+    network = torch.nn.Conv2d(1, 2, 1).eval()
+    predictor = Predictor(network, intensity=dict(kind=kind, lo=lo, hi=hi))
+    with pytest.raises(BadSetting, match='needs two numbers'):
+        predictor.array(RNG.random((1, 20, 24)))
+
+
+def test_a_window_too_narrow_for_its_numbers_makes_no_nan():
+    from snetlib.data.slices import scale_intensity
+
+    x = scale_intensity(np.float32([0, 1, 2]), dict(kind='window', lo=0, hi=1e-300))
+    assert np.isfinite(x).all()

@@ -16,6 +16,7 @@ from ..claims import locked_folder
 from ..core import BadSetting, SnetError, atomic_path, need
 from ..models.registry import create_model
 from .slices import full_logits
+from ..weights import save_tensors
 from torch import nn
 
 # %% ../../nbs/7_use/14_bundle.ipynb #bundle05
@@ -198,4 +199,4 @@ def _write_bundle(out, run, weights):
         with atomic_path(out / name) as path:
             path.write_text(text + '\n', encoding='utf-8')
     with atomic_path(out / 'models/model.pt') as path:
-        torch.save({key: value.contiguous() for key, value in weights.items()}, path)
+        save_tensors({key: value.contiguous() for key, value in weights.items()}, path)

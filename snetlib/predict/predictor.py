@@ -51,6 +51,7 @@ from snetlib.data.clinic import (
 )
 from ..data.files import Case, read_image, read_mask
 from ..data.formats import ENDINGS, UNREAD, is_dicom, kind_of, stem
+from ..data.nifti import nifti_place
 from snetlib.data.slices import (
     check_fractions,
     neighbour_rows,
@@ -574,7 +575,9 @@ def save_mask(
         write_tiff(mask, path, case.spacing)
     elif path.suffix == '.png':
         write_mask(mask, source, path, axis)
-    elif kind_of(source) in ('nifti', 'itk', 'mgz', 'dicom'):
+    elif kind_of(source) == 'nifti':
+        write_mask(mask, nifti_place(source), path, axis)
+    elif kind_of(source) in ('itk', 'mgz', 'dicom'):
         n = case.image.shape[-1] if case.image.ndim == 4 else None
         write_mask(mask, read_any_volume(source, channels=n)[0], path, axis)
     else:
