@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WRAPPERS', 'PREFIXES', 'LITE0', 'save_tensors', 'DamagedFile', 'read_safetensors', 'load_tensors', 'network_state',
-           'half_state', 'save_safetensors', 'unwrap_model', 'strip_prefixes', 'OtherNetwork', 'apart_from',
+           'half_state', 'save_safetensors', 'unwrap_model', 'strip_prefixes', 'names_of', 'OtherNetwork', 'apart_from',
            'apart_text', 'load_weights', 'fitting', 'load_fitting', 'fresh_text', 'load_what_fits', 'lite0_weights',
            'for_unit_images', 'trained_folders', 'list_weights', 'full_name', 'trained_folder', 'named_folder',
            'weights_file', 'weights_card', 'shared_config', 'HubNetwork']
@@ -68,8 +68,8 @@ def load_tensors(
         ) from e
     except Exception as e:
         raise DamagedFile(
-            f'{path} is damaged or no checkpoint of snetlib ({type(e).__name__}); '
-            'restore it from a copy, or train again.',
+            f'{path} is damaged or no checkpoint of snetlib ({type(e).__name__}); restore it from '
+            'a copy, save model.state_dict() where it was a whole model, or train again.',
             path=path,
         ) from e
 
@@ -79,7 +79,8 @@ def network_state(
 ) -> dict:
     "Names to tensors of the network. Raises `UnreadableFile` or `DamagedFile`."
     state = load_tensors(path)
-    state = state.get('model', state) if isinstance(state, dict) else None
+    for key in ('model', 'state_dict'):  # of a run, and of Lightning
+        state = state.get(key, state) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not all(isinstance(k, str) for k in state):
         what = f'{path} holds no weights by name; restore it from a copy, or train again.'
         raise DamagedFile(what, path=path)
@@ -130,6 +131,20 @@ def strip_prefixes(
     return state
 
 # %% ../nbs/1_start/04_weights.ipynb #360423b1
+def names_of(
+    model: nn.Module,  # a network
+    state: dict,  # names to tensors
+) -> dict:
+    "The state as the network names it, where a larger module held it under one name."
+    state = strip_prefixes(state)
+    while state and not any(k in model.state_dict() for k in state):
+        holder = next(iter(state)).partition('.')[0] + '.'
+        if not all(k.startswith(holder) for k in state):
+            break
+        state = {k.removeprefix(holder): v for k, v in state.items()}
+    return state
+
+
 class OtherNetwork(BadSetting):
     "Weights of another network; `apart` says which tensors do not fit, see `apart_from`."
 
@@ -173,7 +188,8 @@ def load_weights(
     if not isinstance(state, dict) or not all(isinstance(k, str) for k in state):
         what = f'{path} holds no weights by name; restore it from a copy, or train again.'
         raise DamagedFile(what, path=path)
-    net, state = unwrap_model(model), strip_prefixes(state)
+    net = unwrap_model(model)
+    state = names_of(net, state)
     try:
         net.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError, ValueError) as e:
@@ -208,7 +224,7 @@ def load_fitting(
     path,  # where they are from, for the message
 ) -> list:
     "Load the weights that fit; gives the names of the others. Raises `BadSetting` if few fit."
-    fits, own = fitting(model, strip_prefixes(state)), model.state_dict()
+    fits, own = fitting(model, names_of(model, state)), model.state_dict()
     loaded = sum(v.numel() for v in fits.values())
     if loaded < 0.5 * sum(v.numel() for v in own.values()):
         raise BadSetting(
@@ -309,6 +325,9 @@ def named_folder(
     place,  # a path, or a name from `list_weights()`
 ) -> Path:
     "The path; for a name that is no path here, the folder of that trained network."
+    if not isinstance(place, (str, Path)):
+        what = f'{place!r} is no path; give the folder of a run, or a name of list_weights().'
+        raise BadSetting(what, key='folder')
     path = Path(place)
     return trained_folder(str(place)) if not path.exists() and full_name(str(place)) else path
 

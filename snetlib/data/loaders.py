@@ -354,6 +354,8 @@ def show_batch(
     import fastai.vision.data  # its rules for showing pictures with masks  # noqa: F401
     from fastai.data.core import show_batch as draw
 
+    if not len(self):
+        raise BadSetting('There are no images to show; the loader is empty.', key='dls')
     if b is None:
         b = self.one_batch()
     if unique:

@@ -169,17 +169,36 @@ def _of_table(text, path):
     return _collected([(_part(row[part], path), row[case]) for row in rows[1:]], path)
 
 # %% ../../nbs/3_data/17_splits.ipynb #a26745e6
+def _text_of(path):
+    "What the file holds. Raises `UnreadableFile`."
+    try:
+        return plain_file(path).read_text(encoding='utf-8-sig')
+    except (OSError, UnicodeDecodeError) as e:
+        what = f'{path} cannot be read as a split; it should be {ACCEPTED}.'
+        raise UnreadableFile(what, path=path) from e
+
+
+def _json_of(text):
+    "What the text holds as JSON, or None."
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _of_json(text, path, fold):
     "{part: ids} of JSON; of a list, the fold that is meant. Raises `BadSetting`."
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
+    found = _json_of(text)
     if isinstance(found, list) and found and all(isinstance(f, dict) for f in found):
         if fold is None and len(found) > 1 or (fold or 0) >= len(found):
             what = f'{path} holds {len(found)} folds; name one of them, from {path}:0'
             raise BadSplit(f'{what} to {path}:{len(found) - 1}.', path=path, key='split')
         found = found[fold or 0]
+    return _parts_of(found, path)
+
+
+def _parts_of(found, path):
+    "{part: ids} of a table {name: ids}. Raises `BadSetting`."
     if not isinstance(found, dict) or not all(isinstance(ids, list) for ids in found.values()):
         raise BadSplit(f'{path} holds no split; give {ACCEPTED}.', path=path, key='split')
     parts = {_part(name, path): ids for name, ids in found.items()}
@@ -192,11 +211,7 @@ def read_split(
 ) -> dict:
     "{part: ids}. Raises `UnreadableFile`, and `BadSetting` for what is no split."
     path, fold = split_place(name)
-    try:
-        text = plain_file(path or name).read_text(encoding='utf-8-sig')
-    except (OSError, UnicodeDecodeError) as e:
-        what = f'{name} cannot be read as a split; it should be {ACCEPTED}.'
-        raise UnreadableFile(what, path=name) from e
+    text = _text_of(path or name)
     ending = path.suffix.lower()
     if ending == '.json':
         return _of_json(text, path, fold)
@@ -207,14 +222,11 @@ def read_splits(
     path,  # a file of text, CSV or JSON
 ) -> dict:
     "{name: {part: ids}}: one split, or one for each fold of a list. Raises as `read_split`."
-    try:
-        found = json.loads(plain_file(path).read_text(encoding='utf-8-sig'))
-    except (OSError, ValueError, RecursionError):
-        found = None
-    name = Path(path).stem
-    if not isinstance(found, list):
-        return {name: read_split(path)}
-    return {f'{name}:{k}': read_split(f'{path}:{k}') for k in range(len(found))}
+    path = Path(path)
+    found = _json_of(_text_of(path)) if path.suffix.lower() == '.json' else None
+    if not isinstance(found, list) or not found:
+        return {path.stem: read_split(path)}
+    return {f'{path.stem}:{k}': _parts_of(fold, path) for k, fold in enumerate(found)}
 
 # %% ../../nbs/3_data/17_splits.ipynb #442a19cb
 def published_split(

@@ -8,9 +8,11 @@ __all__ = ['Baseline', 'from_monai', 'from_smp', 'residual_unet', 'unet_tiny', '
            'r50_deeplabv3plus', 'swin_unetr']
 
 # %% ../../nbs/4_models/13_baselines.ipynb #0ed117c8
+import inspect
+
 import torch
 import torch.nn.functional as F
-from ..core import SnetError, need
+from ..core import SnetError, choose, need
 from .layers import check_input, resize_to
 from .registry import register_model
 from torch import nn
@@ -69,11 +71,12 @@ def from_smp(
 ) -> Baseline:
     "A network of segmentation-models-pytorch. Raises `SnetError` without library or weights."
     smp = need('segmentation_models_pytorch', 'baselines')
+    kind = getattr(smp, name)
+    for key in kwargs:
+        choose(key, inspect.signature(kind).parameters, 'keyword')  # that library drops others
 
     def build(w):
-        return getattr(smp, name)(
-            encoder_name, encoder_weights=w, in_channels=c_in, classes=n_out, **kwargs
-        )
+        return kind(encoder_name, encoder_weights=w, in_channels=c_in, classes=n_out, **kwargs)
 
     if encoder_weights is None:
         return Baseline(build(None), c_in)

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from ..core import BadSetting, choose
 from torch import nn
+from torch._C._functorch import is_batchedtensor
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -172,6 +173,8 @@ def side_by_side(
     x: torch.Tensor,  # map (b, c, h, w)
 ) -> torch.Tensor:
     "The same map, the channels of each pixel side by side in memory (channels_last)."
+    if not torch.compiler.is_compiling() and is_batchedtensor(x):
+        return x  # vmap knows no order in memory
     x = x.contiguous(memory_format=torch.channels_last)
     if torch.compiler.is_compiling() or len(x) > 1:  # an exported network takes any batch
         return x
@@ -290,6 +293,9 @@ def check_input(
     smallest: int = 32,  # least height and width
 ):
     "Raise `BadSetting` unless `x` is a float (b, c_in, h, w) with h and w ≥ `smallest`."
+    if not isinstance(x, torch.Tensor):
+        what = f'The model takes a tensor, this is a {type(x).__name__}'
+        raise BadSetting(f'{what}; convert it with torch.as_tensor(x).', key='x')
     shape = tuple(x.shape)
     if x.dim() != 4:
         what = f'The model takes a batch (b, {c_in}, h, w), this has shape {shape}'

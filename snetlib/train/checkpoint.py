@@ -7,6 +7,7 @@ __all__ = ['STATE', 'KINDS', 'same_weights', 'one_number', 'Checkpoint', 'settin
 
 # %% ../../nbs/6_train/07_checkpoint.ipynb #traincheck2
 import json
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ import torch
 from fastcore.basics import patch
 from ..core import BadSetting, atomic_path
 from .callbacks import RunCallback, row_text
-from .distributed import rank
+from .distributed import from_rank0, rank
 from snetlib.weights import (
     DamagedFile,
     load_tensors,  # noqa: F401  (an older place of this name)
@@ -88,7 +89,7 @@ class Checkpoint(RunCallback):
         names = ('valid_loss', *(m.name for m in self.metrics))
         return dict(
             epoch=self.epoch,
-            train_loss=float(torch.stack(self.losses).mean()),
+            train_loss=float(torch.stack(self.losses).mean()) if self.losses else None,
             **{name: one_number(self.valid.get(name), name) for name in names},
             lr=float(self.opt.hypers[-1]['lr']),
             seconds=round(self.schedule.used, 2),
@@ -157,7 +158,10 @@ def restore(self: Checkpoint, state, path):
             path=path,
         )
     self.check_fingerprint(state['fingerprint'], path)
-    if odd := [k for k, kinds in KINDS.items() if not isinstance(state[k], kinds)]:
+    odd = [k for k, kinds in KINDS.items() if not isinstance(state[k], kinds)]
+    if not odd and (state['epoch'] < 0 or not all(isinstance(r, dict) for r in state['history'])):
+        odd = ['history']
+    if odd:
         what = f'{path} is damaged (its {odd[0]} is none); restore it from a copy, or train again.'
         raise DamagedFile(what, path=path)
     load_weights(self.learn.model, state['model'], path)
@@ -167,6 +171,11 @@ def restore(self: Checkpoint, state, path):
         what = f'{path} is damaged (its opt fits no optimiser); restore it from a copy.'
         raise DamagedFile(what, path=path) from e
     self.start, self.best, self.history = state['epoch'], state['best'], state['history']
+    if self.best >= 0 and not from_rank0(path.with_name('best.pth').exists):
+        warnings.warn(
+            f'{path.parent} has lost its best.pth; the best of the epochs to come is kept.'
+        )
+        self.best = -1.0
     self.scaler_state, self.schedule.used = state['scaler'], state['used']
 
 # %% ../../nbs/6_train/07_checkpoint.ipynb #9d4145c2

@@ -269,4 +269,8 @@ class FunctionLoss(Predicting):
         if self.reduction == 'none':
             one = [slice(i, i + 1) for i in range(len(targ[0]))]
             return torch.stack([ask_loss(self.loss, pred[i], *(t[i] for t in targ)) for i in one])
-        return ask_loss(self.loss, pred, *targ)
+        found = ask_loss(self.loss, pred, *targ)
+        if not isinstance(found, torch.Tensor):
+            what = f'The loss gives a {type(found).__name__}; it must be a tensor, made with torch.'
+            raise BadSetting(what, key='loss_func')
+        return found

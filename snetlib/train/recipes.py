@@ -6,11 +6,12 @@
 __all__ = ['SYNAPSE_PAPER', 'ACDC_PAPER', 'MONUSEG_RECIPE', 'CPU_SMALL', 'CPU_DEMO', 'SMOKE', 'SOSEGFORMER_PAPER',
            'SOSEGFORMER_CPU', 'ONE_BRAIN', 'WEIGHTS_MNI', 'WEIGHTS_DSB2018', 'RECIPES', 'EXTRA_KEYS', 'OPTIONAL_KEYS',
            'OPTIMISERS', 'LOSSES', 'PRECISIONS', 'RULES', 'NEEDS', 'is_size', 'is_weights', 'names_a_place',
-           'is_scales', 'check_schedule', 'check_loss', 'check_recipe', 'get_recipe']
+           'is_scales', 'check_schedule', 'check_loss', 'check_recipe', 'check_changes', 'get_recipe']
 
 # %% ../../nbs/6_train/04_recipes.ipynb #d4a12e7d
 from pathlib import Path
 
+import numpy as np
 from ..core import BadSetting, SnetError, choose, is_number, is_whole
 from ..data.transforms import check_augmentation
 from .rival_recipes import RIVAL_RECIPES
@@ -306,6 +307,26 @@ def check_recipe(
         ) from e
 
 # %% ../../nbs/6_train/04_recipes.ipynb #bc8b2cc5
+def check_changes(
+    recipe: dict,  # a complete recipe
+    changes: dict,  # its lines that were changed in this call
+):
+    "Raises `BadSetting` for a change of a line that only SNet's loss has."
+    if recipe['loss'] == 'snet':
+        return
+    for key, none in dict(dice=0, pixel='softmax').items():
+        if changes.get(key, none) != none:
+            what = f'Recipe key {key} changes nothing with the loss {recipe["loss"]}; leave it out.'
+            raise BadSetting(what, key=key)
+
+
+def _plain(value):
+    "Paths as text and numbers of numpy as numbers, so that a recipe can be written down."
+    if isinstance(value, Path):
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def get_recipe(
     recipe='cpu_small',  # a name from RECIPES, or a dictionary of your own
     **changes,  # lines to change, e.g. lr=0.01, epochs=3
@@ -315,6 +336,7 @@ def get_recipe(
     given = base | changes
     for key in given:
         choose(key, EXTRA_KEYS | SYNAPSE_PAPER | OPTIONAL_KEYS, 'recipe key')
-    full = SYNAPSE_PAPER | EXTRA_KEYS | given
+    full = {k: _plain(v) for k, v in (SYNAPSE_PAPER | EXTRA_KEYS | given).items()}
     check_recipe(full)
+    check_changes(full, changes)
     return {k: v for k, v in full.items() if k not in OPTIONAL_KEYS or v is not None}

@@ -38,7 +38,7 @@ from ..models import create_model
 from ..models.layers import in_channels_last
 from ..report.tables import read_case_table
 from .callbacks import tensorboard_callback
-from .distributed import from_rank0, rank, together, world
+from .distributed import check_device, from_rank0, rank, together, world
 from snetlib.train.learner import (
     SnetLearner,
     check_seed,
@@ -74,6 +74,9 @@ def run_config(
 ) -> dict:
     "What decides the result of a run, as plain values."
     source = source if isinstance(source, Source) else Source(source)
+    if not isinstance(model, str):
+        what = f'The model is a {type(model).__name__}; a run names it, so that it can be built '
+        raise BadSetting(f'{what}again: a registered name, or FILE.py:FUNCTION.', key='model')
     config = dict(
         dataset=source.name,
         root=str(Path(source.root).resolve()) if source.root else None,
@@ -559,7 +562,8 @@ class Run(Described):
 
     @property
     def place(self) -> str:
-        "The device that computes: 'cpu', 'cuda', …"
+        "The device that computes: 'cpu', 'cuda', … Raises `BadSetting` for one that is not there."
+        check_device(self.device)
         return self.device or ('cuda' if torch.cuda.is_available() else 'cpu')
 
     def state(self) -> dict:
