@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['STRUCTURE_LOSSES', 'ENCODERS', 'REFUSED_CALLBACKS', 'CALLBACK_RULES', 'THEIR_LOSSES', 'SAVED', 'CALL_RULES',
            'make_loss', 'Optimiser', 'make_optimiser', 'encoder_and_rest', 'AskedMetric', 'check_callback',
-           'SnetLearner', 'check_epochs', 'check_rate', 'check_call', 'ImageLosses', 'picture_case', 'case_as_slices',
-           'array_as_slices', 'first_batch', 'data_shape', 'is_own', 'own_builder', 'own_network', 'build_network',
-           'start_from', 'run_callbacks', 'check_seed', 'check_edge_map', 'check_weights', 'check_network',
+           'SnetLearner', 'first_batch', 'data_shape', 'check_network', 'check_epochs', 'check_rate', 'check_call',
+           'ImageLosses', 'picture_case', 'case_as_slices', 'array_as_slices', 'is_own', 'own_builder', 'own_network',
+           'build_network', 'start_from', 'run_callbacks', 'check_seed', 'check_edge_map', 'check_weights',
            'loader_lines', 'check_loaders', 'snet_learner', 'recipe_in_charge', 'epochs_of', 'check_in_charge',
            'fit_recipe', 'load_state']
 
@@ -336,6 +336,85 @@ def load(self: SnetLearner, file, strict=True, with_opt=True, **kwargs):
         kwargs['device'] = torch.device(kwargs.get('device') or self.dls.device or 'cpu')
         return super(SnetLearner, self).load(path.with_suffix(''), **kwargs)
     return self
+
+# %% ../../nbs/6_train/08_learner.ipynb #23d49cc5
+def first_batch(
+    dls,  # fastai DataLoaders, around loaders of fastai or of torch
+) -> tuple:
+    "A batch to validate on. Raises `BadSetting` where there is none."
+    dl = dls.valid
+    try:
+        return dl.one_batch() if hasattr(dl, 'one_batch') else next(iter(dl))
+    except StopIteration:
+        why = 'it has no batches'
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, OSError) as e:
+        why = ' '.join(f'{type(e).__name__}: {e}'.split())[:200]
+    raise BadSetting(f'The loader for validation gives no batch ({why}); correct it.', key='dls')
+
+
+def data_shape(
+    dls,  # fastai DataLoaders, ours or any others for segmentation
+) -> tuple:
+    "(c_in, n_out). Raises `BadSetting` for loaders that do not tell their classes."
+    if not hasattr(dls, 'train') or not hasattr(dls, 'valid'):
+        what = f'The data are a {type(dls).__name__}; give DataLoaders: slice_dls(train, valid).'
+        raise BadSetting(what, key='dls')
+    if hasattr(dls, 'c_in') and hasattr(dls, 'n_out'):
+        return dls.c_in, dls.n_out
+    n_out = get_c(dls)
+    if not n_out:
+        raise BadSetting(
+            'The loaders do not name their classes; give codes= to SegmentationDataLoaders, '
+            'or set dls.vocab.',
+            key='vocab',
+        )
+    return first_batch(dls)[0].shape[1], n_out
+
+# %% ../../nbs/6_train/08_learner.ipynb #11744fa8
+def check_network(
+    net: nn.Module,  # somebody's own
+    dls,  # fastai DataLoaders
+):
+    "Raises `BadSetting` unless the network takes these images and answers for each class."
+    if not isinstance(net, nn.Module):
+        what = f'The model is a {type(net).__name__}; give a torch.nn.Module or a name.'
+        raise BadSetting(what, key='model')
+    if not any(p.requires_grad for p in net.parameters()):
+        what = f'{type(net).__name__} has no weights that can be trained.'
+        raise BadSetting(what, key='model')
+    c_in, n_out = data_shape(dls)
+    x = _one_image(dls)
+    logits = _first_output(net, x)
+    if getattr(logits, 'shape', None) != (1, n_out, *x.shape[2:]):
+        answer = tuple(getattr(logits, 'shape', ())) or f'a {type(logits).__name__}'
+        raise BadSetting(
+            f'{type(net).__name__} answers an image {tuple(x.shape)} with {answer}; it must give '
+            f'logits {(1, n_out, *x.shape[2:])}, one for each class ({n_out}) and pixel.',
+            key='model',
+        )
+
+
+def _one_image(dls):
+    "(1, c_in, H, W), float."
+    valid = getattr(dls.valid, 'dataset', None)
+    x = valid.batch([0])[0] if isinstance(valid, Slices) else first_batch(dls)[0][:1]
+    return torch.Tensor(x.detach().cpu().float())
+
+
+def _first_output(net, x):
+    "What the network gives in eval(); its state and the generators stay as they were."
+    modes = {module: module.training for module in net.modules()}
+    first = next(net.parameters())
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            y = net.eval()(x.to(first.device))
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as e:
+        what = f'{type(net).__name__} cannot take an image {tuple(x.shape)}: {e}'
+        raise BadSetting(' '.join(what.split())[:300], key='model') from e
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return y[0] if isinstance(y, (tuple, list)) and y else y
 
 # %% ../../nbs/6_train/08_learner.ipynb #ddd6ff6b
 def check_epochs(
@@ -718,39 +797,6 @@ def tta(self: SnetLearner, *args, **kwargs):
         key='tta',
     )
 
-# %% ../../nbs/6_train/08_learner.ipynb #23d49cc5
-def first_batch(
-    dls,  # fastai DataLoaders, around loaders of fastai or of torch
-) -> tuple:
-    "A batch to validate on. Raises `BadSetting` where there is none."
-    dl = dls.valid
-    try:
-        return dl.one_batch() if hasattr(dl, 'one_batch') else next(iter(dl))
-    except StopIteration:
-        why = 'it has no batches'
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, OSError) as e:
-        why = ' '.join(f'{type(e).__name__}: {e}'.split())[:200]
-    raise BadSetting(f'The loader for validation gives no batch ({why}); correct it.', key='dls')
-
-
-def data_shape(
-    dls,  # fastai DataLoaders, ours or any others for segmentation
-) -> tuple:
-    "(c_in, n_out). Raises `BadSetting` for loaders that do not tell their classes."
-    if not hasattr(dls, 'train') or not hasattr(dls, 'valid'):
-        what = f'The data are a {type(dls).__name__}; give DataLoaders: slice_dls(train, valid).'
-        raise BadSetting(what, key='dls')
-    if hasattr(dls, 'c_in') and hasattr(dls, 'n_out'):
-        return dls.c_in, dls.n_out
-    n_out = get_c(dls)
-    if not n_out:
-        raise BadSetting(
-            'The loaders do not name their classes; give codes= to SegmentationDataLoaders, '
-            'or set dls.vocab.',
-            key='vocab',
-        )
-    return first_batch(dls)[0].shape[1], n_out
-
 # %% ../../nbs/6_train/08_learner.ipynb #f97f9362
 def is_own(
     model,  # what names a network
@@ -889,52 +935,6 @@ def check_weights(
             'nothing to tell apart; take a label that no class has, as 255.',
             key='ignore_index',
         )
-
-# %% ../../nbs/6_train/08_learner.ipynb #11744fa8
-def check_network(
-    net: nn.Module,  # somebody's own
-    dls,  # fastai DataLoaders
-):
-    "Raises `BadSetting` unless the network takes these images and answers for each class."
-    if not isinstance(net, nn.Module):
-        what = f'The model is a {type(net).__name__}; give a torch.nn.Module or a name.'
-        raise BadSetting(what, key='model')
-    if not any(p.requires_grad for p in net.parameters()):
-        what = f'{type(net).__name__} has no weights that can be trained.'
-        raise BadSetting(what, key='model')
-    c_in, n_out = data_shape(dls)
-    x = _one_image(dls)
-    logits = _first_output(net, x)
-    if getattr(logits, 'shape', None) != (1, n_out, *x.shape[2:]):
-        answer = tuple(getattr(logits, 'shape', ())) or f'a {type(logits).__name__}'
-        raise BadSetting(
-            f'{type(net).__name__} answers an image {tuple(x.shape)} with {answer}; it must give '
-            f'logits {(1, n_out, *x.shape[2:])}, one for each class ({n_out}) and pixel.',
-            key='model',
-        )
-
-
-def _one_image(dls):
-    "(1, c_in, H, W), float."
-    valid = getattr(dls.valid, 'dataset', None)
-    x = valid.batch([0])[0] if isinstance(valid, Slices) else first_batch(dls)[0][:1]
-    return torch.Tensor(x.detach().cpu().float())
-
-
-def _first_output(net, x):
-    "What the network gives in eval(); its state and the generators stay as they were."
-    modes = {module: module.training for module in net.modules()}
-    first = next(net.parameters())
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            y = net.eval()(x.to(first.device))
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as e:
-        what = f'{type(net).__name__} cannot take an image {tuple(x.shape)}: {e}'
-        raise BadSetting(' '.join(what.split())[:300], key='model') from e
-    finally:
-        for module, training in modes.items():
-            module.training = training
-    return y[0] if isinstance(y, (tuple, list)) and y else y
 
 # %% ../../nbs/6_train/08_learner.ipynb #f7fe1479
 def loader_lines(
