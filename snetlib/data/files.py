@@ -183,13 +183,13 @@ def read_image(
     channels: int | None = None,  # a NIfTI with so many frames has them as channels
 ) -> Case:
     "The image of a file, without a label. Raises `UnreadableFile` and `GeometryMismatch`."
+    if isinstance(path, (list, tuple)) and len(path) == 1:
+        (path,) = path
     if not isinstance(path, (list, tuple)):
         return _image(_load(path, axis, channels=channels), path, axis, id)
     channels = [read_image(p, axis, id) for p in path]
     for channel in channels[1:]:
         same_place(channels[0], channel)
-    if len(channels) == 1:
-        return channels[0]
     stacked = np.stack([c.image for c in channels], -1)
     return replace(channels[0], image=stacked, notes=sum((c.notes for c in channels), ()))
 

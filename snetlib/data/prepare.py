@@ -559,7 +559,7 @@ def _refuse_others_images(raw, out):
             what = f'{out} holds images that were not prepared, e.g. {f}; choose another folder '
             raise BadSetting(f'{what}to prepare into.', path=out, key='out')
 
-
+# %% ../../nbs/3_data/30_prepare.ipynb #beside2ex
 OWN_FILES = ('index.json', 'predictions.csv', 'config.json', 'scores.csv')  # of results, not raw
 
 
@@ -571,7 +571,8 @@ def bystanders(
     "Files that look like images, in folders of which nothing is read; results of ours aside."
     if ds.embedded or (root / 'index.json').is_file():
         return []
-    read, found = {f.resolve().parent for i in items for f in files_of(i)}, []
+    folders = {f.parent for i in items for f in files_of(i)}
+    read, found = {folder.resolve() for folder in folders}, []
     for place, folders, names in os.walk(root):
         folders[:] = sorted(d for d in folders if d[0] not in '._')
         if Path(place) != root and not set(names).isdisjoint(OWN_FILES):
@@ -609,10 +610,14 @@ def strangers(
     if ds.embedded or (root / 'index.json').is_file():
         return []
     endings = (*ENDINGS, '.xml') if ds.name == 'monuseg' else ENDINGS
-    used = {f.resolve() for i in items for f in files_of(i)}
+    plain = {f for i in items for f in files_of(i)}
+    others = [f for f in files_in(root, endings, deep=True) if f not in plain]
+    if not others:
+        return []
+    used = {f.resolve() for f in plain}  # a link and its file are one
     folders = {f.parent for f in used}
     found = []
-    for f in files_in(root, endings, deep=True):
+    for f in others:
         known = f.resolve() in used or f.parent.resolve() not in folders
         if not known and not SLICE.match(stem(f)) and not stem(f).endswith('_4d'):
             found.append(f)

@@ -72,8 +72,10 @@ def _check_growth(nbytes, data, stored, path):
 
 def _check_memory(nbytes, path):
     "Raise `UnreadableFile` for more than the free memory."
+    if nbytes <= 1 << 20:  # a megabyte is always there, and asking the system takes time
+        return
     free = psutil.virtual_memory().available
-    if nbytes > max(free, 1 << 20):  # a megabyte is always there
+    if nbytes > free:
         raise UnreadableFile(
             f'{path} is too large: it needs {nbytes / 1e9:.3g} GB of memory and '
             f'{free / 1e9:.3g} GB are free; crop it, cut it into tiles or downsample it first.',

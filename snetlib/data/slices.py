@@ -56,7 +56,7 @@ def check_fractions(
             '{"kind": "percentile", "lo": 0.5, "hi": 99.5} for all images.'
         )
 
-# %% ../../nbs/3_data/16_slices.ipynb #slcgaps1
+# %% ../../nbs/3_data/16_slices.ipynb #scalelim2
 def without_gaps(
     x: np.ndarray,  # any shape
 ) -> np.ndarray:
@@ -90,7 +90,7 @@ def _between(x, lo, hi):
         y *= width > 0
     return np.clip(y, 0, 1, out=y)
 
-# %% ../../nbs/3_data/16_slices.ipynb #slcscale
+# %% ../../nbs/3_data/16_slices.ipynb #scalelim4
 def scale_intensity(
     x: np.ndarray,  # one volume, any shape
     # {'kind': 'window', 'lo': -125, 'hi': 275}, {'kind': 'percentile', 'lo': 0.5, 'hi': 99.5},
