@@ -530,7 +530,7 @@ def test_a_disagreement_that_is_no_share(said, tmp_path):
 @pytest.mark.parametrize('name', ['\ud800', 'a\udfffb'])
 def test_half_a_letter_is_no_name(name, tmp_path):
     "JSON can write one; no file can."
-    with pytest.raises(BadSetting, match='cannot be seen'):
+    with pytest.raises(BadSetting, match='not written in UTF-8'):
         safe_name(name)
     with pytest.raises(BadSetting):
         check_settings(dict(class_names=['background', name]))

@@ -64,8 +64,10 @@ def safe_name(
     what = None
     if not isinstance(id, str) or id.strip() in ('', '.', '..') or re.search(r'[/\\:]', id):
         what = 'which is no name but a path (or empty)'
-    elif re.search(r'[\x00-\x1f\ud800-\udfff]', id):
+    elif re.search(r'[\x00-\x1f]', id):
         what = 'with a line break or another character that cannot be seen'
+    elif re.search(r'[\ud800-\udfff]', id):
+        what = 'which is not written in UTF-8'
     elif len(id) > 200:
         what = f'a name of {len(id)} letters, where 200 are allowed'
     if what:
