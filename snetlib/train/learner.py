@@ -318,6 +318,7 @@ def _settings_of(state):
 @patch
 def load(self: SnetLearner, file, strict=True, with_opt=True, **kwargs):
     "As fastai's. Raises `UnreadableFile`, or `OtherNetwork` that names what does not fit."
+    check_device(kwargs.get('device'))
     path = self.weights_path(file)
     if not path.is_file():
         raise UnreadableFile(f'There is no file {path}; save it first with learn.save.', path=path)
@@ -333,7 +334,6 @@ def load(self: SnetLearner, file, strict=True, with_opt=True, **kwargs):
         if unknown := _settings_of(whole['opt']) - _settings_of(self.opt.state_dict()):
             what = f'{path} was saved with another optimiser (it has {min(unknown)}); '
             raise BadSetting(f'{what}load the weights alone: with_opt=False.', key='with_opt')
-        check_device(kwargs.get('device'))
         return super(SnetLearner, self).load(path.with_suffix(''), **kwargs)
     return self
 
