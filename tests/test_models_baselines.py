@@ -29,6 +29,12 @@ def test_every_baseline_builds(name):
     assert count_parameters(net) > 2e6 and MODELS[name].__doc__
 
 
+@pytest.mark.parametrize('name', ['r50_unet', 'r50_deeplabv3plus'])
+def test_a_keyword_that_a_library_would_drop_is_refused(name):
+    with pytest.raises(SnetError, match='drop_rate'):
+        create_model(name, c_in=1, n_out=2, drop_rate=0.1)
+
+
 def test_rows_of_the_papers_point_at_models():
     from snetlib.reproduce.our_experiments import EXPERIMENTS
 

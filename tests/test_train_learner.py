@@ -11,25 +11,33 @@ from fastai.callback.core import Callback, FetchPredsCallback
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.callback.progress import CSVLogger, ShowGraphCallback
+from fastai.callback.rnn import ModelResetter
 from fastai.callback.schedule import ParamScheduler, SchedLin, fine_tune, fit_one_cycle, lr_find  # noqa: F401
 from fastai.callback.tracker import (
     EarlyStoppingCallback,
     ReduceLROnPlateau,
     SaveModelCallback,
 )
-from fastai.callback.training import GradientAccumulation, ShortEpochCallback
+from fastai.callback.training import GradientAccumulation, GradientClip, ShortEpochCallback
+from fastai.data.core import DataLoaders
 from fastai.data.transforms import get_c
 from fastai.interpret import ClassificationInterpretation, Interpretation, SegmentationInterpretation
-from fastai.learner import Learner, load_learner
-from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, DiceLoss, MSELossFlat
-from fastai.metrics import Dice, DiceMulti, accuracy, foreground_acc
+from fastai.learner import Learner, SkipToEpoch, load_learner
+from fastai.losses import (
+    BCEWithLogitsLossFlat,
+    CrossEntropyLossFlat,
+    DiceLoss,
+    LabelSmoothingCrossEntropy,
+    MSELossFlat,
+)
+from fastai.metrics import Dice, DiceMulti, F1Score, accuracy, foreground_acc
 from fastai.optimizer import SGD
 from fastai.vision.core import PILImageBW
 from fastai.vision.data import SegmentationDataLoaders
 from PIL import Image
 from torch import nn
 
-from snetlib.core import BadSetting, SnetError
+from snetlib.core import BadSetting, SnetError, UnreadableFile
 from snetlib.data.loaders import slice_dls
 from snetlib.data.slices import Slices
 from snetlib.models import create_model
@@ -239,7 +247,68 @@ def wrapped_weights(learn):
         assert file == 'best' or same_weights(other.model, learn.model), file
 
 
+def network_replaced(learn):
+    "The optimiser is made anew: the new network is trained, not the old one."
+    fit_recipe(learn)
+    learn.model = nn.Conv2d(1, 2, 1)
+    before = learn.model.weight.detach().clone()
+    learn.fit(1, lr=0.1)
+    assert not torch.equal(before, learn.model.weight)
+
+
+def optimiser_of_torch(learn):
+    learn.opt_func = torch.optim.AdamW
+    fit_recipe(learn)
+    assert type(learn.opt.opt) is torch.optim.AdamW
+
+
+def appended_metric(learn):
+    learn.metrics.append(foreground_acc)
+    learn.fit(1, lr=1e-3)
+    assert learn.recorder.metric_names[-2] == 'foreground_acc'
+
+
+def weights_of_another_optimiser(learn):
+    fit_recipe(learn)
+    learn.save('weights')
+    other = learner(learn.path, opt='adamw')
+    with pytest.raises(BadSetting) as e:
+        other.load('weights')
+    assert e.value.key == 'with_opt'
+    other.load('weights', with_opt=False).fit(1, lr=1e-3)
+
+
+def skipped_epochs(learn):
+    seen = []
+    learn.fit(3, 1e-3, start_epoch=2, cbs=SeenEpochs(seen))
+    assert set(seen) == {2}
+    learn.add_cb(SkipToEpoch(1))
+    fit_recipe(learn)
+    assert [row['train_loss'] is None for row in learn.checkpoint.history] == [True, False]
+    learn.validate()
+
+
+class SeenEpochs(Callback):
+    "Keeps the epochs in which a step was made."
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def after_step(self):
+        self.seen.append(self.epoch)
+
+
 WORKS = dict(
+    network_replaced=network_replaced,
+    optimiser_of_torch=optimiser_of_torch,
+    appended_metric=appended_metric,
+    weights_of_another_optimiser=weights_of_another_optimiser,
+    skipped_epochs=skipped_epochs,
+    csv_deeper=lambda learn: learn.fit(1, 1e-3, cbs=CSVLogger('logs/history.csv')),
+    label_smoothing=lambda learn: with_loss(learn, LabelSmoothingCrossEntropy()),
+    metric_of_scikit_learn=lambda learn: (setattr(learn, 'metrics', F1Score(axis=1)), learn.validate()),
+    rate_for_each_group=lambda learn: learn.fit(1, lr=[1e-4, 1e-3]),
+    cycles=lambda learn: (learn.fit_sgdr(1, 1, 1e-3), learn.fit_flat_cos(1, 1e-3)),
     wrapped_weights=wrapped_weights,
     all_losses=lambda learn: Interpretation.from_learner(learn).plot_top_losses(99),
     losses_of_segments=lambda learn: SegmentationInterpretation.from_learner(learn).top_losses(99),
@@ -330,12 +399,60 @@ def half_a_file(learn):
     learn.load('weights')
 
 
+def without(learn, name):
+    "A run of a learner that has lost a callback."
+    learn.remove_cb(getattr(learn, name))
+    fit_recipe(learn)
+
+
+def other_data(learn, channels):
+    shape = squares(4)
+    learn.dls = slice_dls(*[Slices(np.stack([shape.images] * channels, -1), *rest(shape))] * 2, bs=2)
+    learn.fit(1, lr=1e-3)
+
+
+def rest(slices):
+    return slices.labels, slices.case_ids, slices.class_names
+
+
 def again(learn, **lines):
     "Another learner around the same loaders."
     return snet_learner(learn.dls, Tiny(), 'smoke', progress=False, **lines)
 
 
 REFUSED = dict(
+    gradient_turned_round=lambda learn: learn.add_cb(GradientClip(-1.0)),
+    reset_of_a_network=lambda learn: learn.add_cb(ModelResetter()),
+    patience_in_words=lambda learn: learn.add_cb(EarlyStoppingCallback(patience='long')),
+    run_without_recorder=lambda learn: without(learn, 'recorder'),
+    run_without_modes=lambda learn: without(learn, 'train_eval'),
+    data_with_other_channels=lambda learn: other_data(learn, 3),
+    network_for_other_images=lambda learn: (setattr(learn, 'model', Tiny(3)), fit_recipe(learn)),
+    network_for_other_classes=lambda learn: (setattr(learn, 'model', Tiny(1, 7)), learn.fit(1, 1e-3)),
+    network_in_half_precision=lambda learn: (learn.model.half(), learn.fit(1, 1e-3)),
+    nothing_to_train=lambda learn: (learn.model.requires_grad_(False), learn.fit(1, 1e-3)),
+    decay_below_nothing=lambda learn: learn.fit(1, 1e-3, wd=-1),
+    decay_in_words=lambda learn: learn.fit(1, 1e-3, wd='small'),
+    two_momenta=lambda learn: learn.fit_one_cycle(1, 1e-3, moms=(0.95, 0.85)),
+    start_past_the_end=lambda learn: learn.fit_one_cycle(1, 1e-3, pct_start=2),
+    division_by_nothing=lambda learn: learn.fit_one_cycle(1, 1e-3, div=0),
+    rate_that_climbs_flat=lambda learn: learn.fit_flat_cos(1, -1e-3),
+    cycle_without_length=lambda learn: learn.fit_sgdr(1, 0, 1e-3),
+    half_a_frozen_epoch=lambda learn: learn.fine_tune(1, freeze_epochs=0.5),
+    three_rates=lambda learn: learn.fit(1, [1e-4, 1e-3, 1e-2]),
+    search_in_words=lambda learn: learn.lr_find(num_it='many'),
+    loss_of_many_numbers=lambda learn: with_loss(learn, nn.CrossEntropyLoss(reduction='none')),
+    loss_without_weights=lambda learn: with_loss(learn, lambda p, t: torch.tensor(1.0)),
+    loss_that_is_no_tensor=lambda learn: with_loss(learn, lambda p, t: 1.0),
+    loss_of_logarithms=lambda learn: with_loss(learn, nn.NLLLoss()),
+    optimiser_in_words=lambda learn: setattr(learn, 'opt_func', 'adam'),
+    metric_of_another_axis=lambda learn: setattr(learn, 'metrics', F1Score()),
+    metric_that_is_a_word=lambda learn: (setattr(learn, 'metrics', lambda p, t: 'a'), learn.validate()),
+    device_in_words=lambda learn: (learn.save('weights'), learn.load('weights', device='gpu')),
+    export_to_a_folder=lambda learn: (learn.path.mkdir(exist_ok=True), learn.export(learn.path)),
+    summary_without_images=lambda learn: exported(learn).summary(),
+    search_without_images=lambda learn: exported(learn).lr_find(),
+    pictures_of_no_images=lambda learn: exported(learn).dls.show_batch(),
     augmentation_of_loaders=lambda learn: again(learn, augment='snet'),
     size_of_loaders=lambda learn: again(learn, size=64),
     neighbours_of_loaders=lambda learn: again(learn, neighbours=1),
@@ -479,7 +596,7 @@ def mask_of(path):
     return path.with_name(f'{path.stem}_mask.tif')
 
 
-def fastai_dls(folder):
+def fastai_dls(folder, valid_pct=0.25):
     return SegmentationDataLoaders.from_label_func(
         folder,
         sorted(folder.glob('*.png')),
@@ -488,7 +605,7 @@ def fastai_dls(folder):
         bs=2,
         num_workers=0,
         seed=0,
-        valid_pct=0.25,
+        valid_pct=valid_pct,
     )
 
 
@@ -500,6 +617,35 @@ def test_loaders_of_fastai_train_by_recipe(pictures):
     assert learn.checkpoint.history[-1]['valid_dice'] is not None
     learn.show_results(max_n=1)
     assert learn.predict(pictures / '0.png')[0].shape == (32, 32)
+
+
+def test_loaders_of_fastai_are_asked_by_index_and_by_file(pictures):
+    learn = snet_learner(fastai_dls(pictures), 'snet_tiny', 'smoke', steps=1, progress=False)
+    file = learn.dls.valid.items[0]
+    assert torch.equal(learn.predict(0)[0], learn.predict(file)[0])
+    with pytest.raises(BadSetting) as e:
+        learn.predict(99)
+    assert e.value.key == 'item'
+    with pytest.raises(UnreadableFile) as e:
+        learn.predict(pictures / 'none.png')
+    assert e.value.path == pictures / 'none.png'
+
+
+def test_loaders_of_torch_are_refused():
+    x, y = torch.rand(8, 1, 32, 32), torch.randint(0, 2, (8, 32, 32))
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=2)
+    dls = DataLoaders(loader, loader)
+    dls.c, dls.vocab = 2, ['background', 'square']
+    with pytest.raises(BadSetting) as e:
+        snet_learner(dls, 'snet_tiny', 'smoke', progress=False)
+    assert e.value.key == 'dls'
+
+
+def test_loaders_without_a_batch_to_validate_on_are_refused(pictures):
+    dls = fastai_dls(pictures, valid_pct=0.0)
+    with pytest.raises(BadSetting) as e:
+        snet_learner(dls, 'snet_tiny', 'smoke', progress=False)
+    assert e.value.key == 'dls'
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 "Every recipe value that no run can have is refused by `get_recipe` in one sentence with its key."
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
@@ -56,6 +60,18 @@ def test_is_refused(key, value):
     if key in RULES:
         assert isinstance(e.value, BadSetting)
         assert e.value.key == key
+
+
+def test_a_recipe_can_be_written_down():
+    recipe = get_recipe('smoke', lr=np.float32(0.5), epochs=np.int64(2), init=Path('runs/a'))
+    assert json.loads(json.dumps(recipe)) == recipe | dict(init='runs/a', lr=0.5, epochs=2)
+
+
+@pytest.mark.parametrize('change', [dict(dice=0.5), dict(pixel='sigmoid')])
+def test_lines_of_another_loss_are_refused(change):
+    with pytest.raises(BadSetting) as e:
+        get_recipe('smoke', loss='ce', **change)
+    assert e.value.key in change
 
 
 def test_both_halves_cannot_be_off():

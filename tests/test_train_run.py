@@ -226,6 +226,36 @@ def test_what_is_missing_is_named(run, tmp_path):
         Run(run).scores()
 
 
+@pytest.mark.parametrize(
+    'ask',
+    dict(
+        folder=lambda run: Run(None),
+        device=lambda run: Run(run, device='gpu').model(),
+        model=lambda run: train_run(run / 'new', 'phantom', torch.nn.Conv2d(1, 2, 1), 'smoke', **LINES),
+    ).items(),
+    ids=lambda ask: ask[0],
+)
+def test_what_names_no_run_is_refused(ask, run):
+    with pytest.raises(BadSetting) as e:
+        ask[1](run)
+    assert e.value.key == ask[0]
+
+
+def test_a_lost_best_epoch_is_said(run, data):
+    (run / 'best.pth').unlink()
+    with pytest.warns(UserWarning, match='best.pth'):
+        learn = again(run, data)
+    assert learn.checkpoint.best == -1
+
+
+def test_weights_in_a_larger_module_are_found(run):
+    "As Lightning keeps them: under the key state_dict, and under one name."
+    net = Run(run, 'last', 'cpu').model()
+    state = {f'model.{k}': v for k, v in net.state_dict().items()}
+    save_tensors(dict(state_dict=state, epoch=3), run / 'last.pth')
+    assert same_weights(Run(run, 'last', 'cpu').model(), net)
+
+
 def test_weights_of_another_network_are_refused(run):
     config = json.loads((run / 'config.json').read_text())
     (run / 'config.json').write_text(json.dumps(config | dict(model='snet_small')))
@@ -364,7 +394,9 @@ def test_one_class_alone_is_nothing_to_learn(data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'key,value', dict(epoch='a', best=None, history=3, opt={}, model=[1], used='x').items()
+    'key,value',
+    [('epoch', 'a'), ('epoch', -3), ('best', None), ('history', 3), ('history', [3])]
+    + [('opt', {}), ('model', [1]), ('used', 'x')],
 )
 def test_a_state_with_wrong_values_is_damaged(key, value, run, data):
     state = load_tensors(run / 'last.pth')

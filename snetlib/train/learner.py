@@ -60,7 +60,7 @@ from snetlib.train.callbacks import (
     pick_precision,
 )
 from .checkpoint import Checkpoint, one_number
-from .distributed import distribute, from_rank0, rank
+from .distributed import check_device, distribute, from_rank0, rank
 from .losses import CrossEntropy, DeepSupervision, FunctionLoss, SNetLoss, ask_loss
 from .polyp_losses import ClipValue, EdgeStructureLoss, MultiScale, StructureLoss
 from .recipes import get_recipe
@@ -318,6 +318,7 @@ def _settings_of(state):
 @patch
 def load(self: SnetLearner, file, strict=True, with_opt=True, **kwargs):
     "As fastai's. Raises `UnreadableFile`, or `OtherNetwork` that names what does not fit."
+    check_device(kwargs.get('device'))
     path = self.weights_path(file)
     if not path.is_file():
         raise UnreadableFile(f'There is no file {path}; save it first with learn.save.', path=path)
@@ -333,23 +334,23 @@ def load(self: SnetLearner, file, strict=True, with_opt=True, **kwargs):
         if unknown := _settings_of(whole['opt']) - _settings_of(self.opt.state_dict()):
             what = f'{path} was saved with another optimiser (it has {min(unknown)}); '
             raise BadSetting(f'{what}load the weights alone: with_opt=False.', key='with_opt')
-        kwargs['device'] = torch.device(kwargs.get('device') or self.dls.device or 'cpu')
         return super(SnetLearner, self).load(path.with_suffix(''), **kwargs)
     return self
 
 # %% ../../nbs/6_train/08_learner.ipynb #23d49cc5
 def first_batch(
-    dls,  # fastai DataLoaders, around loaders of fastai or of torch
+    dls,  # fastai DataLoaders
 ) -> tuple:
     "A batch to validate on. Raises `BadSetting` where there is none."
-    dl = dls.valid
+    if isinstance(dls.valid, torch.utils.data.DataLoader):
+        what = 'The loaders are of torch; make them with fastai.data.load.DataLoader(data, bs=…).'
+        raise BadSetting(what, key='dls')
     try:
-        return dl.one_batch() if hasattr(dl, 'one_batch') else next(iter(dl))
-    except StopIteration:
-        why = 'it has no batches'
+        return dls.valid.one_batch()
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, OSError) as e:
         why = ' '.join(f'{type(e).__name__}: {e}'.split())[:200]
-    raise BadSetting(f'The loader for validation gives no batch ({why}); correct it.', key='dls')
+        what = f'The loader for validation gives no batch ({why}); correct it.'
+        raise BadSetting(what, key='dls') from e
 
 
 def data_shape(
@@ -507,7 +508,7 @@ class ImageLosses(TensorBase):
 def _fitting_opt(self: SnetLearner):
     "Make the optimiser, also anew where the network has weights that it does not know."
     known = [p for group in self.opt.param_lists for p in group] if self.opt else []
-    groups = [g if isinstance(g, (list, tuple, L)) else [g] for g in self.splitter(self.model)]
+    groups = [[g] if isinstance(g, torch.Tensor) else g for g in self.splitter(self.model)]
     if not {id(p) for group in groups for p in group} <= {id(p) for p in known}:
         self.create_opt()
 
@@ -575,6 +576,8 @@ def fine_tune(self: SnetLearner, epochs, base_lr=2e-3, freeze_epochs=1, *args, *
 def summary(self: SnetLearner):
     "As fastai's. Raises `BadSetting` for a learner without images."
     self._part(0, None)
+    import fastai.callback.hook  # it gives a learner its summary  # noqa: F401
+
     return super(SnetLearner, self).summary()
 
 
