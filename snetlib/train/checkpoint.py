@@ -129,7 +129,7 @@ def settings_of(
     recipe = settings.pop('recipe', None)
     return settings | (recipe if isinstance(recipe, dict) else {})
 
-
+# %% ../../nbs/6_train/07_checkpoint.ipynb #chkrestor
 @patch
 def check_fingerprint(self: Checkpoint, before, path):
     "Raises `BadSetting`, with the settings that differ, for a state of another configuration."
@@ -171,9 +171,9 @@ def restore(self: Checkpoint, state, path):
         what = f'{path} is damaged (its opt fits no optimiser); restore it from a copy.'
         raise DamagedFile(what, path=path) from e
     self.start, self.best, self.history = state['epoch'], state['best'], state['history']
-    if self.best >= 0 and not from_rank0(path.with_name('best.pth').exists):
+    if self.best >= 0 and not from_rank0(Path(path).with_name('best.pth').exists):
         warnings.warn(
-            f'{path.parent} has lost its best.pth; the best of the epochs to come is kept.'
+            f'{Path(path).parent} has lost its best.pth; the best of the epochs to come is kept.'
         )
         self.best = -1.0
     self.scaler_state, self.schedule.used = state['scaler'], state['used']

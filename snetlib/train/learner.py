@@ -252,28 +252,34 @@ class SnetLearner(Learner):
             make = partial(Optimiser, opt=make)
         self._opt_func = make
 
-    def _backward(self):
-        "As fastai's. Raises `BadSetting` for a loss that is several numbers, or has no gradient."
-        loss = self.loss_grad
-        if loss.numel() != 1:
-            what = f'The loss is {loss.numel()} numbers {tuple(loss.shape)}; give their mean.'
-            raise BadSetting(what, key='loss_func')
-        if not loss.requires_grad:
-            what = 'The loss depends on no weight that can be trained; compute it from the logits '
-            raise BadSetting(f'{what}with torch, and unfreeze the network.', key='loss_func')
-        super()._backward()
+# %% ../../nbs/6_train/08_learner.ipynb #lrnbackwd
+@patch
+def _backward(self: SnetLearner):
+    "As fastai's. Raises `BadSetting` for a loss that is several numbers, or has no gradient."
+    loss = self.loss_grad
+    if loss.numel() != 1:
+        what = f'The loss is {loss.numel()} numbers {tuple(loss.shape)}; give their mean.'
+        raise BadSetting(what, key='loss_func')
+    if not loss.requires_grad:
+        what = 'The loss depends on no weight that can be trained; compute it from the logits '
+        raise BadSetting(f'{what}with torch, and unfreeze the network.', key='loss_func')
+    super(SnetLearner, self)._backward()
 
-    def validation_context(self, *args, **kwargs):
-        "As fastai's, without callbacks that compare epochs: a validation by itself is none."
-        trackers = [cb for cb in self.cbs if isinstance(cb, (TrackerCallback, SkipToEpoch))]
-        inside = super().validation_context(*args, **kwargs)
-        return ContextManagers([self.removed_cbs(trackers), inside]) if trackers else inside
 
-    def _do_fit(self):
-        "As fastai's; a run that goes on begins with the epoch after the last complete one."
-        first = self.checkpoint.start if self.in_run else 0
-        for self.epoch in range(first, self.n_epoch):
-            self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+@patch
+def validation_context(self: SnetLearner, *args, **kwargs):
+    "As fastai's, without callbacks that compare epochs: a validation by itself is none."
+    trackers = [cb for cb in self.cbs if isinstance(cb, (TrackerCallback, SkipToEpoch))]
+    inside = super(SnetLearner, self).validation_context(*args, **kwargs)
+    return ContextManagers([self.removed_cbs(trackers), inside]) if trackers else inside
+
+
+@patch
+def _do_fit(self: SnetLearner):
+    "As fastai's; a run that goes on begins with the epoch after the last complete one."
+    first = self.checkpoint.start if self.in_run else 0
+    for self.epoch in range(first, self.n_epoch):
+        self._with_events(self._do_epoch, 'epoch', CancelEpochException)
 
 # %% ../../nbs/6_train/08_learner.ipynb #5e235a21
 @patch
@@ -494,16 +500,6 @@ def _part(self: SnetLearner, ds_idx, dl):
     return dl
 
 # %% ../../nbs/6_train/08_learner.ipynb #3911dd09
-class ImageLosses(TensorBase):
-    "One loss an image, which fastai ranks."
-
-    def topk(self, k, *args, **kwargs):
-        "As torch's, of at most as many as there are."
-        if k < 0:
-            raise BadSetting(f'k is {k}; give how many losses are wanted, from 0.', key='k')
-        return super().topk(min(k, len(self)), *args, **kwargs)
-
-
 @patch
 def _fitting_opt(self: SnetLearner):
     "Make the optimiser, also anew where the network has weights that it does not know."
@@ -570,6 +566,16 @@ def fine_tune(self: SnetLearner, epochs, base_lr=2e-3, freeze_epochs=1, *args, *
     given = (epochs, base_lr, freeze_epochs, *args)
     check_call(Learner.fine_tune, *given, **kwargs)
     return super(SnetLearner, self).fine_tune(*given, **kwargs)
+
+# %% ../../nbs/6_train/08_learner.ipynb #lrnanswer
+class ImageLosses(TensorBase):
+    "One loss an image, which fastai ranks."
+
+    def topk(self, k, *args, **kwargs):
+        "As torch's, of at most as many as there are."
+        if k < 0:
+            raise BadSetting(f'k is {k}; give how many losses are wanted, from 0.', key='k')
+        return super().topk(min(k, len(self)), *args, **kwargs)
 
 
 @patch

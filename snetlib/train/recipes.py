@@ -6,7 +6,7 @@
 __all__ = ['SYNAPSE_PAPER', 'ACDC_PAPER', 'MONUSEG_RECIPE', 'CPU_SMALL', 'CPU_DEMO', 'SMOKE', 'SOSEGFORMER_PAPER',
            'SOSEGFORMER_CPU', 'ONE_BRAIN', 'WEIGHTS_MNI', 'WEIGHTS_DSB2018', 'RECIPES', 'EXTRA_KEYS', 'OPTIONAL_KEYS',
            'OPTIMISERS', 'LOSSES', 'PRECISIONS', 'RULES', 'NEEDS', 'is_size', 'is_weights', 'names_a_place',
-           'is_scales', 'check_schedule', 'check_loss', 'check_recipe', 'check_changes', 'get_recipe']
+           'is_scales', 'check_schedule', 'check_loss', 'check_recipe', 'check_used', 'get_recipe']
 
 # %% ../../nbs/6_train/04_recipes.ipynb #d4a12e7d
 from pathlib import Path
@@ -307,7 +307,7 @@ def check_recipe(
         ) from e
 
 # %% ../../nbs/6_train/04_recipes.ipynb #bc8b2cc5
-def check_changes(
+def check_used(
     recipe: dict,  # a complete recipe
     changes: dict,  # its lines that were changed in this call
 ):
@@ -338,5 +338,5 @@ def get_recipe(
         choose(key, EXTRA_KEYS | SYNAPSE_PAPER | OPTIONAL_KEYS, 'recipe key')
     full = {k: _plain(v) for k, v in (SYNAPSE_PAPER | EXTRA_KEYS | given).items()}
     check_recipe(full)
-    check_changes(full, changes)
+    check_used(full, changes)
     return {k: v for k, v in full.items() if k not in OPTIONAL_KEYS or v is not None}
