@@ -136,13 +136,14 @@ def names_of(
     state: dict,  # names to tensors
 ) -> dict:
     "The state as the network names it, where a larger module held it under one name."
-    state = strip_prefixes(state)
-    while state and not any(k in model.state_dict() for k in state):
-        holder = next(iter(state)).partition('.')[0] + '.'
-        if not all(k.startswith(holder) for k in state):
-            break
-        state = {k.removeprefix(holder): v for k, v in state.items()}
-    return state
+    state, own = strip_prefixes(state), model.state_dict()
+    found = state
+    while found and not any(k in own for k in found):
+        holder = next(iter(found)).partition('.')[0] + '.'
+        if not all(k.startswith(holder) for k in found):
+            return state
+        found = {k.removeprefix(holder): v for k, v in found.items()}
+    return found
 
 
 class OtherNetwork(BadSetting):
