@@ -11,7 +11,15 @@ from snetlib.core import BadSetting, NotAtHand, SnetError, seed_everything
 from snetlib.models import create_model
 from snetlib.reproduce.cells import CELL_COLUMNS, add_rows, add_runs, read_cells, record_files
 from snetlib.reproduce.contrasts import contrasts_table, decide, patient_scores
-from snetlib.reproduce.our_contrasts import E1_CONTRASTS, E1_EACH, E1_WHOLE, E3_CONTRASTS, e1_cells, headline
+from snetlib.reproduce.our_contrasts import (
+    E1_CONTRASTS,
+    E1_EACH,
+    E1_WHOLE,
+    E3_CONTRASTS,
+    e1_cells,
+    headline,
+    ladder_contrasts,
+)
 from snetlib.reproduce.our_experiments import ADAPTERS, pair_row
 from snetlib.reproduce.plan import Study
 from snetlib.reproduce.queue import run_key
@@ -188,7 +196,33 @@ def test_other_settings_are_not_mixed_in(tmp_path):
         add_rows(tmp_path / 'runs.csv', other.astype(old.dtypes), ['cell', 'seed'])
     assert error.value.key == 'a'
     with pytest.raises(BadSetting):
-        record_files('table5', tmp_path)
+        record_files('table1', tmp_path)
+
+
+@pytest.mark.parametrize(
+    ['name', 'scale'], [('table5', 'small'), ('table6', 'small'), ('neighbours', 'tiny')]
+)
+def test_a_recorded_table_is_of_one_commit_and_one_machine(name, scale):
+    cells_file, runs_file = record_files(name, ROOT / 'data/results', scale)
+    cells, facts = read_cells(cells_file), pd.read_csv(runs_file, dtype={'commit': str})
+    assert facts['commit'].nunique() == facts['machine'].nunique() == 1
+    assert '+' not in facts['commit'][0], 'of a clean checkout'
+    runs = set(zip(facts['cell'], facts['seed']))
+    assert set(zip(cells['cell'], cells['seed'])) == runs
+    assert len(runs) == facts['cell'].nunique() * 5, 'every row has five seeds'
+
+
+def test_what_the_pages_of_tables_5_and_6_say_follows_from_the_recorded_scores():
+    tables = {n: read_cells(ROOT / f'data/results/table{n}_small_cells.csv') for n in (5, 6)}
+    found = {n: contrasts_table(t, ladder_contrasts(f'table{n}')) for n, t in tables.items()}
+    assert all((table['verdict'] == 'inconclusive').all() for table in found.values())
+    stagger = found[5].iloc[0]
+    assert stagger['lo'] < 0 < 4.26 < stagger['hi'] and stagger['same_sign'] == 5
+    low = patient_scores(tables[5], 'Unstagger').mean(axis=1)
+    assert (low < 20).sum() == 1, 'one network of five learnt almost nothing'
+    feb = found[6].iloc[0]
+    assert feb['hi'] < 3.68 and feb['same_sign'] == 5
+    assert (found[6]['power'] >= 0.89).all()
 
 
 def test_what_the_readme_says_of_twice_the_width_follows_from_the_recorded_scores():
