@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar
 import psutil
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
-from .core import BadSetting, NotWritable, io_error, machine_mark, plain_file, process_mark
+from .core import BadSetting, NotWritable, io_error, machine_mark, process_mark, read_json
 
 # %% ../nbs/1_start/05_claims.ipynb #claims06
 def certainly_ended(
@@ -57,8 +57,8 @@ class FolderClaim:
     def owner(self) -> dict:
         "What the claim says: process, machine, id; empty without a claim."
         try:
-            said = json.loads(plain_file(self.file).read_text(encoding='utf-8'))
-        except (OSError, ValueError, RecursionError):
+            said = read_json(self.file)
+        except (OSError, ValueError):
             return {}
         return said if isinstance(said, dict) else {}
 
@@ -151,10 +151,10 @@ def _take_away(self: FolderClaim, owner):
     aside = self.folder / f'.{self.id}.claim'
     try:
         os.replace(self.file, aside)
-        found = json.loads(plain_file(aside).read_text(encoding='utf-8'))
+        found = read_json(aside)
         if found != owner:  # somebody else was faster, and this is a living claim
             os.replace(aside, self.file)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         found = owner
     finally:
         aside.unlink(missing_ok=True)

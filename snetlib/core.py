@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TEXT', 'SnetError', 'UnreadableFile', 'WrongLabels', 'GeometryMismatch', 'NotAtHand', 'BadSetting', 'NotWritable',
            'DiskFull', 'choose', 'is_whole', 'is_number', 'need', 'seed_everything', 'machine_mark', 'process_mark',
-           'atomic_path', 'io_error', 'plain_file', 'ProgressLines', 'progress_bar', 'track', 'git_commit',
+           'atomic_path', 'io_error', 'plain_file', 'read_json', 'ProgressLines', 'progress_bar', 'track', 'git_commit',
            'provenance', 'test_data', 'data_at_hand', 'long_cells_wanted']
 
 # %% ../nbs/1_start/00_core.ipynb #770350fe
@@ -14,6 +14,7 @@ import difflib
 import errno
 import hashlib
 import importlib.util
+import json
 import math
 import os
 import platform
@@ -206,6 +207,18 @@ def plain_file(
     if most is not None and about.st_size > most:
         raise OSError(errno.EFBIG, f'it is longer than {most / 1e6:.0f} MB', str(path))
     return path
+
+
+def read_json(
+    path,  # of a file that may come from anywhere
+    encoding: str = 'utf-8',  # 'utf-8-sig' where an editor may have put a mark in front
+    **options,  # as for `json.loads`
+):
+    "What a file of JSON holds. Raises `OSError`, or `ValueError` for text that is no JSON."
+    try:
+        return json.loads(plain_file(path).read_text(encoding=encoding), **options)
+    except RecursionError as e:  # tables in tables in tables
+        raise ValueError(str(e)) from e
 
 # %% ../nbs/1_start/00_core.ipynb #progress02
 class ProgressLines(contextlib.AbstractContextManager):

@@ -19,7 +19,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from huggingface_hub import PyTorchModelHubMixin
-from .core import BadSetting, NotAtHand, UnreadableFile, choose, need, plain_file
+from .core import BadSetting, NotAtHand, UnreadableFile, choose, need, plain_file, read_json
 from torch import nn
 
 # %% ../nbs/1_start/04_weights.ipynb #5ce0c001
@@ -359,8 +359,8 @@ def shared_config(
     "The keywords in config.json. Raises `UnreadableFile`, or `BadSetting` for another network."
     path = folder / 'config.json'
     try:
-        config = json.loads(plain_file(path).read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError) as e:
+        config = read_json(path)
+    except (OSError, ValueError) as e:
         config = e
     if not isinstance(config, dict):
         raise UnreadableFile(

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from ..core import BadSetting, UnreadableFile, io_error, plain_file
+from ..core import BadSetting, UnreadableFile, io_error, plain_file, read_json
 from .dataset import DataSet
 from .prepare import description_hash, files_of, watched
 from .slices import MixedSlices, Slices, case_slices
@@ -196,14 +196,14 @@ def open_cache(
 ) -> Slices:
     "Its slices, mapped from disk. Raises `UnreadableFile` for a damaged cache."
     try:
-        index = json.loads(plain_file(folder / 'index.json').read_text())
+        index = read_json(folder / 'index.json')
         files = [plain_file(folder / f'{name}.npy', None) for name in ('images', 'labels')]
         images, labels = (np.load(f, mmap_mode='r', allow_pickle=False) for f in files)
         images = shaped(images, index['shapes'])
         labels = shaped(labels, [s[:2] for s in index['shapes']])
         kind = MixedSlices if isinstance(images, list) else Slices
         slices = kind(images, labels, index['case_ids'], index['class_names'])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+    except (OSError, ValueError, KeyError, TypeError) as e:
         what = f'the cache {folder} is damaged; delete that folder and run again.'
         raise UnreadableFile(what, path=folder) from e
     slices.reopen = partial(open_cache, folder)

@@ -15,7 +15,7 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
-from ..core import BadSetting, UnreadableFile, plain_file
+from ..core import BadSetting, UnreadableFile, read_json
 from .files import Labels
 
 # %% ../../nbs/3_data/20_config.ipynb #451d4bc9
@@ -358,10 +358,9 @@ def read_config(
     if config is None and not path.exists():
         return {}
     try:
-        text = plain_file(path).read_text(encoding='utf-8-sig')
-        c = json.loads(text, object_pairs_hook=_each_once)
+        c = read_json(path, 'utf-8-sig', object_pairs_hook=_each_once)
         why = None if isinstance(c, dict) else f'it holds a {type(c).__name__}, not a table'
-    except (OSError, ValueError, RecursionError) as e:
+    except (OSError, ValueError) as e:
         why = str(e)[:80]
     if why:
         raise UnreadableFile(

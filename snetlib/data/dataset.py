@@ -8,7 +8,6 @@ __all__ = ['SLICE', 'Item', 'safe_name', 'files_in', 'inside', 'slice_files', 'r
 
 # %% ../../nbs/3_data/18_dataset.ipynb #1284f399
 import glob
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from fastcore.basics import patch
-from ..core import BadSetting, NotAtHand, SnetError, UnreadableFile, choose, plain_file
+from ..core import BadSetting, NotAtHand, SnetError, UnreadableFile, choose, read_json
 from .clinic import files_behind
 from .files import Case, read_case
 from .formats import stem
@@ -364,11 +363,11 @@ def read_index(
     "The index of a prepared set. Raises `UnreadableFile` if it is damaged."
     path = Path(root) / 'index.json'
     try:
-        index = json.loads(plain_file(path).read_text(encoding='utf-8-sig'))
+        index = read_json(path, 'utf-8-sig')
         whole = _fits(index, _HEAD) and _all_text(index['class_names'])
         whole = whole and isinstance(index['intensity'].get('kind'), str)
         whole = whole and all(_sound_record(case) for case in index['cases'].values())
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         whole = False
     if not whole:
         what = f'{path} is no readable index of a prepared set; delete that file and prepare '

@@ -552,8 +552,9 @@ def _refuse_others_images(raw, out):
     "Raise `BadSetting` for a folder with images not of `raw`, which an index.json would hide."
     if (out / 'index.json').is_file() or not out.is_dir():
         return
+    raw = raw.resolve()
     for f in files_in(out, ENDINGS, deep=True):
-        if f.resolve().is_relative_to(raw.resolve()):
+        if f.resolve().is_relative_to(raw):
             continue
         if f.relative_to(out).parts[0] not in WRITTEN or kind_of(f.name) != 'arrays':
             what = f'{out} holds images that were not prepared, e.g. {f}; choose another folder '
@@ -563,16 +564,21 @@ def _refuse_others_images(raw, out):
 OWN_FILES = ('index.json', 'predictions.csv', 'config.json', 'scores.csv')  # of results, not raw
 
 
+def _without_raw_files(ds, root):
+    "Whether the set is in the package, or prepared: then nothing can be left over."
+    return ds.embedded or (root / 'index.json').is_file()
+
+
 def bystanders(
     ds: DataSet,  # description
     root: Path,  # the raw folder
     items: list,  # all cases found in it
 ) -> list:
     "Files that look like images, in folders of which nothing is read; results of ours aside."
-    if ds.embedded or (root / 'index.json').is_file():
+    if _without_raw_files(ds, root):
         return []
-    folders = {f.parent for i in items for f in files_of(i)}
-    read, found = {folder.resolve() for folder in folders}, []
+    parents = {f.parent for i in items for f in files_of(i)}
+    read, found = {folder.resolve() for folder in parents}, []
     for place, folders, names in os.walk(root):
         folders[:] = sorted(d for d in folders if d[0] not in '._')
         if Path(place) != root and not set(names).isdisjoint(OWN_FILES):
@@ -607,7 +613,7 @@ def strangers(
     items: list,  # all cases found in it
 ) -> list:
     "Files that look like images or masks and belong to no case."
-    if ds.embedded or (root / 'index.json').is_file():
+    if _without_raw_files(ds, root):
         return []
     endings = (*ENDINGS, '.xml') if ds.name == 'monuseg' else ENDINGS
     plain = {f for i in items for f in files_of(i)}

@@ -28,6 +28,7 @@ from snetlib.core import (
     choose,
     need,
     plain_file,
+    read_json,
 )
 from ..models.layers import fuse_for_inference, pad_to
 from ..train.run import Described, is_run_config
@@ -232,11 +233,11 @@ class Exported(Described):
         "export.json. Raises `UnreadableFile`, also where a file is another one."
         path = self.folder / 'export.json'
         try:
-            about = json.loads(plain_file(path).read_text(encoding='utf-8'))
+            about = read_json(path)
             same = about['sha256'] == file_hashes(self.folder, about['to'])
             if not is_run_config(about['config']) or not isinstance(about['pad'], str):
                 raise ValueError('it says of the run what cannot be')
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+        except (OSError, ValueError, KeyError, TypeError) as e:
             what = f'{path} is missing or damaged; export the run again.'
             raise UnreadableFile(what, path=path) from e
         if not same:

@@ -40,6 +40,7 @@ from snetlib.core import (
     need,
     plain_file,
     progress_bar,
+    read_json,
     track,
 )
 from snetlib.data.clinic import (
@@ -375,11 +376,11 @@ def read_rules(
         what = f'{run.folder} has no rules yet; find them on its validation cases first.'
         raise NotAtHand(what, path=path, key='postprocess')
     try:
-        rules = json.loads(plain_file(path).read_text(encoding='utf-8'))
+        rules = read_json(path)
         classes, made_for = rules['keep_largest'], rules['weights']
         if not all(is_whole(k, 1) and k < len(run.class_names) for k in classes):
             raise ValueError('no numbers of classes')
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+    except (OSError, ValueError, KeyError, TypeError) as e:
         raise UnreadableFile(f'{path} is damaged; find the rules again.', path=path) from e
     if made_for != run.digest:
         what = f'The rules in {path} were found for other weights; find them again.'

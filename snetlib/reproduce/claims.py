@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['STATUS', 'THEORY_STATEMENTS', 'ASK', 'RESULT_STATEMENTS', 'SOSEGFORMER_STATEMENTS', 'SNET_STATEMENTS', 'Statement',
            'never', 'recorded_contrasts', 'recorded_whole', 'by_whole', 'by_contrast', 'by_hypothesis',
-           'recorded_parts', 'by_part', 'by_interval', 'by_row', 'by_small_objects', 'measured_claims', 'by_networks',
-           'most_dice', 'dice_against_bound', 'by_dice_bound', 'small_over_rivals', 'nine_percent', 'small_gaps',
-           'ten_percent', 'parameters_of', 'parameters_match', 'one_unit', 'large_divergence_no_loss',
+           'recorded_parts', 'by_part', 'by_interval', 'recorded_rows', 'by_row', 'by_small_objects', 'measured_claims',
+           'by_networks', 'most_dice', 'dice_against_bound', 'by_dice_bound', 'small_over_rivals', 'nine_percent',
+           'small_gaps', 'ten_percent', 'parameters_of', 'parameters_match', 'one_unit', 'large_divergence_no_loss',
            'fused_dimension', 'rule_of_pairs', 'printed_sentences', 'claims_page']
 
 # %% ../../nbs/8_results/claims.ipynb #claim03
@@ -148,13 +148,21 @@ def by_interval(lo: float, hi: float) -> str:
     return 'contradicted' if hi < 0 else 'inconclusive'
 
 
+@cache
+def recorded_rows(
+    table: str,  # 'table5' | 'table6'
+) -> pd.DataFrame:
+    "Each row minus the row before it, from the recorded scores. Raises `NotAtHand`."
+    path = recorded_file(f'{table}_small_cells.csv', 'The scores of this table are not at hand.')
+    return contrasts_table(read_cells(path), ladder_contrasts(table))
+
+
 def by_row(
     table: str,  # 'table5' | 'table6'
     row: str,  # as the table names it
 ) -> tuple:
     "The verdict on a row minus the row before it, as recorded at scale `small`."
-    path = recorded_file(f'{table}_small_cells.csv', 'The scores of this table are not at hand.')
-    found = contrasts_table(read_cells(path), ladder_contrasts(table))
+    found = recorded_rows(table)
     name = next(name for name in found.index if name.startswith(f'{row} − '))
     line = found.loc[name]
     shown = f'{_interval(line)}, {line["seeds"]} seeds, scale small'

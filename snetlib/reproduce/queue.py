@@ -25,7 +25,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from ..claims import FolderClaim
-from ..core import DiskFull, SnetError, atomic_path, plain_file, provenance
+from ..core import DiskFull, SnetError, atomic_path, provenance, read_json
 from ..data.source import Source
 from ..evaluate import evaluate_run
 from ..models.registry import count_parameters, create_model
@@ -78,8 +78,8 @@ def finished(
     "What done.json says; None if this run has not finished, is damaged, or is of other data."
     folder = Path(cache) / run_name(config)
     try:
-        done = json.loads(plain_file(folder / 'done.json').read_text())
-    except (OSError, ValueError, RecursionError):
+        done = read_json(folder / 'done.json')
+    except (OSError, ValueError):
         return None
     if not isinstance(done, dict) or done.get('config') != config:
         return None
@@ -115,8 +115,8 @@ def commit_of(folder):
     if not about.exists():
         return set()
     try:
-        return {json.loads(plain_file(about).read_text())['origin']['commit']}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return {read_json(about)['origin']['commit']}
+    except (OSError, ValueError, LookupError, TypeError):
         return set()  # damaged; `train_run` says so
 
 

@@ -234,7 +234,7 @@ class SnetLearner(Learner):
             raise BadSetting(f'{what}take CrossEntropyLoss.', key='loss_func')
         if isinstance(loss, THEIR_LOSSES):
             loss = DeepSupervision(loss)
-        elif callable(loss) and not hasattr(loss, 'decodes'):
+        elif not hasattr(loss, 'decodes'):
             loss = FunctionLoss(loss)
         self._loss_func = loss
 

@@ -29,6 +29,7 @@ from snetlib.core import (
     choose,
     plain_file,
     provenance,
+    read_json,
 )
 from ..data.config import SETTINGS, check_settings
 from ..data.loaders import slice_dls
@@ -162,7 +163,7 @@ def read_run_config(
     "config.json. Raises `UnreadableFile` if it is missing or damaged."
     path = Path(folder) / 'config.json'
     try:
-        config = json.loads(plain_file(path).read_text(encoding='utf-8'))
+        config = read_json(path)
         if not is_run_config(config):
             raise ValueError('a key is missing, or holds something else than it should')
         config['recipe'].setdefault('ignore_index', None)  # early runs had no such line
@@ -174,7 +175,7 @@ def read_run_config(
         ) from e
     except OSError as e:
         raise UnreadableFile(f'{path} could not be read ({e.strerror}).', path=path) from e
-    except (ValueError, RecursionError) as e:
+    except ValueError as e:
         raise UnreadableFile(
             f'{path} is damaged; restore it from a copy or train again.', path=path
         ) from e
