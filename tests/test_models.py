@@ -201,7 +201,9 @@ def check_vmap(net, x):
 
 def check_fused(net, x):
     fused = fuse_for_inference(net)
-    same(answer(fused, x), answer(net, x), tol=1e-3)
+    expected = answer(net, x)
+    apart = max(1e-3, 1e-5 * float(expected.abs().max()))  # hrnet at random weights: 10⁶
+    torch.testing.assert_close(answer(fused, x), expected, rtol=1e-3, atol=apart)
     assert not conv_norm_pairs(fused, x)
 
 

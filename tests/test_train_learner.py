@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from fastai.callback.core import Callback, FetchPredsCallback
+from fastai.callback.core import Callback, FetchPredsCallback, GatherPredsCallback
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.callback.progress import CSVLogger, ShowGraphCallback
@@ -308,6 +308,9 @@ WORKS = dict(
     label_smoothing=lambda learn: with_loss(learn, LabelSmoothingCrossEntropy()),
     metric_of_scikit_learn=lambda learn: (setattr(learn, 'metrics', F1Score(axis=1)), learn.validate()),
     rate_for_each_group=lambda learn: learn.fit(1, lr=[1e-4, 1e-3]),
+    validate_beside_predictions=lambda learn: (learn.add_cb(FetchPredsCallback()), learn.validate()),
+    show_one=lambda learn: learn.dls.show(learn.dls.train_ds[0]),
+    decode=lambda learn: learn.dls.decode(learn.dls.one_batch()),
     cycles=lambda learn: (learn.fit_sgdr(1, 1, 1e-3), learn.fit_flat_cos(1, 1e-3)),
     wrapped_weights=wrapped_weights,
     all_losses=lambda learn: Interpretation.from_learner(learn).plot_top_losses(99),
@@ -445,6 +448,8 @@ REFUSED = dict(
     loss_without_weights=lambda learn: with_loss(learn, lambda p, t: torch.tensor(1.0)),
     loss_that_is_no_tensor=lambda learn: with_loss(learn, lambda p, t: 1.0),
     loss_of_logarithms=lambda learn: with_loss(learn, nn.NLLLoss()),
+    predictions_gathered_in_a_fit=in_run(GatherPredsCallback),
+    metric_of_nothing=lambda learn: (setattr(learn, 'metrics', lambda p, t: None), learn.validate()),
     optimiser_in_words=lambda learn: setattr(learn, 'opt_func', 'adam'),
     metric_of_another_axis=lambda learn: setattr(learn, 'metrics', F1Score()),
     metric_that_is_a_word=lambda learn: (setattr(learn, 'metrics', lambda p, t: 'a'), learn.validate()),
@@ -596,13 +601,13 @@ def mask_of(path):
     return path.with_name(f'{path.stem}_mask.tif')
 
 
-def fastai_dls(folder, valid_pct=0.25):
+def fastai_dls(folder, valid_pct=0.25, bs=2):
     return SegmentationDataLoaders.from_label_func(
         folder,
         sorted(folder.glob('*.png')),
         mask_of,
         codes=['background', 'square'],
-        bs=2,
+        bs=bs,
         num_workers=0,
         seed=0,
         valid_pct=valid_pct,
@@ -639,6 +644,12 @@ def test_loaders_of_torch_are_refused():
     with pytest.raises(BadSetting) as e:
         snet_learner(dls, 'snet_tiny', 'smoke', progress=False)
     assert e.value.key == 'dls'
+
+
+def test_a_batch_larger_than_the_images_is_named(pictures):
+    with pytest.raises(BadSetting) as e:
+        fit_recipe(snet_learner(fastai_dls(pictures, bs=64), 'snet_tiny', 'smoke', progress=False))
+    assert e.value.key == 'bs'
 
 
 def test_loaders_without_a_batch_to_validate_on_are_refused(pictures):

@@ -365,6 +365,25 @@ def show_batch(
         return shown
     draw(*shown, ctxs=ctxs, max_n=max_n, **kwargs)
 
+
+@patch
+def show(
+    self: SliceDL,
+    o: tuple,  # (image, mask) of one slice
+    **kwargs,  # of `show_batch`
+):
+    "Draw one slice with its mask, as fastai's `dls.show` does."
+    return self.show_batch(tuple(torch.as_tensor(t)[None] for t in o), max_n=1, **kwargs)
+
+
+@patch
+def decode(
+    self: SliceDL,
+    b: tuple,  # (images, masks)
+) -> tuple:
+    "The batch itself, for fastai: there is nothing to undo."
+    return b
+
 # %% ../../nbs/3_data/35_loaders.ipynb #7d5b746e
 @patch
 def show_results(
