@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STATUS', 'THEORY_STATEMENTS', 'ASK', 'RESULT_STATEMENTS', 'SOSEGFORMER_STATEMENTS', 'SNET_STATEMENTS', 'Statement',
            'never', 'recorded_contrasts', 'recorded_whole', 'by_whole', 'by_contrast', 'by_hypothesis',
-           'recorded_parts', 'by_part', 'by_interval', 'recorded_rows', 'by_row', 'by_small_objects', 'measured_claims',
+           'recorded_parts', 'by_part', 'by_interval', 'row_contrasts', 'by_row', 'by_small_objects', 'measured_claims',
            'by_networks', 'most_dice', 'dice_against_bound', 'by_dice_bound', 'small_over_rivals', 'nine_percent',
            'small_gaps', 'ten_percent', 'parameters_of', 'parameters_match', 'one_unit', 'large_divergence_no_loss',
            'fused_dimension', 'rule_of_pairs', 'printed_sentences', 'claims_page']
@@ -149,7 +149,7 @@ def by_interval(lo: float, hi: float) -> str:
 
 
 @cache
-def recorded_rows(
+def row_contrasts(
     table: str,  # 'table5' | 'table6'
 ) -> pd.DataFrame:
     "Each row minus the row before it, from the recorded scores. Raises `NotAtHand`."
@@ -162,7 +162,7 @@ def by_row(
     row: str,  # as the table names it
 ) -> tuple:
     "The verdict on a row minus the row before it, as recorded at scale `small`."
-    found = recorded_rows(table)
+    found = row_contrasts(table)
     name = next(name for name in found.index if name.startswith(f'{row} − '))
     line = found.loc[name]
     shown = f'{_interval(line)}, {line["seeds"]} seeds, scale small'
