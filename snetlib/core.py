@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TEXT', 'SnetError', 'UnreadableFile', 'WrongLabels', 'GeometryMismatch', 'NotAtHand', 'BadSetting', 'NotWritable',
            'DiskFull', 'choose', 'is_whole', 'is_number', 'need', 'seed_everything', 'machine_mark', 'process_mark',
-           'atomic_path', 'io_error', 'plain_file', 'read_json', 'ProgressLines', 'progress_bar', 'track', 'git_commit',
-           'provenance', 'test_data', 'data_at_hand', 'long_cells_wanted']
+           'atomic_path', 'io_error', 'plain_file', 'read_json', 'schema_check', 'ProgressLines', 'progress_bar',
+           'track', 'git_commit', 'provenance', 'test_data', 'data_at_hand', 'long_cells_wanted']
 
 # %% ../nbs/1_start/00_core.ipynb #770350fe
 import contextlib
@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from functools import lru_cache
 from numbers import Integral, Real
 from pathlib import Path
@@ -219,6 +220,24 @@ def read_json(
         return json.loads(plain_file(path).read_text(encoding=encoding), **options)
     except RecursionError as e:  # tables in tables in tables
         raise ValueError(str(e)) from e
+
+# %% ../nbs/1_start/00_core.ipynb #schemacheck2
+def schema_check(
+    schema: dict,  # a JSON schema
+) -> Callable:
+    "A function that tells whether a value fits the schema; of formats it knows nothing."
+    from fastjsonschema import JsonSchemaValueException, compile
+
+    validate = compile(schema, use_default=False, use_formats=False)
+
+    def fits(value) -> bool:
+        try:
+            validate(value)
+        except JsonSchemaValueException:
+            return False
+        return True
+
+    return fits
 
 # %% ../nbs/1_start/00_core.ipynb #progress02
 class ProgressLines(contextlib.AbstractContextManager):

@@ -1,11 +1,16 @@
 "What several test files share."
 
+import ctypes
 import subprocess
+import sys
+import tempfile
 
 import pytest
-from processes import ENV
+from processes import ended, forked, snet
 
 from snetlib.core import test_data
+
+CLONE_NEWNS = 0x20000  # of Linux: mounts of our own
 
 
 class SmallDisk:
@@ -15,14 +20,34 @@ class SmallDisk:
         self.path, self.size = path, size
         path.mkdir()
 
-    def run(self, command, then=''):
-        "Run a command (a list) on the small disk, then shell code in which \"$@\" is the command again."
-        mount = f'mount -t tmpfs -o size={self.size} tmpfs {self.path}'
-        code = f'{mount} && {{ "$@"; echo "code $?"; {then} }}'
-        argv = ['unshare', '-m', 'sh', '-c', code, 'sh', *map(str, command)]
-        done = subprocess.run(argv, capture_output=True, text=True, env=ENV)
+    def mount(self):
+        "In a forked process: a mount that nobody else sees. Raises `CalledProcessError`."
+        ctypes.CDLL(None).unshare(CLONE_NEWNS)
+        subprocess.run(['mount', '--make-rprivate', '/'], check=True)
+        command = ['mount', '-t', 'tmpfs', '-o', f'size={self.size}', 'tmpfs', self.path]
+        subprocess.run(command, check=True)
+
+    def run(self, *steps):
+        "Shell code (a text) and `snet` with these words (a list), one after the other, on the small disk."
+
+        def work():
+            self.mount()
+            for step in steps:
+                if isinstance(step, str):
+                    subprocess.run(['sh', '-c', step])
+                    continue
+                done = snet(*step)
+                print(done.stdout, f'code {done.returncode}', sep='', flush=True)
+                print(done.stderr, file=sys.stderr, flush=True)
+
+        with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
+            code = ended(forked(work, out, err))
+            out.seek(0)
+            err.seek(0)
+            done = subprocess.CompletedProcess(steps, code, out.read(), err.read())
         if 'mount' in done.stderr and 'snet:' not in done.stderr:
             pytest.skip('no tmpfs here: ' + done.stderr.strip())
+        assert code == 0, done.stderr
         return done
 
 

@@ -1,5 +1,7 @@
 "The `snet` command in processes of its own, and what a refusal looks like."
 
+import gc
+import importlib
 import os
 import signal
 import subprocess
@@ -21,17 +23,21 @@ def fresh(*args):
     return subprocess.run([*SNET, *map(str, args)], capture_output=True, text=True, env=ENV, timeout=600)
 
 
+LIBRARIES = """fastjsonschema torch._dynamo torch._inductor pydantic.type_adapter tabulate
+pandas.io.formats.style matplotlib.backends.backend_agg snetlib.cli snetlib.evaluate snetlib.predict.predictor
+snetlib.predict.export snetlib.predict.summary snetlib.train.run snetlib.reproduce.everything""".split()
+
+
 @lru_cache(None)
 def load():
-    "Import once, here, what a forked command then need not."
+    "Import once, here, what a forked command then need not: seconds for a command that trains."
     import torch
 
-    import snetlib.cli
-    import snetlib.evaluate
-    import snetlib.predict.predictor
-    import snetlib.train.run  # noqa: F401
-
+    for library in LIBRARIES:
+        importlib.import_module(library)
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # the collector of a forked process need not look at all this again
 
 
 def forked(fn, out, err):
@@ -39,6 +45,7 @@ def forked(fn, out, err):
 
     It ends with 0, with the code of a SystemExit, or with 70 for any other error.
     """
+    load()
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -138,7 +145,6 @@ def snet_command(args):
         signal.alarm(600)  # a command that hangs is killed
         main(list(map(str, args)))
 
-    load()
     return command
 
 

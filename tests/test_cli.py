@@ -156,7 +156,7 @@ def test_bad_names_and_places(run, tmp_path):
 def test_a_full_disk_stops_with_one_sentence_and_loses_nothing(run, small_disk):
     "A file system of one megabyte."
     folder = small_disk.path / 'run'
-    done = small_disk.run([*SNET, *train(folder)], then=f'ls -A {folder};')
+    done = small_disk.run(train(folder), f'ls -A {folder}')
     assert 'The disk is full' in done.stderr and 'Traceback' not in done.stderr and 'code 1' in done.stdout
     assert done.stdout.split('code 1')[1].split() == ['.train.lock', 'config.json'], 'nothing half-written'
 

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from processes import SNET, refused, snet, started
+from processes import refused, snet, started
 
 from snetlib.claims import locked_folder, remove_leftovers
 from snetlib.core import BadSetting, DiskFull, NotWritable, SnetError, machine_mark, process_mark
@@ -143,9 +143,9 @@ def test_a_really_full_disk(tmp_path, small_disk):
         for folder, array in pictures.items():
             Image.fromarray(array).save(tmp_path / 'raw' / folder / f'{k}.png')
     disk = small_disk.path
-    command = [*SNET, 'prepare', 'folder', tmp_path / 'raw', '--out', disk / 'out', '--jobs', '2']
-    more_room = f'find {disk}/out -type f; mount -o remount,size=9m {disk}; "$@"; echo "code $?";'
-    done = small_disk.run(command, then=more_room)
+    command = ['prepare', 'folder', tmp_path / 'raw', '--out', disk / 'out', '--jobs', '2']
+    more_room = f'find {disk}/out -type f; mount -o remount,size=9m {disk}'
+    done = small_disk.run(command, more_room, command)
     assert 'isk is full' in done.stderr and 'Traceback' not in done.stderr
     first, second = done.stdout.split('code ')[1:]
     assert first.startswith('1') and second.startswith('0'), done.stdout

@@ -1,6 +1,7 @@
 "Inputs that were read wrongly without a word, or ended in a traceback: the right value, or one sentence."
 
 import json
+import math
 import os
 import resource
 import signal
@@ -15,11 +16,11 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 
 from snetlib.claims import FolderClaim
-from snetlib.core import BadSetting, SnetError, UnreadableFile, WrongLabels
+from snetlib.core import BadSetting, SnetError, UnreadableFile, WrongLabels, schema_check
 from snetlib.data.cache import open_cache
 from snetlib.data.check import check
 from snetlib.data.clinic import write_series
-from snetlib.data.config import check_settings, json_schema, read_config
+from snetlib.data.config import SETTINGS, check_settings, json_schema, read_config
 from snetlib.data.dataset import read_index, safe_name
 from snetlib.data.files import read_case, read_image, read_mask, settle_labels
 from snetlib.data.nifti import is_place
@@ -247,6 +248,62 @@ def test_a_schema_named_for_an_editor_is_no_setting():
     assert check_settings(said) == {'axis': 2}
     assert Draft202012Validator(json_schema()).is_valid(said)
     assert not Draft202012Validator(json_schema()).is_valid({'$other': 'x'})
+
+
+ODD = [
+    None,
+    True,
+    0,
+    1,
+    3,
+    1.0,
+    2.5,
+    -1,
+    64,
+    65,
+    10**400,
+    math.inf,
+    math.nan,
+    '',
+    ' ',
+    'a',
+    'a/b',
+    '\x00',
+    '#ffffff',
+]
+ODD += [
+    [],
+    ['a', 'b'],
+    ['a', 'a'],
+    ['a', 1],
+    [['a']],
+    ['a'] * 300,
+    {},
+    {'0': 0},
+    {'0': True},
+    {'0': 256},
+    {'x': 0},
+]
+ODD += [
+    {'#ffffff': 1},
+    {'kind': 'none'},
+    {'kind': ['x']},
+    {'kind': 'none', 'lo': 'a'},
+    {'kind': 'none', 'x': 1},
+]
+
+
+@pytest.mark.parametrize('key', SETTINGS)
+def test_values_are_held_against_the_schema_as_jsonschema_would(key):
+    ours, theirs = schema_check(SETTINGS[key]), Draft202012Validator(SETTINGS[key])
+    answers = [ours(value) for value in ODD]
+    assert answers == [theirs.is_valid(value) for value in ODD]
+    assert any(ours(example) for example in SETTINGS[key]['examples'])
+    assert key == 'licence' or not all(answers)
+
+
+def test_a_name_does_not_end_in_a_new_line():
+    assert not schema_check(SETTINGS['class_names'])(['background', 'a\n'])
 
 
 @pytest.mark.parametrize('names', [('a',), ('background', ''), ('background', 'a', 'a')])

@@ -18,7 +18,7 @@ import pandas as pd
 import psutil
 import pytest
 from PIL import Image
-from processes import ENV, SNET, load, refused, snet, snet_command, started
+from processes import ENV, load, refused, snet, snet_command, started
 
 from snetlib.claims import FolderClaim, locked_folder
 
@@ -317,7 +317,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(made, small_disk, c
     small_disk.size = '16k'
     out = small_disk.path / 'out'
     words = words_of(command, made, out)
-    done = small_disk.run([*SNET, *words], then=f'find {small_disk.path} -name "*.part.*";')
+    done = small_disk.run(words, f'find {small_disk.path} -name "*.part.*"')
     assert 'Traceback' not in done.stderr and 'disk is full' in done.stderr, done.stderr
     assert done.stdout.strip().endswith('code 1'), done.stdout
 
@@ -327,10 +327,9 @@ def test_a_disk_that_is_full_already(made, small_disk, tmp_path, command):
     "The folder that is read lies on it, and is not changed."
     small_disk.size = '64m'
     out, source = small_disk.path / 'out', made / CHANGES[command]
-    prepare = f'cp -r {source} {out} && cat /dev/zero > {small_disk.path}/full 2> /dev/null; exec "$@"'
-    after = f'diff -r -x ".*.lock" {source} {out} && find {small_disk.path} -name "*.part.*";'
-    command = ['sh', '-c', prepare, 'sh', *SNET, command, out]
-    done = small_disk.run(command, then=after)
+    fill = f'cp -r {source} {out} && cat /dev/zero > {small_disk.path}/full 2> /dev/null'
+    after = f'diff -r -x ".*.lock" {source} {out} && find {small_disk.path} -name "*.part.*"'
+    done = small_disk.run(fill, [command, out], after)
     assert 'Traceback' not in done.stderr and 'disk is full' in done.stderr, done.stderr
     assert done.stdout.strip().endswith('code 1'), done.stdout
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from processes import SNET, ended, forked
+from processes import ended, forked
 
 from snetlib import reproduce as R
 from snetlib.core import BadSetting, NotAtHand
@@ -258,8 +258,8 @@ def test_a_failing_run_leaves_the_others(tmp_path):
 
 def test_a_full_disk_stops_the_table_with_one_sentence(small_disk):
     scale = ['--scale', 'smoke', '--seeds', '1', '--device', 'cpu']
-    command = [*SNET, 'reproduce', 'table5', *scale, '--cache', small_disk.path / 'cache']
-    done = small_disk.run(command, then=f'find {small_disk.path} -type f | sort;')
+    command = ['reproduce', 'table5', *scale, '--cache', small_disk.path / 'cache']
+    done = small_disk.run(command, f'find {small_disk.path} -type f | sort')
     assert 'The disk is full' in done.stderr and 'Traceback' not in done.stderr, done.stderr
     assert 'code 1' in done.stdout, done.stderr
     left = done.stdout.split('code 1')[1].split()

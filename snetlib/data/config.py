@@ -12,10 +12,10 @@ import math
 import re
 import subprocess
 import sys
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
-from ..core import BadSetting, UnreadableFile, read_json
+from ..core import BadSetting, UnreadableFile, read_json, schema_check
 from .files import Labels
 
 # %% ../../nbs/3_data/20_config.ipynb #451d4bc9
@@ -145,12 +145,16 @@ def _wrong(where, key, value, more=''):
 _WHOLE = ('axis', 'channels', 'values', 'colours')  # 1 and not 1.0
 
 
+@cache
+def _key_check(key):
+    "A function that tells whether a value fits the line of one key."
+    return schema_check(SETTINGS[key])
+
+
 def _check_key(where, key, value):
     "Raise `BadSetting` if the value of one key does not fit the table."
-    from jsonschema import Draft202012Validator
-
     try:
-        fits = Draft202012Validator(SETTINGS[key]).is_valid(value) and _plain_numbers(value)
+        fits = _key_check(key)(value) and _plain_numbers(value)
         if key == 'group' and fits:
             re.compile(value)
         if key == 'values' and fits:

@@ -14,7 +14,7 @@ import json
 import os
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from snetlib.core import (
     plain_file,
     provenance,
     read_json,
+    schema_check,
 )
 from ..data.config import SETTINGS, check_settings
 from ..data.loaders import slice_dls
@@ -141,13 +142,17 @@ _CONFIG = {
 }
 
 
+@cache
+def _config_check():
+    "A function that tells whether the keys and types of a config.json are right."
+    return schema_check(_CONFIG)
+
+
 def is_run_config(
     config,  # what a config.json holds
 ) -> bool:
     "Whether every key that a run needs is there, with a value of its type."
-    from jsonschema import Draft202012Validator
-
-    if not Draft202012Validator(_CONFIG).is_valid(config):
+    if not _config_check()(config):
         return False
     data = config['data']
     try:
