@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from snetlib.core import SnetError
+from snetlib.data import prepare as prepare_module
 from snetlib.data.cache import cache_key, cached_slices
 from snetlib.data.loaders import load_slices
 from snetlib.data.prepare import prepare
@@ -99,7 +100,8 @@ def test_a_broken_file_leaves_no_cache(tmp_path):
     assert not list((tmp_path / 'cache').iterdir())
 
 
-def test_two_processes_fill_the_same_cache_as_one(tmp_path):
+def test_two_processes_fill_the_same_cache_as_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_module, 'STARTING', 0)
     write_phantom(tmp_path / 'raw', 6)
     ds = folder_set(tmp_path / 'raw', CONFIG)
     items = ds.items(tmp_path / 'raw')

@@ -23,7 +23,7 @@ from snetlib.data.check import check, check_text
 from snetlib.data.dataset import read_index
 from snetlib.data.files import read_case
 from snetlib.data.loaders import load_cases, load_slices
-from snetlib.data.prepare import prepare, run_cases
+from snetlib.data.prepare import prepare, run_cases, side_by_side
 from snetlib.data.sets.catalogue import DATASETS, FOLDERS, get_dataset
 from snetlib.data.sets.folder import write_phantom
 from snetlib.data.sets.semsperm import write_phantom as write_sperms
@@ -132,8 +132,9 @@ def test_full_disk_stops_with_one_sentence(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob('.*part*')) and not list((tmp_path / 'out').rglob('*.h5'))
 
 
-def test_a_really_full_disk(tmp_path, small_disk):
+def test_a_really_full_disk(tmp_path, small_disk, monkeypatch):
     "One sentence, nothing half-written, and with room the same command goes on."
+    monkeypatch.setattr(prepare_module, 'STARTING', 0)
     rng = np.random.default_rng(0)
     pictures = dict(images=rng.integers(0, 255, (224, 224, 3), np.uint8), masks=np.eye(224, dtype=np.uint8))
     for folder in pictures:
@@ -199,8 +200,9 @@ def test_read_only_source_is_enough(tmp_path):
 
 
 @pytest.mark.parametrize('jobs', [1, 2])
-def test_a_broken_picture_in_a_folder_called_like_the_result(tmp_path, jobs):
+def test_a_broken_picture_in_a_folder_called_like_the_result(tmp_path, jobs, monkeypatch):
     "polyps is part of polyps_raw: the place of the fault says nothing about its kind."
+    monkeypatch.setattr(prepare_module, 'STARTING', 0)
     raw, out = tmp_path / 'polyps_raw', tmp_path / 'polyps'
     write_phantom(raw, 6)
     (raw / 'images' / 'picture 02.png').write_bytes(b'\x89PNG broken')
@@ -404,6 +406,7 @@ def beat(folder, k):
 
 
 def work_for_long(folder):
+    prepare_module.STARTING = 0
     list(run_cases(partial(beat, folder), [(0,), (1,)], jobs=2))
 
 
@@ -442,12 +445,29 @@ def test_real_nuclei_as_a_folder(tmp_path):
 
 def test_workers_end_with_their_work_and_know_where_they_are(tmp_path, monkeypatch):
     "Idle processes would keep memory for minutes, and a relative path would mean another folder."
+    monkeypatch.setattr(prepare_module, 'STARTING', 0)
     for name in ('one', 'two'):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
         assert {os.path.basename(p) for p in run_cases(os.path.abspath, [('.',)] * 4, jobs=2)} == {name}
         left = psutil.Process().children(recursive=True)
         assert not [p for p in left if any('LokyProcess' in word for word in p.cmdline())]
+
+
+def process_of(k):
+    "In which process a case was worked on."
+    time.sleep(0.2)
+    return k, os.getpid()
+
+
+def test_processes_are_started_for_what_is_long(monkeypatch):
+    cases = [(k,) for k in range(6)]
+    here = set(side_by_side(process_of, cases, jobs=2))
+    assert here == {(k, os.getpid()) for k in range(6)}
+    monkeypatch.setattr(prepare_module, 'STARTING', 0.3)
+    done = list(side_by_side(process_of, cases, jobs=2, ordered=True))
+    assert [k for k, _ in done] == list(range(6))
+    assert [process == os.getpid() for _, process in done] == 2 * [True] + 4 * [False]
 
 
 # ---------------------------------------------------------------- one prepared folder, one source

@@ -95,16 +95,17 @@ def undisturbed(tmp_path_factory):
 def test_killed_at_random_moments_the_table_is_the_same(undisturbed, tmp_path):
     "SIGKILL anywhere in train -> evaluate -> report, then the same command again."
     reference, seconds = undisturbed
-    draw, killed = random.Random(0), 0
-    for k in range(KILLS):
-        cache = tmp_path / str(k)
+    draw, killed, tries = random.Random(0), 0, 0
+    while killed < KILLS and tries < 3 * KILLS:
+        cache = tmp_path / str(tries)
+        tries += 1
         killed += in_child(lambda: table(cache), kill_after=seconds * draw.uniform(0.02, 0.98)) == -9
         done = list(cache.glob('phantom-*/done.json'))
         assert all(json.loads(d.read_text()) for d in done) and not list(cache.rglob('*.part.*.csv'))
         assert in_child(lambda: table(cache)) == 0
-        assert outcome(cache) == reference, k
+        assert outcome(cache) == reference, tries
         shutil.rmtree(cache)
-    assert killed >= KILLS / 2, 'most of the processes were to be killed before they had finished'
+    assert killed == KILLS, 'too many of the processes had finished before they were killed'
 
 
 def test_a_damaged_checkpoint_is_set_aside(undisturbed, tmp_path, capsys):
