@@ -13,6 +13,7 @@ import contextlib
 import difflib
 import errno
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import math
@@ -317,16 +318,23 @@ def git_commit() -> str:
 
 def provenance() -> dict:
     "What a result file must say about its origin: versions, commit and class of machine."
-    import torch
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    kind = torch.backends.cpu.get_cpu_capability()  # how it adds: 'AVX2', 'AVX512', …
     return dict(
         commit=git_commit(),
-        torch=torch.__version__,
+        torch=importlib.metadata.version('torch'),
         python=platform.python_version(),
-        machine=f'{platform.machine()}, {gpu or f"{kind}, {os.cpu_count()} CPU cores"}',
+        machine=f'{platform.machine()}, {_adder()}',
     )
+
+
+def _adder():
+    "The GPU; or the number of processors, and how torch adds on them where it is loaded."
+    torch = sys.modules.get('torch')
+    if torch is None:
+        return f'{os.cpu_count()} CPU cores'
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    kind = torch.backends.cpu.get_cpu_capability()  # how it adds: 'AVX2', 'AVX512', …
+    return f'{kind}, {os.cpu_count()} CPU cores'
 
 # %% ../nbs/1_start/00_core.ipynb #d95c087a
 def test_data(

@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 from fastcore.basics import patch
 from scipy import ndimage
 from ..core import BadSetting, SnetError, WrongLabels, choose
@@ -127,6 +126,8 @@ def resize_images(
     if choose(how, ('bilinear', 'published'), 'way to resize') == 'published':
         factor = (size[0] / x.shape[1], size[1] / x.shape[2]) + (1,) * (x.ndim - 3)
         return np.stack([ndimage.zoom(s, factor, order=3) for s in np.asarray(x, np.float32)])
+    import torch  # here: folders of one size are prepared without it
+
     t = torch.from_numpy(np.ascontiguousarray(x, np.float32))
     t = t.movedim(-1, 1) if x.ndim == 4 else t[:, None]
     t = torch.nn.functional.interpolate(t, tuple(size), mode='bilinear', antialias=True)
@@ -262,6 +263,8 @@ class Slices:
         idx,  # indices of slices
     ) -> tuple:
         "(x float32 (b, c, H, W), y int64 (b, H, W)) of several slices at once."
+        import torch
+
         idx = list(idx)
         x = torch.from_numpy(np.asarray(self.images[idx]))
         y = torch.from_numpy(np.asarray(self.labels[idx])).long()  # copied out of the map
