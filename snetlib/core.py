@@ -318,23 +318,24 @@ def git_commit() -> str:
 
 def provenance() -> dict:
     "What a result file must say about its origin: versions, commit and class of machine."
+    version, adder = _torch_here()
     return dict(
         commit=git_commit(),
-        torch=importlib.metadata.version('torch'),
+        torch=version,
         python=platform.python_version(),
-        machine=f'{platform.machine()}, {_adder()}',
+        machine=f'{platform.machine()}, {adder}',
     )
 
 
-def _adder():
-    "The GPU; or the number of processors, and how torch adds on them where it is loaded."
-    torch = sys.modules.get('torch')
+def _torch_here():
+    "torch's version and what it adds on; it is not loaded for that, since then it has added nothing."
+    torch, cores = sys.modules.get('torch'), f'{os.cpu_count()} CPU cores'
     if torch is None:
-        return f'{os.cpu_count()} CPU cores'
+        return importlib.metadata.version('torch'), cores
     if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+        return torch.__version__, torch.cuda.get_device_name()
     kind = torch.backends.cpu.get_cpu_capability()  # how it adds: 'AVX2', 'AVX512', …
-    return f'{kind}, {os.cpu_count()} CPU cores'
+    return torch.__version__, f'{kind}, {cores}'
 
 # %% ../nbs/1_start/00_core.ipynb #d95c087a
 def test_data(
