@@ -122,7 +122,7 @@ def _scores_of(name, pair, class_names, file, ignore_index):
     table = score_case(pair.predict(), pair.targ, len(class_names), pair.spacing, **settings)
     with atomic_path(file) as tmp:
         csv_safe(table.assign(made_from=key)).to_csv(tmp, index=False)
-    return _stored(file).drop(columns='made_from')
+    return table
 
 
 def _stored(file):
@@ -132,6 +132,7 @@ def _stored(file):
     text = dict.fromkeys(('case', 'class', 'undefined', 'made_from'), str)
     try:
         rules = dict(dtype=text, keep_default_na=False, na_values=NUMBERS)
+        rules |= dict(float_precision='round_trip')  # the numbers that were written, to the bit
         table = pd.read_csv(plain_file(file), **rules)
     except (OSError, ValueError):
         return None

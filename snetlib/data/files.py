@@ -20,10 +20,8 @@ from snetlib.data.formats import (
     fill_gaps,
     is_place,
     kind_of,
-    picture_spacing,
+    open_picture,
     read_arrays,
-    read_drawn,
-    read_picture,
     reading,
     unread_kind,
 )
@@ -136,8 +134,7 @@ def _load(path, axis, mask=False, channels=None):
     if kind == 'dicom':
         return _Loaded(Drawn(read_dicom_picture(path)))
     if kind == 'picture':
-        drawn = read_drawn(path) if mask else Drawn(read_picture(path))
-        spacing, notes = picture_spacing(path)
+        drawn, spacing, notes = open_picture(path, mask)
         return _Loaded(drawn, spacing, notes=notes)
     if kind == 'arrays':
         return _load_arrays(path, 'label' if mask else 'image')

@@ -176,6 +176,15 @@ def _flat(table):
 FORMULA = ('=', '+', '-', '@', '\t', '\r')
 
 
+def _with_text(table, change):
+    "The table with `change` of every name and of every cell; a column of numbers stays."
+    new = table.rename(columns=change)
+    for k in range(new.shape[1]):
+        if not pd.api.types.is_numeric_dtype(new.iloc[:, k]):
+            new.isetitem(k, new.iloc[:, k].map(change))
+    return new
+
+
 def csv_safe(
     table: pd.DataFrame,  # any
 ) -> pd.DataFrame:
@@ -185,7 +194,7 @@ def csv_safe(
         risky = isinstance(v, str) and v.lstrip("'").startswith(FORMULA)
         return "'" + v if risky else v
 
-    return table.map(safe).rename(columns=safe)
+    return _with_text(table, safe)
 
 
 def csv_restore(
@@ -197,7 +206,7 @@ def csv_restore(
         marked = isinstance(v, str) and v[:1] == "'" and v.lstrip("'").startswith(FORMULA)
         return v[1:] if marked else v
 
-    return table.map(restore).rename(columns=restore)
+    return _with_text(table, restore)
 
 
 def read_case_table(
