@@ -176,13 +176,15 @@ def _flat(table):
 FORMULA = ('=', '+', '-', '@', '\t', '\r')
 
 
-def _with_text(table, change):
-    "The table with `change` of every name and of every cell; a column of numbers stays."
-    new = table.rename(columns=change)
-    for k in range(new.shape[1]):
-        if not pd.api.types.is_numeric_dtype(new.iloc[:, k]):
-            new.isetitem(k, new.iloc[:, k].map(change))
-    return new
+def _is_formula(v):
+    "Whether it is text that a spreadsheet would run, with apostrophes before it or not."
+    return isinstance(v, str) and v.lstrip("'").startswith(FORMULA)
+
+
+def _holds_formula(table):
+    "Whether a name or a cell is such text; most tables have none, and stay as they are."
+    names = [n for name in table.columns for n in (name if isinstance(name, tuple) else (name,))]
+    return any(map(_is_formula, [*names, *table.to_numpy(object).ravel()]))
 
 
 def csv_safe(
@@ -191,10 +193,9 @@ def csv_safe(
     "The table with an apostrophe before text that a spreadsheet would run as a formula."
 
     def safe(v):
-        risky = isinstance(v, str) and v.lstrip("'").startswith(FORMULA)
-        return "'" + v if risky else v
+        return "'" + v if _is_formula(v) else v
 
-    return _with_text(table, safe)
+    return table.map(safe).rename(columns=safe) if _holds_formula(table) else table
 
 
 def csv_restore(
@@ -203,10 +204,9 @@ def csv_restore(
     "The table without the apostrophes of `csv_safe`."
 
     def restore(v):
-        marked = isinstance(v, str) and v[:1] == "'" and v.lstrip("'").startswith(FORMULA)
-        return v[1:] if marked else v
+        return v[1:] if _is_formula(v) and v[0] == "'" else v
 
-    return _with_text(table, restore)
+    return table.map(restore).rename(columns=restore) if _holds_formula(table) else table
 
 
 def read_case_table(
