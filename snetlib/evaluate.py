@@ -82,7 +82,7 @@ def content_hash(
     return h.hexdigest()[:16]
 
 # %% ../nbs/7_use/08_evaluate.ipynb #7c0b723e
-NUMBERS = {k: [''] for k in ('dice', 'iou', 'hd95', 'hd95_missed', 'nsd', 'pred_ml', 'targ_ml')}
+NUMBERS = ('dice', 'iou', 'hd95', 'hd95_missed', 'nsd', 'pred_ml', 'targ_ml')
 
 
 def score_cases(
@@ -122,7 +122,12 @@ def _scores_of(name, pair, class_names, file, ignore_index):
     table = score_case(pair.predict(), pair.targ, len(class_names), pair.spacing, **settings)
     with atomic_path(file) as tmp:
         csv_safe(table.assign(made_from=key)).to_csv(tmp, index=False)
-    return _stored(file).drop(columns='made_from')
+    return table
+
+
+def _number(text):
+    "The number that was written, to the last bit; nothing is NaN."
+    return float(text or 'nan')
 
 
 def _stored(file):
@@ -131,7 +136,8 @@ def _stored(file):
         return None
     text = dict.fromkeys(('case', 'class', 'undefined', 'made_from'), str)
     try:
-        rules = dict(dtype=text, keep_default_na=False, na_values=NUMBERS)
+        rules = dict(dtype=text, keep_default_na=False)
+        rules |= dict(converters=dict.fromkeys(NUMBERS, _number))
         table = pd.read_csv(plain_file(file), **rules)
     except (OSError, ValueError):
         return None

@@ -13,7 +13,15 @@ import pytest
 from PIL import Image
 
 from snetlib.core import BadSetting, GeometryMismatch, SnetError, UnreadableFile, WrongLabels
-from snetlib.data.files import Labels, read_case, read_image, read_mask, settle_labels, without_mask
+from snetlib.data.files import (
+    Labels,
+    numbers_in,
+    read_case,
+    read_image,
+    read_mask,
+    settle_labels,
+    without_mask,
+)
 from snetlib.data.sets.folder import folder_set, pairs
 from snetlib.data.slices import check_fractions
 from snetlib.data.writing import write_mask
@@ -473,6 +481,46 @@ def test_one_channel_for_each_class_is_named(tmp_path, axis, share):
     np.savez(tmp_path / 'm.npz', label=np.stack([1 - chance, chance], axis).astype(np.float32))
     with pytest.raises(WrongLabels, match=f'argmax\\(label, {axis % 3}\\)'):
         read_mask(tmp_path / 'm.npz')
+
+
+@pytest.mark.parametrize('name', ['line.png', 'line.nii.gz', 'line.npz'])
+def test_a_line_with_one_pixel_in_each_row_is_no_channel(tmp_path, name):
+    line = np.zeros((1, 40, 32), np.uint8)
+    line[0, np.arange(40), np.arange(40) % 32] = 1
+    if name.endswith('.png'):
+        picture(tmp_path / name, line[0])
+    elif name.endswith('.npz'):
+        np.savez(tmp_path / name, label=line)
+    else:
+        volume(tmp_path / name, line.transpose(2, 1, 0), np.diag([1.0, 1.0, 1.0, 1.0]))
+    assert np.array_equal(read_mask(tmp_path / name).label, line)
+
+
+@pytest.mark.parametrize('mask', [False, True])
+@pytest.mark.parametrize('name', ['c.png', 'c.jpg'])
+def test_a_picture_is_opened_once(tmp_path, monkeypatch, name, mask):
+    picture(tmp_path / name, SQUARE.astype(np.uint8))
+    opened, plain = [], open
+
+    def counted(file, *args, **options):
+        opened.append(str(file))
+        return plain(file, *args, **options)
+
+    monkeypatch.setattr('builtins.open', counted)
+    (read_mask if mask else read_image)(tmp_path / name)
+    assert opened == [str(tmp_path / name)]
+
+
+def test_whole_numbers_of_any_type_are_the_same_classes(tmp_path):
+    for kind in (np.uint8, np.int16, np.float32, np.float64):
+        volume(tmp_path / 'm.nii.gz', BOX.astype(kind))
+        assert numbers_in(BOX.astype(kind)).dtype == (np.int64 if kind == np.uint8 else kind)
+        found = read_mask(tmp_path / 'm.nii.gz', Labels(values={'0': 0, '1': 3})).label
+        assert found.sum() == 3 * BOX.sum() and found.dtype == np.uint8
+    odd = BOX.astype(np.float32)
+    odd[0, 0, 0] = np.nan
+    assert np.isnan(numbers_in(odd)[-1]) and len(numbers_in(odd)) == 3
+    assert numbers_in(np.array([-1, 256, 300])).tolist() == [-1, 256, 300]
 
 
 def test_arrays_of_other_names_and_axes(tmp_path):

@@ -16,11 +16,19 @@ from PIL import Image
 from processes import refused, snet, started
 
 from snetlib.claims import locked_folder, remove_leftovers
-from snetlib.core import BadSetting, DiskFull, NotWritable, SnetError, machine_mark, process_mark
+from snetlib.core import (
+    BadSetting,
+    DiskFull,
+    NotWritable,
+    SnetError,
+    UnreadableFile,
+    machine_mark,
+    process_mark,
+)
 from snetlib.core import test_data as real_data
 from snetlib.data import prepare as prepare_module
 from snetlib.data.check import check, check_text
-from snetlib.data.dataset import read_index
+from snetlib.data.dataset import inside, read_index
 from snetlib.data.files import read_case
 from snetlib.data.loaders import load_cases, load_slices
 from snetlib.data.prepare import prepare, run_cases, side_by_side
@@ -153,6 +161,23 @@ def test_a_really_full_disk(tmp_path, small_disk, monkeypatch):
     left = first.split('\n')[1:]
     assert any(f.endswith('.h5') for f in left), 'what was whole stays'
     assert not any('part' in f for f in left), 'nothing half-written does'
+
+
+def test_a_folder_on_the_way_may_be_a_link_that_leads_outside(tmp_path):
+    (tmp_path / 'set' / 'real').mkdir(parents=True)
+    (tmp_path / 'secret').mkdir()
+    for folder in ('set/real', 'secret'):
+        (tmp_path / folder / 'a.png').touch()
+    root = tmp_path / 'set'
+    (root / 'out').symlink_to(tmp_path / 'secret')
+    (root / 'within').symlink_to(root / 'real')
+    (tmp_path / 'other name').symlink_to(root)
+    for path in (root / 'real/a.png', root / 'within/a.png', tmp_path / 'other name/real/a.png'):
+        assert inside(path, root) == path
+        assert inside(path, tmp_path / 'other name') == path
+    for path in (root / 'out/a.png', root / '../secret/a.png', tmp_path / 'secret/a.png'):
+        with pytest.raises(UnreadableFile, match='leads outside'):
+            inside(path, root)
 
 
 def test_link_leading_outside_is_refused(tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -87,6 +88,16 @@ def test_a_corrected_truth_is_scored_again(tmp_path):
     assert list(dice(tmp_path).values()) == [0.9]
     save(square(2), tmp_path / 'truth/c.png')
     assert list(dice(tmp_path).values()) == [1]
+
+
+def test_stored_scores_are_read_to_the_last_bit(tmp_path):
+    for shift in range(1, 6):
+        save(square(0)[..., None], tmp_path / f'truth/c{shift}.nii.gz', np.diag([0.7, 0.9, 1.1, 1]))
+        save(square(3 * shift)[..., None], tmp_path / f'pred/c{shift}.nii.gz', np.diag([0.7, 0.9, 1.1, 1]))
+    folders = tmp_path / 'pred', tmp_path / 'truth', tmp_path / 'out'
+    first, second = (evaluate_files(*folders, progress=False) for _ in range(2))
+    pd.testing.assert_frame_equal(first, second, check_exact=True)
+    assert first.dice.nunique() == 5
 
 
 def test_two_masks_of_one_case_are_refused(tmp_path):

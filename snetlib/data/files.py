@@ -8,6 +8,7 @@ __all__ = ['Case', 'Mask', 'read_image', 'Labels', 'values_wanted', 'as_label', 
 
 # %% ../../nbs/3_data/14_files.ipynb #1822b3e9
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,8 @@ from snetlib.data.formats import (
     fill_gaps,
     is_place,
     kind_of,
-    picture_spacing,
+    open_picture,
     read_arrays,
-    read_drawn,
-    read_picture,
     reading,
     unread_kind,
 )
@@ -136,8 +135,7 @@ def _load(path, axis, mask=False, channels=None):
     if kind == 'dicom':
         return _Loaded(Drawn(read_dicom_picture(path)))
     if kind == 'picture':
-        drawn = read_drawn(path) if mask else Drawn(read_picture(path))
-        spacing, notes = picture_spacing(path)
+        drawn, spacing, notes = open_picture(path, mask)
         return _Loaded(drawn, spacing, notes=notes)
     if kind == 'arrays':
         return _load_arrays(path, 'label' if mask else 'image')
@@ -240,12 +238,21 @@ def _refuse_probabilities(odd, path):
     )
 
 
+def _in_bytes(y):
+    "The same numbers as uint8 where all are whole and from 0 to 255; else as they are."
+    if y.dtype == np.uint8 or y.dtype.kind not in 'biuf':
+        return y
+    with np.errstate(invalid='ignore'):  # NaN is no number of uint8, and differs from all
+        small = y.astype(np.uint8)
+    return small if np.array_equal(small, y) else y
+
+
 def as_label(
     x: np.ndarray,  # numbers of any dtype
     path='mask',  # for the message
 ) -> np.ndarray:
     "The same numbers as uint8. Raises `WrongLabels` for fractions and for less than 0 or over 255."
-    x = np.asarray(x)
+    x = _in_bytes(np.asarray(x))
     if x.dtype == np.uint8:
         return x
     if x.dtype.kind == 'f':
@@ -271,9 +278,11 @@ def numbers_in(
     y: np.ndarray,  # a mask as stored
 ) -> np.ndarray:
     "The different numbers of a mask, sorted."
-    if y.dtype == np.uint8:
-        return np.flatnonzero(np.bincount(y.ravel(), minlength=256))
-    return np.unique(y)
+    small = _in_bytes(y)
+    if small.dtype != np.uint8:
+        return np.unique(y)
+    there = np.flatnonzero(np.bincount(small.ravel(), minlength=256))
+    return there if y.dtype == np.uint8 else there.astype(y.dtype)
 
 
 def _without_class(odd, found, path, where):
@@ -307,7 +316,7 @@ def map_values(
     where: str = '"values" in dataset.json',  # the table a person can correct, for the message
 ) -> np.ndarray:
     "uint8 classes; 255 stays 255 (ignore). Raises `WrongLabels` for a number without a meaning."
-    y = np.asarray(y)
+    y = _in_bytes(np.asarray(y))
     table = {float(number): int(c) for number, c in values.items()}
     table.setdefault(255.0, 255)
     stored, classes = np.array(list(table)), np.array(list(table.values()), np.uint8)
@@ -405,9 +414,18 @@ def _index(drawn, path, known=()):
     return y
 
 
+def _maybe_channels(y, path):
+    "The axes of a mask that may be its channels: in a picture or a volume, rows are no channels."
+    if y.ndim == 4:
+        return 0, 3
+    if y.ndim == 3 and kind_of(path) == 'arrays' and len(y) > 1:
+        return 0, 2  # (channels, H, W) or (H, W, channels)
+    return (0,) if y.ndim == 3 else ()
+
+
 def _refuse_one_hot(y, path):
     "Raise `WrongLabels` for an array with one channel for each class instead of their numbers."
-    for axis in {0, y.ndim - 1} if y.ndim > 2 else ():
+    for axis in _maybe_channels(y, path):
         if not 2 <= y.shape[axis] <= 32 or y.min() < 0 or y.max() > 1:
             continue
         if y.any(axis).all() and np.allclose(y.sum(axis, dtype=np.float32), 1, atol=1e-2):
@@ -570,7 +588,8 @@ class _Seen:
     numbers: list  # the different numbers, sorted; of a JPEG none
     palette: dict  # number -> colour, where a palette counts
     jpeg: bool
-    counted: bool = False  # whether the numbers are 1, 2, 3, … and each is one piece
+    inside: bool = False  # whether it is the mask in a file that holds its image, too
+    counted: bool | None = None  # whether the numbers are 1, 2, 3, … and each is one piece
 
 
 def _grey_between(y):
@@ -590,7 +609,7 @@ def _counts_pieces(y, numbers):
     return all(ndimage.label(y[box] == k, around)[1] == 1 for k, box in boxes)
 
 
-def _look(path, axis, inside):
+def _look(path, axis, inside, pieces=False):
     "What a mask shows, or None where it cannot be read (that is said where the case is read)."
     try:
         loaded = _load(path, axis, mask=True)
@@ -615,7 +634,8 @@ def _look(path, axis, inside):
         return _Seen(Path(path), [], {}, True)
     numbers = numbers_in(y).tolist()
     palette = {n: tuple(drawn.palette[n].tolist()) for n in numbers} if indexed else {}
-    return _Seen(Path(path), numbers, palette, False, _counts_pieces(y, numbers))
+    counted = _counts_pieces(y, numbers) if pieces else None
+    return _Seen(Path(path), numbers, palette, False, inside, counted)
 
 # %% ../../nbs/3_data/14_files.ipynb #3a7dda7b
 def _same_palette(seen):
@@ -642,11 +662,17 @@ def _two_codings(seen):
         )
 
 
-def _numbered_objects(seen):
+def _each_one_piece(seen, axis):
+    "Whether every mask numbers pieces; they are read again, as few folders come so far."
+    looks = (_look(s.path, axis, s.inside, pieces=True) for s in seen)
+    return all(s is not None and s.counted for s in looks)
+
+
+def _numbered_objects(seen, one_piece):
     "Raise `WrongLabels` where the numbers look like those of single objects, not of classes."
     drawn = [s for s in seen if any(s.numbers)]
     counts = {len(s.numbers) for s in drawn}
-    if len(counts) > 2 and max(counts) > 6 and all(s.counted for s in drawn):
+    if len(counts) > 2 and max(counts) > 6 and one_piece(drawn):
         most = max(drawn, key=lambda s: len(s.numbers))
         raise WrongLabels(
             f'{most.path} holds the numbers 1 to {len(most.numbers) - 1}, other masks fewer, and '
@@ -794,5 +820,5 @@ def settle_labels(
         return like
     _two_codings(seen)
     if labels.classes is None:
-        _numbered_objects(seen)
+        _numbered_objects(seen, partial(_each_one_piece, axis=axis))
     return _by_numbers(seen)

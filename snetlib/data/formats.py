@@ -27,6 +27,7 @@ from snetlib.data.kinds import (  # noqa: F401
 from .nifti import fill_gaps, is_place, read_nifti  # noqa: F401
 from snetlib.data.pictures import (  # noqa: F401
     Drawn,
+    open_picture,
     picture_spacing,
     read_drawn,
     read_picture,

@@ -24,11 +24,16 @@ ENDINGS = (*NIFTI, *PICTURES, *ARRAYS, *ITK, *MGZ, *DICOM)
 FORMATS = dict(nifti=NIFTI, picture=PICTURES, arrays=ARRAYS, itk=ITK, mgz=MGZ, dicom=DICOM)
 
 # %% ../../nbs/3_data/01_kinds.ipynb #34c0b01a
+def _name(path):
+    "The last part of a path."
+    return path.name if isinstance(path, Path) else Path(path).name
+
+
 def kind_of(
     path,  # a file, of which only the name is looked at, or a folder with a DICOM series
 ) -> str | None:
     "'nifti', 'picture', 'arrays', 'itk', 'mgz' or 'dicom' by the name's ending; None if unknown."
-    name = Path(path).name.lower()
+    name = _name(path).lower()
     for kind, endings in FORMATS.items():
         if name.endswith(endings):
             return kind
@@ -81,10 +86,10 @@ def stem(
     path,  # a file
 ) -> str:
     "The name of a file without its ending."
-    name = Path(path).name
-    for ending in ENDINGS:
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
+    name = _name(path)
+    lower = name.lower()
+    if lower.endswith(ENDINGS):
+        return name[: -len(next(e for e in ENDINGS if lower.endswith(e)))]
     return name
 
 

@@ -7,6 +7,7 @@ __all__ = ['DEFLATE', 'BOMB', 'reading', 'check_room', 'silent']
 
 # %% ../../nbs/3_data/02_reading.ipynb #d585ebbb
 import contextlib
+import stat
 from pathlib import Path
 
 import psutil
@@ -16,14 +17,14 @@ from ..core import SnetError, UnreadableFile
 # %% ../../nbs/3_data/02_reading.ipynb #c6f7ab7e
 def _first_look(path):
     "Raise `UnreadableFile` for what is seen without opening the file."
-    what = None
-    if path.is_dir():
-        what = 'is a folder where a file is needed; name the file inside it'
-    elif not path.exists():
+    what, about = None, path.stat() if path.exists() else None
+    if about is None:
         what = 'does not exist; check the spelling and that the disk is mounted'
-    elif not path.is_file():
+    elif stat.S_ISDIR(about.st_mode):
+        what = 'is a folder where a file is needed; name the file inside it'
+    elif not stat.S_ISREG(about.st_mode):
         what = 'is no plain file (a pipe, a socket or a device); give a file'
-    elif path.stat().st_size == 0:
+    elif about.st_size == 0:
         what = 'is empty (0 bytes); copy or download it again'
     if what:
         raise UnreadableFile(f'{path} {what}.', path=path)

@@ -19,7 +19,6 @@ from .clinic import read_any_volume, write_itk, write_seg
 from .files import as_label
 from .formats import NIFTI
 from .geometry import from_slices
-from ..viz import class_colours
 
 # %% ../../nbs/3_data/15_writing.ipynb #fbbff896
 _GEOMETRY = """dim pixdim qform_code sform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y
@@ -127,6 +126,8 @@ def write_label_files(
     class_names: tuple,  # of the labels 0, 1, …; [0] is the background's
 ) -> list:
     "Write names and colours of the labels for ITK-SNAP and 3D Slicer; gives the two paths."
+    from snetlib.viz import class_colours  # draws nothing, but brings matplotlib
+
     colours = np.rint(class_colours(len(class_names) - 1) * 255).astype(int)
     labels = [
         (k, str(name), *rgb) for k, (name, rgb) in enumerate(zip(class_names[1:], colours), 1)

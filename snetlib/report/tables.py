@@ -176,16 +176,26 @@ def _flat(table):
 FORMULA = ('=', '+', '-', '@', '\t', '\r')
 
 
+def _is_formula(v):
+    "Whether it is text that a spreadsheet would run, with apostrophes before it or not."
+    return isinstance(v, str) and v.lstrip("'").startswith(FORMULA)
+
+
+def _holds_formula(table):
+    "Whether a name or a cell is such text; most tables have none, and stay as they are."
+    names = [n for name in table.columns for n in (name if isinstance(name, tuple) else (name,))]
+    return any(map(_is_formula, [*names, *table.to_numpy(object).ravel()]))
+
+
 def csv_safe(
     table: pd.DataFrame,  # any
 ) -> pd.DataFrame:
     "The table with an apostrophe before text that a spreadsheet would run as a formula."
 
     def safe(v):
-        risky = isinstance(v, str) and v.lstrip("'").startswith(FORMULA)
-        return "'" + v if risky else v
+        return "'" + v if _is_formula(v) else v
 
-    return table.map(safe).rename(columns=safe)
+    return table.map(safe).rename(columns=safe) if _holds_formula(table) else table
 
 
 def csv_restore(
@@ -194,10 +204,9 @@ def csv_restore(
     "The table without the apostrophes of `csv_safe`."
 
     def restore(v):
-        marked = isinstance(v, str) and v[:1] == "'" and v.lstrip("'").startswith(FORMULA)
-        return v[1:] if marked else v
+        return v[1:] if _is_formula(v) and v[0] == "'" else v
 
-    return table.map(restore).rename(columns=restore)
+    return table.map(restore).rename(columns=restore) if _holds_formula(table) else table
 
 
 def read_case_table(

@@ -69,11 +69,25 @@ def _checked(pred, targ, spacing):
 def _nearest(p, t, unit):
     "For each voxel of p the distance to the nearest of t."
     d = np.zeros(np.count_nonzero(p))
-    alone = ~t[p]  # a voxel on both borders is at distance 0 and needs no search
-    if alone.any():
+    far = p & ~t  # a voxel on both borders is at distance 0 and needs no search
+    if (unit == 1).all():  # in voxels, no distance lies between 0 and 1
+        beside = far & _neighbours(t)
+        d[beside[p]] = 1
+        far &= ~beside
+    if far.any():
         tree = cKDTree(_points(t, unit), balanced_tree=False)
-        d[alone] = tree.query(_points(p & ~t, unit))[0]
+        d[far[p]] = tree.query(_points(far, unit))[0]
     return d
+
+
+def _neighbours(mask):
+    "The voxels with a face neighbour in `mask`."
+    near = np.zeros_like(mask)
+    for axis in range(mask.ndim):
+        n, m = np.moveaxis(near, axis, 0), np.moveaxis(mask, axis, 0)
+        n[1:] |= m[:-1]
+        n[:-1] |= m[1:]
+    return near
 
 
 def _points(mask, unit):
