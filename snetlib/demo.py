@@ -229,12 +229,13 @@ def run_demo(
     out = Path(out)
     with locked_folder(out, 'demo'):
         logs = train_contenders(out, seconds, seed, progress)
-        return report_demo(out, logs, seconds, seed, whole, progress)
+        scores, masks = score_contenders(out)
+        write_prediction(out, whole, progress)
+        return report_demo(out, logs, scores, masks, seconds, seed)
 
 
-def report_demo(out, logs, seconds, seed, whole, progress):
-    "Everything of `run_demo` that comes after the training."
-    scores, masks = score_contenders(out)
+def report_demo(out, logs, scores, masks, seconds, seed):
+    "Everything of `run_demo` that comes after training and predicting."
     table, scores = score_summary(scores), _with_origin(scores, logs, seconds, seed)
     with atomic_path(out / 'scores.csv') as tmp:
         scores.to_csv(tmp, index=False, float_format='%.6g')
@@ -243,7 +244,6 @@ def report_demo(out, logs, seconds, seed, whole, progress):
     picture = demo_picture(masks)
     with atomic_path(out / 'picture.png') as tmp:
         picture.savefig(tmp, dpi=90, format='png')
-    write_prediction(out, whole, progress)
     both = ' and '.join(CONTENDERS.values())
     title = f'{both} on the unseen slab of MNI152, one volume, seed {seed}. {WARNING}'
     write_evaluation(out / 'evaluation', scores, title, CLASS_NAMES)
