@@ -328,7 +328,7 @@ def provenance() -> dict:
 
 
 def _torch_here():
-    "torch's version and what it adds on; it is not loaded to say so, for then it has added nothing."
+    "torch's version and what it adds on; it is not loaded for that: then it has added nothing."
     torch, cores = sys.modules.get('torch'), f'{os.cpu_count()} CPU cores'
     if torch is None:
         return importlib.metadata.version('torch'), cores
