@@ -31,7 +31,7 @@ from snetlib.data.check import check, check_text
 from snetlib.data.dataset import inside, read_index
 from snetlib.data.files import read_case
 from snetlib.data.loaders import load_cases, load_slices
-from snetlib.data.prepare import prepare, run_cases, side_by_side
+from snetlib.data.prepare import each_case, prepare, run_cases
 from snetlib.data.sets.catalogue import DATASETS, FOLDERS, get_dataset
 from snetlib.data.sets.folder import write_phantom
 from snetlib.data.sets.semsperm import write_phantom as write_sperms
@@ -487,10 +487,10 @@ def process_of(k):
 
 def test_processes_are_started_for_what_is_long(monkeypatch):
     cases = [(k,) for k in range(6)]
-    here = set(side_by_side(process_of, cases, jobs=2))
+    here = set(each_case(process_of, cases, jobs=2))
     assert here == {(k, os.getpid()) for k in range(6)}
     monkeypatch.setattr(prepare_module, 'STARTING', 0.3)
-    done = list(side_by_side(process_of, cases, jobs=2, ordered=True))
+    done = list(each_case(process_of, cases, jobs=2, ordered=True))
     assert [k for k, _ in done] == list(range(6))
     assert [process == os.getpid() for _, process in done] == 2 * [True] + 4 * [False]
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from ..core import BadSetting, UnreadableFile, io_error, plain_file, read_json
 from .dataset import DataSet
-from .prepare import description_hash, files_of, side_by_side
+from .prepare import description_hash, each_case, files_of
 from .slices import MixedSlices, Slices, case_slices
 
 # %% ../../nbs/3_data/32_cache.ipynb #4b0761dd
@@ -139,7 +139,7 @@ def fill_cache(
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_old_attempts(folder)
         work = Path(tempfile.mkdtemp('.part.tmp', f'{folder.name}.', folder.parent))
-        read = side_by_side(one, ((i,) for i in items), jobs, ordered=True)
+        read = each_case(one, ((i,) for i in items), jobs, ordered=True)
         write_slices(work, read, class_names)
         try:
             work.rename(folder)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STARTING', 'GROUP', 'WRITTEN', 'OWN_FILES', 'label_counts', 'unknown_labels', 'naming', 'blank_note', 'file_hash',
-           'files_of', 'prepare_one', 'watched', 'side_by_side', 'run_cases', 'description_hash', 'place_mark', 'Index',
+           'files_of', 'prepare_one', 'watched', 'each_case', 'run_cases', 'description_hash', 'place_mark', 'Index',
            'torn_patients', 'bystanders', 'about_bystanders', 'strangers', 'prepare']
 
 # %% ../../nbs/3_data/30_prepare.ipynb #864bf7dc
@@ -253,7 +253,7 @@ def _first_here(fn, cases, seconds):
         yield fn(*case)
 
 
-def side_by_side(
+def each_case(
     fn,  # what to do with a case
     cases,  # arguments of `fn`, a tuple a case
     jobs: int = 1,  # processes
@@ -286,7 +286,7 @@ def run_cases(
     "The results as they come, in any order."
     stop = stop or threading.Event()
     begun = takewhile(lambda case: not stop.is_set(), cases)
-    done = side_by_side(fn, begun, jobs)
+    done = each_case(fn, begun, jobs)
     yield from track(done, 'case', progress, len(cases), title)
 
 # %% ../../nbs/3_data/30_prepare.ipynb #1e700f93
