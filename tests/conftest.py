@@ -3,10 +3,9 @@
 import ctypes
 import subprocess
 import sys
-import tempfile
 
 import pytest
-from processes import ended, forked, snet
+from processes import completed, snet
 
 from snetlib.core import test_data
 
@@ -21,8 +20,9 @@ class SmallDisk:
         path.mkdir()
 
     def mount(self):
-        "In a forked process: a mount that nobody else sees. Raises `CalledProcessError`."
-        ctypes.CDLL(None).unshare(CLONE_NEWNS)
+        "In a forked process: a mount that nobody else sees. Raises `OSError`, `CalledProcessError`."
+        if ctypes.CDLL(None).unshare(CLONE_NEWNS):
+            raise OSError('no mounts of our own here')  # what follows would change everybody's
         subprocess.run(['mount', '--make-rprivate', '/'], check=True)
         command = ['mount', '-t', 'tmpfs', '-o', f'size={self.size}', 'tmpfs', self.path]
         subprocess.run(command, check=True)
@@ -40,14 +40,10 @@ class SmallDisk:
                 print(done.stdout, f'code {done.returncode}', sep='', flush=True)
                 print(done.stderr, file=sys.stderr, flush=True)
 
-        with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
-            code = ended(forked(work, out, err))
-            out.seek(0)
-            err.seek(0)
-            done = subprocess.CompletedProcess(steps, code, out.read(), err.read())
+        done = completed(work, steps)
         if 'mount' in done.stderr and 'snet:' not in done.stderr:
             pytest.skip('no tmpfs here: ' + done.stderr.strip())
-        assert code == 0, done.stderr
+        assert done.returncode == 0, done.stderr
         return done
 
 

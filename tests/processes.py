@@ -148,15 +148,18 @@ def snet_command(args):
     return command
 
 
-def snet(*args):
-    "`snet` in a forked process: its own memory, streams and exit code, and no importing."
-
-    command = snet_command(args)
+def completed(fn, args):
+    "fn in a forked process, once it has ended: exit code, stdout and stderr; `args` say what it was."
     with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
-        code = ended(forked(command, out, err))
+        code = ended(forked(fn, out, err))
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(args, code, out.read(), err.read())
+
+
+def snet(*args):
+    "`snet` in a forked process: its own memory, streams and exit code, and no importing."
+    return completed(snet_command(args), args)
 
 
 def refused(done, *words):

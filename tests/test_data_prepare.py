@@ -153,8 +153,8 @@ def test_a_really_full_disk(tmp_path, small_disk, monkeypatch):
             Image.fromarray(array).save(tmp_path / 'raw' / folder / f'{k}.png')
     disk = small_disk.path
     command = ['prepare', 'folder', tmp_path / 'raw', '--out', disk / 'out', '--jobs', '2']
-    more_room = f'find {disk}/out -type f; mount -o remount,size=9m {disk}'
-    done = small_disk.run(command, more_room, command)
+    more_room = f'mount -o remount,size=9m {disk}'
+    done = small_disk.run(command, f'find {disk}/out -type f', more_room, command)
     assert 'isk is full' in done.stderr and 'Traceback' not in done.stderr
     first, second = done.stdout.split('code ')[1:]
     assert first.startswith('1') and second.startswith('0'), done.stdout

@@ -250,47 +250,12 @@ def test_a_schema_named_for_an_editor_is_no_setting():
     assert not Draft202012Validator(json_schema()).is_valid({'$other': 'x'})
 
 
-ODD = [
-    None,
-    True,
-    0,
-    1,
-    3,
-    1.0,
-    2.5,
-    -1,
-    64,
-    65,
-    10**400,
-    math.inf,
-    math.nan,
-    '',
-    ' ',
-    'a',
-    'a/b',
-    '\x00',
-    '#ffffff',
-]
-ODD += [
-    [],
-    ['a', 'b'],
-    ['a', 'a'],
-    ['a', 1],
-    [['a']],
-    ['a'] * 300,
-    {},
-    {'0': 0},
-    {'0': True},
-    {'0': 256},
-    {'x': 0},
-]
-ODD += [
-    {'#ffffff': 1},
-    {'kind': 'none'},
-    {'kind': ['x']},
-    {'kind': 'none', 'lo': 'a'},
-    {'kind': 'none', 'x': 1},
-]
+NUMBERS = (None, True, 0, 1, 3, 1.0, 2.5, -1, 64, 65, 10**400, math.inf, math.nan)
+TEXTS = ('', ' ', 'a', 'a/b', '\x00', '#ffffff')
+LISTS = ([], ['a', 'b'], ['a', 'a'], ['a', 1], [['a']], ['a'] * 300)
+TABLES = ({}, {'0': 0}, {'0': True}, {'0': 256}, {'x': 0}, {'#ffffff': 1})
+SCALES = ({'kind': 'none'}, {'kind': ['x']}, {'kind': 'none', 'lo': 'a'}, {'kind': 'none', 'x': 1})
+ODD = [*NUMBERS, *TEXTS, *LISTS, *TABLES, *SCALES]
 
 
 @pytest.mark.parametrize('key', SETTINGS)

@@ -18,7 +18,7 @@ import pandas as pd
 import psutil
 import pytest
 from PIL import Image
-from processes import ENV, load, refused, snet, snet_command, started
+from processes import ENV, refused, snet, snet_command, started
 
 from snetlib.claims import FolderClaim, locked_folder
 
@@ -42,7 +42,6 @@ def pictures(folder, n=12):
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
     "A folder with raw pictures, the same prepared, a run trained on them, and what it predicts."
-    load()
     folder = tmp_path_factory.mktemp('made')
     pictures(folder / 'raw')
     for words in (

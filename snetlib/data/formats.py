@@ -28,9 +28,8 @@ from .nifti import fill_gaps, is_place, read_nifti  # noqa: F401
 from snetlib.data.pictures import (  # noqa: F401
     Drawn,
     open_picture,
-    picture_spacing,
     read_drawn,
     read_picture,
 )
 from .reading import BOMB, DEFLATE, check_room, reading  # noqa: F401
-from .tiff import TIFF_MAGIC, Planes, is_tiff, read_tiff  # noqa: F401
+from .tiff import TIFF_MAGIC, Planes, read_tiff  # noqa: F401
