@@ -105,7 +105,7 @@ def test_frames_have_no_neighbours(tmp_path):
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp('runs') / 'run'
-    quick = dict(size=32, bs=4, steps=2, epochs=1, precision='float32', progress=False)
+    quick = dict(size=32, bs=4, steps=2, precision='float32', progress=False)
     train_run(folder, 'phantom', 'snet_tiny', 'smoke', neighbours=1, device='cpu', **quick)
     return folder
 
@@ -127,7 +127,7 @@ def test_from_training_to_scores(run, tmp_path):
 
 
 def test_plain_runs_and_these_do_not_mix(run, tmp_path):
-    quick = dict(size=32, bs=4, steps=2, epochs=1, precision='float32', progress=False)
+    quick = dict(size=32, bs=4, steps=2, precision='float32', progress=False)
     train_run(tmp_path / 'plain', 'phantom', 'snet_tiny', 'smoke', device='cpu', **quick)
     with pytest.raises(BadSetting, match='neighbours'):
         Predictor([Run(run), Run(tmp_path / 'plain')])

@@ -79,7 +79,7 @@ def test_gains_are_means_over_cases_where_the_class_is():
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp('runs') / 'run'
-    quick = dict(size=32, bs=4, steps=4, epochs=1, precision='float32', progress=False)
+    quick = dict(size=32, bs=4, steps=4, precision='float32', progress=False)
     train_run(folder, 'phantom', 'snet_tiny', 'smoke', device='cpu', **quick)
     return folder
 
@@ -165,7 +165,7 @@ def test_rules_of_other_weights_and_damaged_ones_are_refused(run, tmp_path):
 
 def test_a_run_without_validation_has_no_rules(tmp_path):
     source = Source('phantom', val=0, fold=0, folds=2)
-    quick = dict(size=32, bs=4, steps=2, epochs=1, precision='float32', progress=False)
+    quick = dict(size=32, bs=4, steps=2, precision='float32', progress=False)
     train_run(tmp_path / 'run', source, 'snet_tiny', 'smoke', device='cpu', **quick)
     with pytest.raises(BadSetting, match='no validation cases'):
         find_rules(tmp_path / 'run', progress=False)

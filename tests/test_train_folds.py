@@ -13,7 +13,7 @@ from snetlib.data.splitting import PARTS, draw_fold
 from snetlib.evaluate import check_folds, evaluate_folds, evaluate_run
 from snetlib.train.run import Run, train_run
 
-QUICK = dict(size=32, bs=4, steps=2, epochs=1, precision='float32', progress=False)
+QUICK = dict(size=32, bs=4, steps=2, precision='float32', progress=False)
 
 
 @pytest.mark.parametrize('n, folds', [(2, 2), (7, 3), (10, 5), (23, 5), (4, 4)])
@@ -131,7 +131,7 @@ def test_folds_that_do_not_fit_are_named(runs, names, words):
 
 
 def test_the_command_trains_and_pools(runs, tmp_path):
-    quick = '--recipe smoke --set size=32 --set bs=4 --set steps=2 --set epochs=1'.split()
+    quick = '--recipe smoke --set size=32 --set bs=4 --set steps=2'.split()
     command = ['train', 'phantom', *quick, '--set', 'precision=float32', '--device', 'cpu']
     done = snet(*command, '--out', tmp_path / 'run', '--fold', 1, '--folds', 3)
     assert done.returncode == 0, done.stderr

@@ -459,6 +459,7 @@ REFUSED = dict(
     search_without_images=lambda learn: exported(learn).lr_find(),
     pictures_of_no_images=lambda learn: exported(learn).dls.show_batch(),
     augmentation_of_loaders=lambda learn: again(learn, augment='snet'),
+    readers_of_loaders=lambda learn: again(learn, num_workers=1),
     size_of_loaders=lambda learn: again(learn, size=64),
     neighbours_of_loaders=lambda learn: again(learn, neighbours=1),
     keywords_of_a_module=lambda learn: again(learn, model_kwargs={'fusion': 'high'}),

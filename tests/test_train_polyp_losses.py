@@ -149,7 +149,7 @@ def test_a_loss_of_edges_needs_an_edge_map():
         learner(loss='structure_edge')
     dls = slice_dls(slices(4), slices(2), bs=2, seed=0)
     small = dict(width=16, encoder_options=dict(channels=(16, 32, 64, 128)))
-    lines = dict(epochs=1, steps=1, loss='structure_edge', precision='float32')
+    lines = dict(steps=1, loss='structure_edge', precision='float32')
     learn = snet_learner(
         dls, 'cfanet', 'smoke', progress=False, model_kwargs=small | dict(edge=True), **lines
     )

@@ -974,7 +974,7 @@ def loader_lines(
     mixed = isinstance(getattr(train, 'dataset', None), MixedSlices)
     return dict(
         bs=getattr(train, 'bs', None),
-        num_workers=getattr(train, 'num_workers', None),
+        num_workers=getattr(getattr(train, 'fake_l', None), 'num_workers', None),  # as given
         size=None if mixed else tuple(x.shape[2:]),
         augment=change.recipe if change else None,
         neighbours=getattr(getattr(train, 'dataset', None), 'neighbours', None),

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['SYNAPSE_PAPER', 'ACDC_PAPER', 'MONUSEG_RECIPE', 'CPU_SMALL', 'CPU_DEMO', 'SMOKE', 'SOSEGFORMER_PAPER',
            'SOSEGFORMER_CPU', 'ONE_BRAIN', 'WEIGHTS_MNI', 'WEIGHTS_DSB2018', 'RECIPES', 'EXTRA_KEYS', 'OPTIONAL_KEYS',
-           'OPTIMISERS', 'LOSSES', 'PRECISIONS', 'RULES', 'NEEDS', 'is_size', 'is_weights', 'names_a_place',
-           'is_scales', 'check_schedule', 'check_loss', 'check_recipe', 'check_used', 'get_recipe']
+           'OPTIMISERS', 'LOSSES', 'WEIGHTINGS', 'PRECISIONS', 'RULES', 'NEEDS', 'ALWAYS', 'LENGTH', 'EFFECTS',
+           'TRUE_ANYWAY', 'SHARES', 'is_size', 'is_weights', 'names_a_place', 'is_scales', 'check_schedule',
+           'check_recipe', 'idle_lines', 'lines_that_count', 'set_lines', 'check_used', 'get_recipe']
 
 # %% ../../nbs/6_train/04_recipes.ipynb #d4a12e7d
 from pathlib import Path
 
 import numpy as np
 from ..core import BadSetting, SnetError, choose, is_number, is_whole
-from ..data.transforms import check_augmentation
+from ..data.transforms import GREY_CHANGES, check_augmentation
 from .rival_recipes import RIVAL_RECIPES
 from .schedules import SCHEDULES
 
@@ -170,6 +171,7 @@ OPTIONAL_KEYS = dict(
 )
 OPTIMISERS = ('sgd', 'adamw', 'adam')
 LOSSES = ('snet', 'ce', 'structure', 'structure_edge')
+WEIGHTINGS = ('released', 'published')
 PRECISIONS = ('auto', 'float32', 'bfloat16', 'float16')
 
 # %% ../../nbs/6_train/04_recipes.ipynb #21d9e239
@@ -221,8 +223,8 @@ RULES = dict(  # key: (is the value fine?, what it must be)
     init=(names_a_place, 'a folder of a run, a file, or None'),
     every=(lambda v: v is None or is_whole(v, 1), 'a whole number from 1, or None'),
     drop=(
-        lambda v: v is None or (is_number(v, 0, 1) and v > 0),
-        'a number above 0 and up to 1, or None',
+        lambda v: v is None or (is_number(v, 0, 1) and 0 < v < 1),
+        'a number above 0 and below 1, or None',
     ),
     schedule_epochs=(lambda v: v is None or is_whole(v, 1), 'a whole number from 1, or None'),
     clip_value=(lambda v: v is None or (is_number(v, 0) and v > 0), 'a number above 0, or None'),
@@ -243,45 +245,11 @@ NEEDS = dict(  # schedule: the lines without which it cannot be computed
 def check_schedule(
     recipe: dict,  # a complete recipe
 ):
-    "Raises `BadSetting` for a schedule without its numbers, and for numbers without a schedule."
+    "Raises `BadSetting` for a schedule without its numbers."
     name = choose(recipe['schedule'], SCHEDULES, 'schedule')
-    needed = NEEDS.get(name, ())
-    for key in ('every', 'drop'):
-        given = recipe.get(key) is not None
-        if key in needed and not given:
+    for key in NEEDS.get(name, ()):
+        if recipe.get(key) is None:
             raise BadSetting(f'The schedule {name} needs the recipe key {key}.', key=key)
-        if given and key not in needed:
-            raise BadSetting(
-                f'Recipe key {key} changes nothing with the schedule {name}; leave it out.',
-                key=key,
-            )
-
-# %% ../../nbs/6_train/04_recipes.ipynb #b1467bb8
-def check_loss(
-    recipe: dict,  # a complete recipe
-):
-    "Raises `BadSetting` for a loss that is not known, or lines that it does not have."
-    loss, weighting = choose(recipe['loss'], LOSSES, 'loss'), recipe.get('weighting')
-    if weighting is not None:
-        choose(weighting, ('released', 'published'), 'weighting')
-    structure = loss.startswith('structure')
-    for key in ('squared', 'background'):
-        if recipe.get(key) is not None and not (loss == 'snet' and recipe['dice']):
-            raise BadSetting(
-                f'Recipe key {key} changes nothing without the Dice half of SNet\'s loss; '
-                'leave it out.',
-                key=key,
-            )
-    if weighting and not structure:
-        raise BadSetting(
-            f'Recipe key weighting changes nothing with the loss {loss}; leave it out.',
-            key='weighting',
-        )
-    if structure and recipe.get('class_weights'):
-        raise BadSetting(
-            f'Recipe key class_weights changes nothing with the loss {loss}; leave it out.',
-            key='class_weights',
-        )
 
 # %% ../../nbs/6_train/04_recipes.ipynb #ddbff5ad
 def check_recipe(
@@ -295,7 +263,8 @@ def check_recipe(
         raise BadSetting('Recipe keys bce and dice are both 0; one must count.', key='bce')
     choose(recipe['opt'], OPTIMISERS, 'optimiser')
     check_schedule(recipe)
-    check_loss(recipe)
+    choose(recipe['loss'], LOSSES, 'loss')
+    choose(recipe.get('weighting') or 'released', WEIGHTINGS, 'weighting')
     choose(recipe['pixel'], ('softmax', 'sigmoid'), 'pixel loss')
     choose(recipe['precision'], PRECISIONS, 'precision')
     try:
@@ -306,20 +275,136 @@ def check_recipe(
             key='augment',
         ) from e
 
+# %% ../../nbs/6_train/04_recipes.ipynb #rcpidle1
+def _counted(r):
+    "Epochs that a schedule by epochs counts."
+    return r.get('schedule_epochs') or r['epochs']
+
+
+def _by_epoch(r):
+    "Can the learning rate change from epoch to epoch?"
+    flat = r['schedule'] == 'cosine_restarts' and r['lr'] == r['lr_end']
+    return r['schedule'] in NEEDS and not flat
+
+
+def _moves(r):
+    "Does it, once there are epochs enough?"
+    return _by_epoch(r) and not (r['schedule'] == 'cosine_restarts' and r['every'] == 1)
+
+
+def _lr_end(r):
+    poly, cosine = r['schedule'] == 'poly', r['schedule'] == 'cosine_restarts'
+    return (poly and r['power'] > 0) or (cosine and r['every'] > 1 and _counted(r) > 1)
+
+
+def _pixels(r):
+    "Does the loss have a pixel half with weights for classes?"
+    return r['loss'] == 'ce' or (r['loss'] == 'snet' and r['bce'] > 0)
+
+
+ALWAYS = ((), lambda r: True)
+LENGTH = ('epochs', 'schedule_epochs')
+EFFECTS = dict(  # line: (lines that decide whether any value of it changes the training, does one?)
+    **dict.fromkeys(('bs', 'size', 'augment', 'ignore_index', 'neighbours', 'init'), ALWAYS),
+    **dict.fromkeys(('opt', 'momentum', 'wd', 'lr', 'schedule', 'warmup', 'loss'), ALWAYS),
+    **dict.fromkeys(('clip', 'clip_value', 'multi_scale', 'steps', 'seconds'), ALWAYS),
+    **dict.fromkeys(('precision', 'channels_last', 'compile', 'num_workers'), ALWAYS),  # how
+    epochs=(
+        ('steps', 'schedule', 'schedule_epochs', 'every', 'lr', 'lr_end'),
+        lambda r: not r['steps'] or (_moves(r) and not r.get('schedule_epochs')),
+    ),
+    valid_every=(('epochs', 'steps'), lambda r: r['steps'] or r['epochs'] > 1),
+    patience=(
+        ('epochs', 'valid_every', 'steps'),  # two validations, and an epoch to save
+        lambda r: r['steps'] or r['epochs'] > 2 * r['valid_every'],
+    ),
+    power=(
+        ('schedule', 'lr', 'lr_end'),
+        lambda r: r['schedule'] == 'poly' and r['lr'] != r['lr_end'],
+    ),
+    lr_end=(('schedule', 'power', 'every', *LENGTH), _lr_end),
+    every=(('schedule', 'lr', 'lr_end', *LENGTH), lambda r: _by_epoch(r) and _counted(r) > 1),
+    drop=(
+        ('schedule', 'every', *LENGTH),
+        lambda r: 'drop' in NEEDS.get(r['schedule'], ()) and _counted(r) > r['every'],
+    ),
+    schedule_epochs=(('schedule', 'every', 'lr', 'lr_end'), _moves),
+    **dict.fromkeys(('bce', 'dice', 'pixel'), (('loss',), lambda r: r['loss'] == 'snet')),
+    class_weights=(('loss', 'bce'), _pixels),
+    **dict.fromkeys(
+        ('squared', 'background'),
+        (('loss', 'dice'), lambda r: r['loss'] == 'snet' and r['dice'] > 0),
+    ),
+    weighting=(('loss',), lambda r: r['loss'].startswith('structure')),
+)
+
+# %% ../../nbs/6_train/04_recipes.ipynb #rcpidle4
+TRUE_ANYWAY = dict(  # loss: lines that it does not read, and what they may say of it
+    ce=dict(bce=1, dice=0, pixel='softmax'),
+    structure=dict(dice=0),
+    structure_edge=dict(dice=0),
+)
+
+
+def idle_lines(
+    recipe: dict,  # a complete recipe
+) -> dict:
+    "The lines of which no value changes the training -> the lines that make it so."
+    true = TRUE_ANYWAY.get(recipe['loss'], {})
+    given = [k for k in recipe if recipe[k] is not None and true.get(k) != recipe[k]]
+    return {k: EFFECTS[k][0] for k in given if not EFFECTS[k][1](recipe)}
+
+
+def lines_that_count(
+    recipe: dict,  # of a run, complete or from an early version
+) -> dict:
+    "The lines without the idle ones; all of them where the recipe is none that could run."
+    full = SYNAPSE_PAPER | EXTRA_KEYS | recipe
+    try:
+        check_recipe(full)
+        idle = idle_lines(full)
+    except (SnetError, KeyError):
+        return recipe
+    return {k: v for k, v in recipe.items() if k not in idle}
+
 # %% ../../nbs/6_train/04_recipes.ipynb #bc8b2cc5
+def set_lines(
+    recipe,  # a name from RECIPES, or a dictionary
+    changes: dict,  # lines that were changed in this call
+) -> set:
+    "The lines that somebody set; those of a named recipe, or built on one, are inherited."
+    if not isinstance(recipe, dict):
+        return set(changes)
+    below = [r for r in RECIPES.values() if set(r) - set(OPTIONAL_KEYS) <= set(recipe)]
+    inherited = {k for k in recipe if any(k in r and r[k] == recipe[k] for r in below)}
+    return set(recipe) - inherited | set(changes)
+
+
+SHARES = dict(  # line of an augmentation: a share of the images, and of what
+    warp_p=('rotate', 'scale', 'shift', 'distort'),
+    intensity_p=GREY_CHANGES,
+)
+
+
 def check_used(
     recipe: dict,  # a complete recipe
-    changes: dict,  # its lines that were changed in this call
+    lines: set,  # those that were set
 ):
-    "Raises `BadSetting` for a change of a line that only SNet's loss has."
-    if recipe['loss'] == 'snet':
-        return
-    for key, none in dict(dice=0, pixel='softmax').items():
-        if changes.get(key, none) != none:
-            what = f'Recipe key {key} changes nothing with the loss {recipe["loss"]}; leave it out.'
-            raise BadSetting(what, key=key)
+    "Raises `BadSetting` for a line that was set and changes nothing."
+    for key, decided in idle_lines(recipe).items():
+        if key in lines:
+            beside = [f'{k}={recipe[k]!r}' for k in decided if recipe.get(k) is not None]
+            what = f'Recipe key {key} changes nothing beside {", ".join(beside)}; leave it out'
+            raise BadSetting(f'{what}, or change what is beside it.', key=key)
+    own = recipe['augment'] if isinstance(recipe['augment'], dict) else {}
+    for key, changes in SHARES.items():
+        if own.get(key) and not any(own.get(k) for k in changes) and 'augment' in lines:
+            what = f'{key} of the recipe key augment changes nothing without one of '
+            raise BadSetting(
+                f'{what}{", ".join(changes)}; leave it out, or add one.', key='augment'
+            )
 
-
+# %% ../../nbs/6_train/04_recipes.ipynb #rcpget1
 def _plain(value):
     "Paths as text and numbers of numpy as numbers, so that a recipe can be written down."
     if isinstance(value, Path):
@@ -338,5 +423,5 @@ def get_recipe(
         choose(key, EXTRA_KEYS | SYNAPSE_PAPER | OPTIONAL_KEYS, 'recipe key')
     full = {k: _plain(v) for k, v in (SYNAPSE_PAPER | EXTRA_KEYS | given).items()}
     check_recipe(full)
-    check_used(full, changes)
+    check_used(full, set_lines(recipe, changes))
     return {k: v for k, v in full.items() if k not in OPTIONAL_KEYS or v is not None}
