@@ -1,5 +1,6 @@
 "fastai's Learner API on what `snet_learner` returns: each call works, or refuses in one sentence."
 
+import json
 import pickle
 import warnings
 
@@ -20,6 +21,7 @@ from fastai.callback.tracker import (
 )
 from fastai.callback.training import GradientAccumulation, GradientClip, ShortEpochCallback
 from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
 from fastai.data.transforms import get_c
 from fastai.interpret import ClassificationInterpretation, Interpretation, SegmentationInterpretation
 from fastai.learner import Learner, SkipToEpoch, load_learner
@@ -43,9 +45,9 @@ from snetlib.data.slices import Slices
 from snetlib.models import create_model
 from snetlib.train import DeepSupervision, SNetLoss, fit_recipe, snet_learner
 from snetlib.train.callbacks import RunProgress
-from snetlib.train.checkpoint import same_weights
-from snetlib.train.learner import check_network
-from snetlib.weights import OtherNetwork, save_safetensors
+from snetlib.train.checkpoint import FolderInUse, same_weights
+from snetlib.train.learner import check_network, images_hash, weights_digest
+from snetlib.weights import OtherNetwork, load_tensors, save_safetensors, save_tensors
 
 
 class Tiny(nn.Module):
@@ -527,6 +529,9 @@ REFUSED = dict(
     list_of_arrays=lambda learn: learn.predict([np.zeros((20, 24))]),
     monitor=lambda learn: learn.fit(1, 1e-3, cbs=SaveModelCallback(monitor='dice')),
     array_shape=lambda learn: learn.predict(np.zeros((2, 3, 20, 24))),
+    other_wd=lambda learn: (setattr(learn, 'wd', 0.5), fit_recipe(learn)),
+    no_checkpoint=lambda learn: without(learn, 'checkpoint'),
+    no_folder_to_resume=lambda learn: fit_recipe(learner(), resume=True),
     other_lr=lambda learn: (setattr(learn, 'lr', 1.0), fit_recipe(learn)),
 )
 
@@ -775,5 +780,220 @@ def test_a_run_starts_from_other_weights(tmp_path):
 
 def test_a_second_run_starts_anew():
     learn = fit_recipe(learner())
-    fit_recipe(learn)
+    with pytest.warns(UserWarning, match='init'):
+        fit_recipe(learn)
     assert [row['epoch'] for row in learn.checkpoint.history] == [0, 1]
+
+
+QUIET = 'lr_find validate get_preds summary show_results save_load'.split()
+
+
+@pytest.mark.filterwarnings('error:This run starts')
+@pytest.mark.parametrize('call', QUIET)
+def test_what_leaves_the_first_weights_alone_is_not_warned_of(call):
+    learn = learner()
+    WORKS[call](learn)
+    fit_recipe(learn)
+
+
+def test_a_run_is_not_written_over(tmp_path):
+    fit_recipe(learner(tmp_path))
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(FolderInUse) as e:
+        fit_recipe(learner(tmp_path, epochs=1))
+    assert e.value.path == tmp_path
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def other_loaders(**lines):
+    "A change of a learner's images or loaders."
+    settings = dict(n=8, seed=0, bs=4) | lines
+    train = squares(settings.pop('n'), settings.pop('seed'))
+    return lambda learn: setattr(learn, 'dls', slice_dls(train, squares(4, 1), **settings))
+
+
+def relabelled(learn):
+    "One pixel of one mask is another one: the same file names, other data."
+    train = squares(8)
+    train.labels[3, 0, 0] = 1
+    learn.dls = slice_dls(train, squares(4, 1), bs=4)
+
+
+def other_validation(learn):
+    learn.dls = slice_dls(squares(8), squares(4, 2), bs=4)
+
+
+BY_HAND = dict(  # what is done to a learner after it was made, and the name under which it is told
+    images=(other_loaders(seed=5), 'data'),
+    more_images=(other_loaders(n=12), 'data'),
+    one_pixel=(relabelled, 'data'),
+    validation=(other_validation, 'data'),
+    batches=(other_loaders(bs=2), 'bs'),
+    augmentation=(other_loaders(augment='flips'), 'augment'),
+    order=(lambda learn: other_loaders()(learn) or setattr(learn.dls.train, 'seed', 3), 'loader_seed'),
+    frozen=(lambda learn: learn.freeze(), 'frozen'),
+    loss=(lambda learn: setattr(learn, 'loss_func', CrossEntropyLossFlat(axis=1)), 'loss_func'),
+    number_of_loss=(lambda learn: setattr(learn, 'loss_func', SNetLoss(bce=0.5)), 'loss_func'),
+    optimiser=(lambda learn: setattr(learn, 'opt_func', torch.optim.AdamW), 'opt_func'),
+    number_of_optimiser=(lambda learn: setattr(learn, 'opt_func', torch.optim.SGD), 'opt_func'),
+    accumulation=(lambda learn: learn.add_cb(GradientAccumulation(8)), 'callbacks'),
+    clipping=(lambda learn: learn.add_cb(GradientClip(0.1)), 'callbacks'),
+    precision=(lambda learn: learn.to_bf16(), 'precision'),
+    network=(lambda learn: setattr(learn, 'model', Other()), 'network'),
+)
+
+
+class Other(Tiny):
+    "The same tensors, another network."
+
+    def forward(self, x):
+        return super().forward(1 - x)
+
+
+@pytest.mark.parametrize('what', BY_HAND)
+@pytest.mark.parametrize('when', ['before', 'after'])
+def test_a_run_goes_on_with_what_was_done_by_hand_or_is_refused(what, when, tmp_path):
+    change, key = BY_HAND[what]
+    first, again = learner(tmp_path, epochs=3), learner(tmp_path, epochs=3)
+    change(first if when == 'before' else again)
+    stopped(first)
+    untrained = weights_digest(again.model)
+    with pytest.raises(BadSetting) as e:
+        fit_recipe(again, resume=True)
+    assert e.value.key == key and '\n' not in str(e.value)
+    assert weights_digest(again.model) == untrained
+
+
+@pytest.mark.filterwarnings('ignore:This run starts')
+@pytest.mark.parametrize('what', BY_HAND)
+def test_the_same_change_continues_to_the_same_weights(what, tmp_path):
+    change, _ = BY_HAND[what]
+
+    def changed(folder):
+        learn = learner(folder, epochs=3)
+        torch.manual_seed(0)
+        change(learn)
+        return learn
+
+    stopped(changed(tmp_path / 'cut'))
+    again = fit_recipe(changed(tmp_path / 'cut'), resume=True)
+    assert same_weights(again.model, fit_recipe(changed(tmp_path / 'whole')).model)
+
+
+def test_images_that_moved_or_are_loaded_anew_go_on(tmp_path):
+    stopped(learner(tmp_path, epochs=3))
+    again = learner(tmp_path, epochs=3)
+    other_loaders()(again)
+    assert same_weights(fit_recipe(again, resume=True).model, fit_recipe(learner(epochs=3)).model)
+
+
+def test_a_state_from_before_there_were_facts_goes_on(tmp_path):
+    stopped(learner(tmp_path, epochs=3))
+    state = load_tensors(tmp_path / 'last.pth')
+    assert state.pop('facts')['images']['train_slices'] == 8
+    save_tensors(state, tmp_path / 'last.pth')
+    again = fit_recipe(learner(tmp_path, epochs=3), resume=True)
+    assert same_weights(again.model, fit_recipe(learner(epochs=3)).model)
+
+
+def test_pictures_at_the_same_path_are_compared(pictures, tmp_path):
+    "fastai's loaders name files; what is in them may have changed."
+
+    def of_pictures():
+        lines = dict(epochs=2, precision='float32', progress=False, clip=0.0)
+        torch.manual_seed(0)
+        return snet_learner(fastai_dls(pictures), Tiny(3), 'smoke', run=tmp_path / 'run', **lines)
+
+    stopped(of_pictures())
+    again = fit_recipe(of_pictures(), resume=True)
+    assert len(again.checkpoint.history) == 2
+    name = again.dls.train.items[0]
+    Image.fromarray(255 - np.asarray(Image.open(name))).save(name)
+    with pytest.raises(BadSetting) as e:
+        fit_recipe(of_pictures(), resume=True)
+    assert e.value.key == 'data'
+
+
+def test_images_that_a_data_set_changes_each_time_are_not_compared():
+    class Noisy(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, i):
+            return torch.rand(1, 32, 32), torch.zeros(32, 32, dtype=torch.long)
+
+    class Steady(Noisy):
+        def __getitem__(self, i):
+            return torch.full((1, 32, 32), i / 8), torch.zeros(32, 32, dtype=torch.long)
+
+    assert images_hash(DataLoader(Noisy(), bs=2)) is None
+    assert images_hash(DataLoader(Steady(), bs=2)) == images_hash(DataLoader(Steady(), bs=4, shuffle=True))
+
+
+def test_a_keyword_of_the_network_is_compared(tmp_path):
+    def of_tiny(**keywords):
+        dls = slice_dls(squares(8), squares(4, 1), bs=4)
+        lines = dict(size=None, epochs=2, precision='float32', progress=False)
+        return snet_learner(dls, 'snet_tiny', 'smoke', run=tmp_path, model_kwargs=keywords, **lines)
+
+    stopped(of_tiny(feb_residual=False))
+    with pytest.raises(BadSetting) as e:
+        fit_recipe(of_tiny(), resume=True)
+    assert e.value.key == 'network' and 'feb_residual' in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ['key', 'value'], dict(epochs=3, schedule='constant', warmup=0.5, lr_end=0.01, valid_every=2).items()
+)
+def test_a_line_that_is_read_in_a_run_may_be_changed_before_it(key, value, tmp_path):
+    "The learner is then as one that was made with it, and the state says so."
+    changed, made = learner(tmp_path), learner(**{key: value})
+    changed.recipe = changed.recipe | {key: value}  # another dictionary
+    fit_recipe(changed)
+    assert json.loads(changed.checkpoint.fingerprint)['recipe'][key] == value
+    assert same_weights(changed.model, fit_recipe(made).model)
+    logs = [[row['valid_dice'] for row in each.checkpoint.history] for each in (changed, made)]
+    assert logs[0] == logs[1] and changed.schedule.rates == made.schedule.rates
+
+
+@pytest.mark.parametrize(
+    ['key', 'value'], dict(clip=1.0, loss='ce', opt='adam', wd=0.1, patience=1, bs=2).items()
+)
+def test_a_line_that_is_built_into_a_learner_cannot_be_changed(key, value):
+    learn = learner()
+    learn.recipe[key] = value
+    with pytest.raises(BadSetting) as e:
+        fit_recipe(learn)
+    assert e.value.key == key
+
+
+def test_a_run_in_memory_cannot_be_resumed():
+    learn = fit_recipe(learner())
+    with pytest.raises(BadSetting) as e:
+        fit_recipe(learn, resume=True)
+    assert e.value.key == 'run' and len(learn.checkpoint.history) == 2
+
+
+def test_eval_and_unfreeze_change_no_run():
+    def handled():
+        learn = learner()
+        learn.freeze()
+        learn.unfreeze()
+        learn.model.eval()
+        return fit_recipe(learn)
+
+    assert same_weights(handled().model, fit_recipe(learner()).model)
+
+
+def test_an_early_run_with_an_idle_line_goes_on(tmp_path):
+    stopped(learner(tmp_path, epochs=3, schedule='constant'))
+    state = load_tensors(tmp_path / 'last.pth')
+    settings = json.loads(state['fingerprint'])
+    settings['recipe']['power'] = 2.0  # idle, and taken without a word by an early version
+    save_tensors(state | dict(fingerprint=json.dumps(settings)), tmp_path / 'last.pth')
+    fit_recipe(learner(tmp_path, epochs=3, schedule='constant'), resume=True)
+    settings['recipe']['warmup'] = 0.5
+    save_tensors(state | dict(fingerprint=json.dumps(settings)), tmp_path / 'last.pth')
+    with pytest.raises(BadSetting) as e:
+        fit_recipe(learner(tmp_path, epochs=3, schedule='constant'), resume=True)
+    assert e.value.key == 'warmup'

@@ -42,7 +42,8 @@ def slices(n):
 def learner(**lines):
     dls = slice_dls(slices(4), slices(2), bs=2, seed=0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))
-    lines = dict(epochs=2, lr=0.1, precision='float32', channels_last=False) | lines
+    length = {} if 'steps' in lines else dict(epochs=2)
+    lines = length | dict(lr=0.1, precision='float32', channels_last=False) | lines
     return snet_learner(dls, net, 'smoke', progress=False, **lines)
 
 

@@ -16,7 +16,7 @@ from snetlib.data.loaders import slice_dls
 from snetlib.data.sets.folder import write_phantom
 from snetlib.data.slices import Slices
 from snetlib.predict.predictor import find_images, predict_volume
-from snetlib.train import Run, train_run
+from snetlib.train import Run, fit_recipe, train_run
 from snetlib.train.checkpoint import DamagedFile, load_tensors, same_weights, save_tensors
 from snetlib.train.distributed import ProcessLost, check_device, connection_lost
 from snetlib.train.recipes import get_recipe
@@ -63,6 +63,21 @@ def test_other_images_at_the_same_place_are_refused(run, data, tmp_path):
     assert e.value.key == 'data'
 
 
+def test_other_images_in_a_learner_at_hand_are_refused_as_in_a_run(data, tmp_path):
+    "The same sentence, whether the folder is opened anew or a learner in memory was given other loaders."
+    write_phantom(tmp_path / 'other', n=14)
+    learn = train_run(tmp_path / 'run', Source('folder', data, cache=False), 'snet_tiny', 'smoke', **LINES)
+    assert fit_recipe(learn, resume=True) is learn
+    other = Source('folder', tmp_path / 'other', cache=False)
+    learn.dls = slice_dls(*(other.slices(part, (32, 32)) for part in ('train', 'valid')), bs=4)
+    with pytest.raises(BadSetting) as in_memory:
+        fit_recipe(learn, resume=True)
+    with pytest.raises(BadSetting) as anew:
+        again(tmp_path / 'run', tmp_path / 'other')
+    assert in_memory.value.key == anew.value.key == 'data'
+    assert str(in_memory.value) == str(anew.value)
+
+
 def test_moved_images_go_on(run, data, tmp_path):
     copy = tmp_path / 'moved'
     write_phantom(copy, n=10)
@@ -78,6 +93,20 @@ def test_an_early_run_without_a_label_for_unknown_goes_on(run, data):
     assert Run(run).ignore_index is None
     learn = again(run, data)
     assert same_weights(learn.model, Run(run, 'last', 'cpu').model())
+
+
+def test_an_early_run_with_an_idle_line_goes_on(data, tmp_path):
+    "Early versions took a line that changes nothing; it is no difference now."
+    quiet = dict(schedule='constant')
+    source, run = Source('folder', data, cache=False), tmp_path / 'run'
+    train_run(run, source, 'snet_tiny', 'smoke', **quiet, **LINES)
+    config = json.loads((run / 'config.json').read_text())
+    config['recipe']['power'] = 2.0
+    (run / 'config.json').write_text(json.dumps(config))
+    learn = again(run, data, **quiet)
+    assert same_weights(learn.model, Run(run, 'last', 'cpu').model())
+    with pytest.raises(BadSetting, match='warmup'):
+        again(run, data, warmup=0.5, **quiet)
 
 
 def test_more_epochs_are_another_recipe_and_named(run, data):

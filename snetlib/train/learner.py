@@ -4,20 +4,24 @@
 
 # %% auto #0
 __all__ = ['STRUCTURE_LOSSES', 'ENCODERS', 'REFUSED_CALLBACKS', 'CALLBACK_RULES', 'THEIR_LOSSES', 'OF_EPOCHS', 'SAVED',
-           'CALL_RULES', 'make_loss', 'Optimiser', 'make_optimiser', 'encoder_and_rest', 'AskedMetric',
-           'check_callback', 'SnetLearner', 'first_batch', 'data_shape', 'check_network', 'check_epochs', 'check_rate',
-           'check_call', 'ImageLosses', 'picture_case', 'case_as_slices', 'array_as_slices', 'is_own', 'own_builder',
-           'own_network', 'build_network', 'start_from', 'run_callbacks', 'check_seed', 'check_edge_map',
-           'check_weights', 'loader_lines', 'check_loaders', 'snet_learner', 'recipe_in_charge', 'epochs_of',
-           'check_in_charge', 'fit_recipe', 'load_state']
+           'CALL_RULES', 'STEPS_CHANGE', 'READ_IN_A_RUN', 'make_loss', 'Optimiser', 'make_optimiser',
+           'encoder_and_rest', 'AskedMetric', 'check_callback', 'SnetLearner', 'first_batch', 'data_shape',
+           'check_network', 'check_epochs', 'check_rate', 'check_call', 'ImageLosses', 'picture_case', 'case_as_slices',
+           'array_as_slices', 'is_own', 'own_builder', 'own_network', 'build_network', 'start_from', 'run_callbacks',
+           'check_seed', 'check_edge_map', 'check_weights', 'loader_lines', 'check_loaders', 'slices_hash',
+           'images_hash', 'described', 'still_trained', 'hand_made', 'run_facts', 'weights_digest', 'snet_learner',
+           'recipe_in_charge', 'epochs_of', 'check_in_charge', 'check_as_made', 'fit_recipe', 'load_state']
 
 # %% ../../nbs/6_train/08_learner.ipynb #939f280b
 import contextlib
+import copy
+import hashlib
 import importlib.util
 import inspect
 import json
 import math
 import tempfile
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +39,7 @@ from fastai.callback.progress import CSVLogger, ProgressCallback, ShowGraphCallb
 from fastai.callback.rnn import ModelResetter
 from fastai.callback.schedule import Learner, ParamScheduler
 from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, TrackerCallback
-from fastai.callback.training import GradientClip, ShortEpochCallback
+from fastai.callback.training import GradientAccumulation, GradientClip, ShortEpochCallback
 from fastai.data.transforms import get_c
 from fastai.learner import AvgMetric, Metric, SkipToEpoch, join_path_file
 from fastai.losses import BaseLoss, DiceLoss, FocalLoss, LabelSmoothingCrossEntropy
@@ -64,7 +68,7 @@ from snetlib.train.callbacks import (
     Schedule,
     pick_precision,
 )
-from .checkpoint import Checkpoint, one_number
+from .checkpoint import Checkpoint, check_free, one_number
 from .distributed import check_device, distribute, from_rank0, rank
 from .losses import CrossEntropy, DeepSupervision, FunctionLoss, SNetLoss, ask_loss
 from .polyp_losses import ClipValue, EdgeStructureLoss, MultiScale, StructureLoss
@@ -194,6 +198,7 @@ class SnetLearner(Learner):
     intensity = None  # how values of image files are scaled, where the data set says so
     held_out = True  # whether validation sees other slices than training
     notes = ()  # sentences about how it was made
+    made = None  # what it was made from, see `snet_learner`
 
     def add_cb(self, cb):
         "As fastai's. Raises `BadSetting` for MixUp and CutMix."
@@ -1009,6 +1014,150 @@ def check_loaders(
                 key=key,
             )
 
+# %% ../../nbs/6_train/08_learner.ipynb #lrnfact1
+def slices_hash(
+    slices,  # `Slices`
+) -> str:
+    "A short name for exactly these images and labels."
+    h = hashlib.blake2b(digest_size=12)
+    for i, case in enumerate(slices.case_ids):
+        h.update(str(case).encode())
+        h.update(np.ascontiguousarray(slices.images[i]))
+        h.update(np.ascontiguousarray(slices.labels[i]))
+    return h.hexdigest()
+
+
+def _item_hash(item):
+    "A short name for an image with its mask, as a data set gives them."
+    h = hashlib.blake2b(digest_size=12)
+    for part in item:
+        array = part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else np.asarray(part)
+        h.update(f'{array.shape} {array.dtype}'.encode())
+        h.update(np.ascontiguousarray(array))
+    return h.digest()
+
+
+def images_hash(
+    dl,  # one of fastai's loaders
+) -> str | None:
+    "A short name for exactly the images of a loader, or None where they cannot be told."
+    data = getattr(dl, 'dataset', None)
+    if isinstance(data, Slices):
+        return slices_hash(data)
+    h = hashlib.blake2b(digest_size=12)
+    try:
+        if _item_hash(data[0]) != _item_hash(data[0]):
+            return None  # augmented anew each time
+        for i in range(len(data)):
+            h.update(_item_hash(data[i]))
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, OSError):
+        return None
+    return h.hexdigest()
+
+# %% ../../nbs/6_train/08_learner.ipynb #lrnfact3
+STEPS_CHANGE = {  # callbacks that change what a step is: the numbers that say how
+    GradientAccumulation: ('n_acc',),
+    GradientClip: ('max_norm', 'norm_type'),
+    ShortEpochCallback: ('pct', 'short_valid'),
+    ClipValue: ('value',),
+    MultiScale: ('scales',),
+}
+
+
+def _plainly(v, deep):
+    "A number, a word, or several, as text; other things by what they are."
+    if isinstance(v, torch.Tensor):
+        return str(v.detach().cpu().tolist()) if v.numel() <= 64 else f'{tuple(v.shape)}'
+    if isinstance(v, (list, tuple)):
+        return f'[{", ".join(_plainly(x, deep) for x in v)}]'
+    if v is None or isinstance(v, (int, float, str)):
+        return repr(v)
+    return described(v, deep - 1)
+
+
+def described(
+    what,  # a loss, a function that makes an optimiser
+    deep: int = 3,  # levels of what it holds that are told with their numbers
+) -> str:
+    "Its name and its numbers, the same in every process."
+    if isinstance(what, partial):
+        name, own = described(what.func), dict(enumerate(what.args)) | what.keywords
+    elif isinstance(what, type) or inspect.isroutine(what):
+        return what.__qualname__
+    else:
+        name, own = type(what).__qualname__, dict(getattr(what, '__dict__', {}))
+    if isinstance(what, nn.Module):
+        own |= dict(what.named_buffers(recurse=False)) | dict(what.named_children())
+    shown = {k: v for k, v in own.items() if not str(k).startswith('_') and k != 'training'}
+    if deep < 1 or not shown:
+        return name
+    return f'{name}({", ".join(f"{k}={_plainly(v, deep)}" for k, v in shown.items())})'
+
+
+def _steps(cbs):
+    "The callbacks that change a step, with their numbers."
+    found = []
+    for cb in cbs:
+        for kind, names in STEPS_CHANGE.items():
+            if isinstance(cb, kind):
+                numbers = ', '.join(f'{n}={_plainly(getattr(cb, n, None), 1)}' for n in names)
+                found.append(f'{type(cb).__name__}({numbers})')
+    return sorted(found)
+
+# %% ../../nbs/6_train/08_learner.ipynb #lrnfact5
+def still_trained(
+    net: nn.Module,  # a network
+) -> str | None:
+    "Which tensors are frozen, in a few words; None where all are trained."
+    names = [name for name, p in net.named_parameters() if not p.requires_grad]
+    if not names:
+        return None
+    which = hashlib.blake2b('\n'.join(names).encode(), digest_size=4).hexdigest()
+    return f'{len(names)} tensors from {names[0]} to {names[-1]}, {which}'
+
+
+def hand_made(
+    learn: SnetLearner,  # from `snet_learner`
+) -> dict:
+    "What was changed in a learner after it was made, and the recipe does not say."
+    recipe, device = learn.recipe, torch.device(learn.dls.device or 'cpu').type
+    usual = dict(
+        loss_func=described(make_loss(recipe)),
+        opt_func=described(make_optimiser(recipe)),
+        callbacks=_steps(run_callbacks(recipe, 0, None, '', False)),
+        precision=pick_precision(recipe['precision'], device),
+        frozen=None,
+    )
+    halves = [cb for cb in learn.cbs if isinstance(cb, Precision)]
+    now = dict(
+        loss_func=described(learn.loss_func),
+        opt_func=described(learn.opt_func),
+        callbacks=_steps(learn.cbs),
+        precision=str(halves[0].dtype).removeprefix('torch.') if halves else 'float32',
+        frozen=still_trained(unwrap_model(learn.model)),
+    )
+    return {k: v for k, v in now.items() if v != usual[k]}
+
+
+def run_facts(
+    learn: SnetLearner,  # from `snet_learner`
+) -> dict:
+    "What a continued run must repeat beside recipe and seed, as plain values."
+    train, valid = learn.dls.train, learn.dls.valid
+    content = [images_hash(train), images_hash(valid)]
+    images = dict(
+        content=None if None in content else content,
+        train_slices=len(getattr(train, 'dataset', ())),
+    )
+    lines = {k: v for k, v in loader_lines(learn.dls).items() if k != 'num_workers'}
+    lines['augment'] = {k: v for k, v in (lines['augment'] or {}).items() if v}
+    loaders = lines | dict(loader_seed=getattr(train, 'seed', None))
+    kind = type(unwrap_model(learn.model)).__name__
+    made = learn.made or dict(kind=kind, network=kind)
+    network = dict(network=made['network'] if made['kind'] == kind else kind)
+    facts = dict(images=images) | loaders | network | hand_made(learn)
+    return json.loads(json.dumps(facts, default=str))
+
 # %% ../../nbs/6_train/08_learner.ipynb #9ee4fef5
 def _first_network(recipe, model, dls, model_kwargs):
     "The network as training starts with it: its first weights, its order in memory, its device."
@@ -1020,6 +1169,32 @@ def _first_network(recipe, model, dls, model_kwargs):
     if recipe['channels_last']:
         net = in_channels_last(net)
     return net.to(torch.device(dls.device or 'cpu')), fresh_text(net, recipe.get('init'), fresh)
+
+
+def weights_digest(
+    net: nn.Module,  # a network
+) -> str:
+    "A short name for exactly these weights."
+    h = hashlib.blake2b(digest_size=12)
+    for name, t in unwrap_model(net).state_dict().items():
+        h.update(name.encode())
+        h.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return h.hexdigest()
+
+
+def _made_from(learn, model, model_kwargs):
+    "What a learner was made from, to be compared with what it is when it runs."
+    kind = type(unwrap_model(learn.model)).__name__
+    name = f'{kind} {getattr(model, "config", "")}'.strip()
+    if isinstance(model, str):
+        name = Path(model).name if is_own(model) else model
+        name = f'{name} {model_kwargs}' if model_kwargs else name
+    return dict(
+        recipe=copy.deepcopy(learn.recipe),
+        kind=kind,
+        network=name,
+        weights=weights_digest(learn.model),
+    )
 
 
 def snet_learner(
@@ -1054,6 +1229,7 @@ def snet_learner(
         path=run or getattr(dls, 'path', '.'),
     )
     learn.recipe, learn.notes = recipe, (note,) if note else ()
+    learn.made = _made_from(learn, model, model_kwargs)
     learn.set_precision(recipe['precision'])
     if not progress:
         learn.remove_cb(ProgressCallback)
@@ -1099,6 +1275,12 @@ def check_in_charge(
             'give lr to snet_learner, or train with learn.fit.',
             key='lr',
         )
+    if learn.wd not in (None, learn.recipe['wd']):
+        raise BadSetting(
+            f"The learner's wd is {learn.wd} and the recipe's is {learn.recipe['wd']}; "
+            'give wd to snet_learner, or train with learn.fit.',
+            key='wd',
+        )
     rates = [cb for cb in learn.cbs if isinstance(cb, (ParamScheduler, ReduceLROnPlateau))]
     if rates:
         raise BadSetting(
@@ -1114,20 +1296,70 @@ def check_in_charge(
             key='opt_func',
         )
 
+# %% ../../nbs/6_train/08_learner.ipynb #lrnmade1
+READ_IN_A_RUN = (  # lines that are read while a run is going on; others are built into a learner
+    *('epochs', 'steps', 'seconds', 'valid_every', 'lr', 'schedule', 'power', 'lr_end'),
+    *('warmup', 'every', 'drop', 'schedule_epochs'),
+)
+
+
+def check_as_made(
+    learn: SnetLearner,  # from `snet_learner`
+):
+    "Raises `BadSetting` for a line of `learn.recipe` that was changed too late to be followed."
+    learn.schedule.recipe = learn.recipe  # the dictionary may be another one
+    old = learn.made['recipe'] if learn.made else learn.recipe
+    changed = [k for k in {**old, **learn.recipe} if old.get(k) != learn.recipe.get(k)]
+    if built := [k for k in changed if k not in READ_IN_A_RUN]:
+        raise BadSetting(
+            f'The recipe line {built[0]} was changed after the learner was built from it; '
+            'give it to snet_learner.',
+            key=built[0],
+        )
+    if changed:
+        get_recipe(learn.recipe)
+        learn.checkpoint.fingerprint = _with_recipe(learn.checkpoint.fingerprint, learn.recipe)
+
+
+def _with_recipe(fingerprint, recipe):
+    "A fingerprint with another recipe; a text of somebody's own stays as it is."
+    try:
+        settings = json.loads(fingerprint)
+    except ValueError:
+        return fingerprint
+    if not isinstance(settings, dict) or 'recipe' not in settings:
+        return fingerprint
+    return json.dumps(settings | dict(recipe=recipe), sort_keys=True)
+
 # %% ../../nbs/6_train/08_learner.ipynb #ff129743
+def _at_the_start(learn, resume):
+    "Refuse what a run cannot begin with, and put the learner at its start or its saved state."
+    check_in_charge(learn)
+    check = learn.checkpoint
+    from_rank0(lambda: check_free(check.folder, resume))
+    check_as_made(learn)
+    check_network(unwrap_model(learn.model), learn.dls)
+    check.start, check.best, check.history, learn.schedule.used = 0, -1.0, [], 0.0
+    check.facts = run_facts(learn) if check.folder else {}
+    learn.create_opt()
+    if resume and from_rank0((check.folder / 'last.pth').exists):
+        load_state(learn, check.folder / 'last.pth')
+    elif learn.made and learn.made['weights'] != weights_digest(learn.model):
+        warnings.warn(
+            'This run starts from weights that changed after the learner was made; the recipe '
+            'line init names weights to start from, so that the run can be repeated.'
+        )
+
+
 def fit_recipe(
     learn: SnetLearner,  # from `snet_learner`
-    resume: bool = False,  # continue from run/last.pth if it is there
+    resume: bool = False,  # continue from run/last.pth if it is there; else never write over it
 ) -> SnetLearner:
     "Run the recipe to its end, from the start or from the last complete epoch. Raises `SnetError`."
+    _at_the_start(learn, resume)
     recipe, check = learn.recipe, learn.checkpoint
-    check_in_charge(learn)
     if not any(isinstance(m, CaseDice) for m in learn.metrics):
         learn.metrics = [CaseDice(recipe['ignore_index']), *learn.metrics]  # it chooses best.pth
-    check.start, check.best, check.history, learn.schedule.used = 0, -1.0, [], 0.0
-    learn.create_opt()
-    if resume and check.folder and from_rank0((check.folder / 'last.pth').exists):
-        load_state(learn, check.folder / 'last.pth')
     epochs = epochs_of(recipe, max(1, len(learn.dls.train)))
     if check.start < epochs:
         with recipe_in_charge(learn):

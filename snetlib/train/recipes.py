@@ -351,12 +351,12 @@ def idle_lines(
 ) -> dict:
     "The lines of which no value changes the training -> the lines that make it so."
     true = TRUE_ANYWAY.get(recipe['loss'], {})
-    given = [k for k in recipe if recipe[k] is not None and true.get(k) != recipe[k]]
+    given = [k for k in EFFECTS if recipe.get(k) is not None and true.get(k) != recipe[k]]
     return {k: EFFECTS[k][0] for k in given if not EFFECTS[k][1](recipe)}
 
 
 def lines_that_count(
-    recipe: dict,  # of a run, complete or from an early version
+    recipe: dict,  # of a run, complete or from an early version; other settings may be among it
 ) -> dict:
     "The lines without the idle ones; all of them where the recipe is none that could run."
     full = SYNAPSE_PAPER | EXTRA_KEYS | recipe

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['FILE_KEYS', 'plain', 'own_file_hash', 'run_config', 'config_source', 'is_run_config', 'read_run_config',
-           'differences', 'FolderInUse', 'check_no_weights', 'check_run_folder', 'check_run', 'slices_hash',
-           'check_content', 'cache_folder', 'run_parts', 'describe_data', 'held_out', 'check_held_out', 'run_learner',
-           'as_source', 'write_config', 'train_run', 'as_size', 'Described', 'read_table', 'without_files', 'Run']
+           'differences', 'check_no_weights', 'check_run_folder', 'check_run', 'check_content', 'cache_folder',
+           'run_parts', 'describe_data', 'held_out', 'check_held_out', 'run_learner', 'as_source', 'write_config',
+           'train_run', 'as_size', 'Described', 'read_table', 'without_files', 'Run']
 
 # %% ../../nbs/6_train/09_run.ipynb #trainrun2
-import hashlib
 import json
 import os
 from contextlib import nullcontext
@@ -40,6 +39,7 @@ from ..models import create_model
 from ..models.layers import in_channels_last
 from ..report.tables import read_case_table
 from .callbacks import tensorboard_callback
+from .checkpoint import FolderInUse, apart, check_free, check_images  # noqa: F401
 from .distributed import check_device, from_rank0, rank, together, world
 from snetlib.train.learner import (
     SnetLearner,
@@ -47,6 +47,7 @@ from snetlib.train.learner import (
     fit_recipe,
     is_own,
     own_network,
+    slices_hash,
     snet_learner,
 )
 from .recipes import get_recipe
@@ -196,17 +197,10 @@ def differences(
         if key in ('root', 'recipe') or before.get(key) == config[key]:
             continue
         found.append(f'{key} ({before.get(key)}, now {config[key]})')
-    old, new = before.get('recipe') or {}, config['recipe']
-    for key in {**old, **new}:
-        if old.get(key) != new.get(key):
-            found.append(f'recipe {key} ({old.get(key)}, now {new.get(key)})')
-    return found
+    lines = apart(before.get('recipe') or {}, config['recipe'])
+    return found + [f'recipe {key} ({old}, now {new})' for key, (old, new) in lines.items()]
 
 # %% ../../nbs/6_train/09_run.ipynb #aa58c325
-class FolderInUse(BadSetting):
-    "A folder that holds a run already; `path` is the folder."
-
-
 def check_no_weights(
     run: Path,  # folder without last.pth
 ):
@@ -255,10 +249,7 @@ def check_run(
     run = Path(run)
     if not (run / 'last.pth').exists():
         return check_no_weights(run)
-    if not resume:
-        raise FolderInUse(
-            f'{run} already holds a run; continue it, or choose another folder.', path=run
-        )
+    check_free(run, resume)
     if found := differences(read_run_config(run), config):
         raise BadSetting(
             f'{run} was started with another {", ".join(found)}; repeat its settings '
@@ -268,18 +259,6 @@ def check_run(
         )
 
 # %% ../../nbs/6_train/09_run.ipynb #3124d0dc
-def slices_hash(
-    slices,  # `Slices`
-) -> str:
-    "A short name for exactly these images and labels."
-    h = hashlib.blake2b(digest_size=12)
-    for i, case in enumerate(slices.case_ids):
-        h.update(str(case).encode())
-        h.update(np.ascontiguousarray(slices.images[i]))
-        h.update(np.ascontiguousarray(slices.labels[i]))
-    return h.hexdigest()
-
-
 def check_content(
     run: Path,  # folder of the run
     about: dict,  # from `describe_data`
@@ -287,15 +266,9 @@ def check_content(
     "Refuse to continue on other images. Raises `BadSetting`."
     if not (Path(run) / 'last.pth').exists():
         return
-    before = read_run_config(run).get('data') or {}
-    if before.get('content', about['content']) != about['content']:
-        old, new = (b['counts']['train_slices'] for b in (before, about))
-        raise BadSetting(
-            f'{run} was started on other images ({old} training slices, now {new}); '
-            'restore them, start another run, or delete this folder to train anew.',
-            path=run,
-            key='data',
-        )
+    both = [read_run_config(run).get('data') or {}, about]
+    before, now = (b.get('counts', {}) | dict(content=b.get('content')) for b in both)
+    check_images(before, now, run)
 
 # %% ../../nbs/6_train/09_run.ipynb #50cfba13
 def cache_folder(
