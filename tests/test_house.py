@@ -595,7 +595,7 @@ def test_the_project_speaks_of_itself_alone():
 
 
 REASONS = [('recipes', 'PIC', 6), ('rival_recipes', 'PICR', 9)]
-NO_RECIPES = 'RECIPES|RIVAL_RECIPES|PAPER_RECIPE|OPTIONAL|EXTRA_KEYS|NEEDS|RULES'
+NO_RECIPES = 'RECIPES|RIVAL_RECIPES|PAPER_RECIPE|OPTIONAL|EXTRA_KEYS|NEEDS|RULES|EFFECTS|TRUE_ANYWAY|SHARES'
 
 
 @pytest.mark.parametrize(['module', 'letters', 'at_least'], REASONS)

@@ -63,7 +63,7 @@ class Checkpoint(RunCallback):
     def __init__(self, run=None, fingerprint=''):
         self.folder, self.fingerprint = Path(run) if run else None, fingerprint
         self.start, self.best, self.history, self.scaler_state = 0, -1.0, [], None
-        self.facts = {}  # what else a continued run must repeat, see `run_facts`
+        self.facts = {}  # what else a continued run must repeat, see `learner_facts`
 
     def before_epoch(self):
         self.valid, self.losses = {}, []
@@ -143,18 +143,7 @@ def apart(
     counted = {**both[0], **both[1]}
     return {k: (old.get(k), new.get(k)) for k in counted if old.get(k) != new.get(k)}
 
-# %% ../../nbs/6_train/07_checkpoint.ipynb #chkrestor
-@patch
-def check_fingerprint(self: Checkpoint, before, path):
-    "Raises `BadSetting`, with the settings that differ, for a state of another configuration."
-    if before == self.fingerprint:
-        return
-    old, new = settings_of(before), settings_of(self.fingerprint)
-    found = apart(old, new)
-    if found or not (old and new):
-        refuse_others(found, path)
-
-
+# %% ../../nbs/6_train/07_checkpoint.ipynb #chkapart
 def refuse_others(
     found: dict,  # from `apart`
     path,  # of the saved state
@@ -186,6 +175,17 @@ def check_images(
         key='data',
     )
 
+# %% ../../nbs/6_train/07_checkpoint.ipynb #chkchecks
+@patch
+def check_fingerprint(self: Checkpoint, before, path):
+    "Raises `BadSetting`, with the settings that differ, for a state of another configuration."
+    if before == self.fingerprint:
+        return
+    old, new = settings_of(before), settings_of(self.fingerprint)
+    found = apart(old, new)
+    if found or not (old and new):
+        refuse_others(found, path)
+
 
 @patch
 def check_facts(self: Checkpoint, before, path):
@@ -200,7 +200,7 @@ def check_facts(self: Checkpoint, before, path):
     if told:
         refuse_others(told, path)
 
-
+# %% ../../nbs/6_train/07_checkpoint.ipynb #chkrestor
 @patch
 def restore(self: Checkpoint, state, path):
     "Put the learner into a saved state. Raises `DamagedFile` or `BadSetting`."

@@ -9,7 +9,7 @@ __all__ = ['STRUCTURE_LOSSES', 'ENCODERS', 'REFUSED_CALLBACKS', 'CALLBACK_RULES'
            'check_network', 'check_epochs', 'check_rate', 'check_call', 'ImageLosses', 'picture_case', 'case_as_slices',
            'array_as_slices', 'is_own', 'own_builder', 'own_network', 'build_network', 'start_from', 'run_callbacks',
            'check_seed', 'check_edge_map', 'check_weights', 'loader_lines', 'check_loaders', 'slices_hash',
-           'images_hash', 'described', 'still_trained', 'hand_made', 'run_facts', 'weights_digest', 'snet_learner',
+           'images_hash', 'described', 'frozen_tensors', 'hand_made', 'learner_facts', 'weights_digest', 'snet_learner',
            'recipe_in_charge', 'epochs_of', 'check_in_charge', 'check_as_made', 'fit_recipe', 'load_state']
 
 # %% ../../nbs/6_train/08_learner.ipynb #939f280b
@@ -210,8 +210,7 @@ class SnetLearner(Learner):
         if issubclass(kind, ShowGraphCallback) and not hasattr(self, 'progress'):
             super().add_cb(ProgressCallback())
         if issubclass(kind, CSVLogger):
-            name = getattr(cb, 'fname', '')
-            (self.path / name).parent.mkdir(parents=True, exist_ok=True)  # where it writes
+            (self.path / getattr(cb, 'fname', '')).parent.mkdir(parents=True, exist_ok=True)
         if isinstance(cb, TrackerCallback):
             known = ('train_loss', 'valid_loss', *(m.name for m in self.metrics))
             choose(cb.monitor, known, 'monitored number')
@@ -1105,7 +1104,7 @@ def _steps(cbs):
     return sorted(found)
 
 # %% ../../nbs/6_train/08_learner.ipynb #lrnfact5
-def still_trained(
+def frozen_tensors(
     net: nn.Module,  # a network
 ) -> str | None:
     "Which tensors are frozen, in a few words; None where all are trained."
@@ -1134,12 +1133,12 @@ def hand_made(
         opt_func=described(learn.opt_func),
         callbacks=_steps(learn.cbs),
         precision=str(halves[0].dtype).removeprefix('torch.') if halves else 'float32',
-        frozen=still_trained(unwrap_model(learn.model)),
+        frozen=frozen_tensors(unwrap_model(learn.model)),
     )
     return {k: v for k, v in now.items() if v != usual[k]}
 
 
-def run_facts(
+def learner_facts(
     learn: SnetLearner,  # from `snet_learner`
 ) -> dict:
     "What a continued run must repeat beside recipe and seed, as plain values."
@@ -1340,7 +1339,7 @@ def _at_the_start(learn, resume):
     check_as_made(learn)
     check_network(unwrap_model(learn.model), learn.dls)
     check.start, check.best, check.history, learn.schedule.used = 0, -1.0, [], 0.0
-    check.facts = run_facts(learn) if check.folder else {}
+    check.facts = learner_facts(learn) if check.folder else {}
     learn.create_opt()
     if resume and from_rank0((check.folder / 'last.pth').exists):
         load_state(learn, check.folder / 'last.pth')
