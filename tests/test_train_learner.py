@@ -22,7 +22,7 @@ from fastai.callback.tracker import (
 from fastai.callback.training import GradientAccumulation, GradientClip, ShortEpochCallback
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
-from fastai.data.transforms import get_c
+from fastai.data.transforms import Normalize, get_c
 from fastai.interpret import ClassificationInterpretation, Interpretation, SegmentationInterpretation
 from fastai.learner import Learner, SkipToEpoch, load_learner
 from fastai.losses import (
@@ -823,6 +823,10 @@ def other_validation(learn):
     learn.dls = slice_dls(squares(8), squares(4, 2), bs=4)
 
 
+def one_group(model):
+    return [list(model.parameters())]
+
+
 BY_HAND = dict(  # what is done to a learner after it was made, and the name under which it is told
     images=(other_loaders(seed=5), 'data'),
     more_images=(other_loaders(n=12), 'data'),
@@ -840,6 +844,8 @@ BY_HAND = dict(  # what is done to a learner after it was made, and the name und
     clipping=(lambda learn: learn.add_cb(GradientClip(0.1)), 'callbacks'),
     precision=(lambda learn: learn.to_bf16(), 'precision'),
     network=(lambda learn: setattr(learn, 'model', Other()), 'network'),
+    short_batch=(other_loaders(drop_last=False), 'drop_last'),
+    groups=(lambda learn: setattr(learn, 'splitter', one_group), 'splitter'),
 )
 
 
@@ -997,3 +1003,41 @@ def test_an_early_run_with_an_idle_line_goes_on(tmp_path):
     with pytest.raises(BadSetting) as e:
         fit_recipe(learner(tmp_path, epochs=3, schedule='constant'), resume=True)
     assert e.value.key == 'warmup'
+
+
+def test_a_picture_is_scaled_and_sized_as_the_images_of_the_loaders(tmp_path):
+    "A window of grey values, and slices of another size than the recipe names."
+    values = (100 + 100 * squares(1).images[0]).astype(np.uint8)
+    Image.fromarray(values).save(tmp_path / 'picture.png')
+    train, valid = squares(8), squares(4, 1)
+    for part in (train, valid):
+        part.intensity = dict(kind='window', lo=100, hi=200)
+    learn = snet_learner(slice_dls(train, valid, bs=4), Tiny(), 'smoke', progress=False)
+    assert learn.recipe['size'] == 64
+    mask, _, probs = learn.predict(tmp_path / 'picture.png')
+    expected = learn.predict(((values - 100) / 100).astype(np.float32))[2]
+    assert mask.shape == (32, 32) and torch.allclose(probs, expected, atol=1e-6)
+    assert learn.intensity == valid.intensity, 'also of a learner that is exported without images'
+
+
+def test_another_normalisation_of_fastai_is_another_run(pictures, tmp_path):
+    def scaled(std):
+        dls = SegmentationDataLoaders.from_label_func(
+            pictures,
+            sorted(pictures.glob('*.png')),
+            mask_of,
+            codes=['background', 'square'],
+            bs=2,
+            num_workers=0,
+            seed=0,
+            batch_tfms=[Normalize.from_stats([0.5] * 3, [std] * 3, cuda=False)],
+        )
+        lines = dict(epochs=2, precision='float32', progress=False, clip=0.0)
+        torch.manual_seed(0)
+        return snet_learner(dls, Tiny(3), 'smoke', run=tmp_path / 'run', **lines)
+
+    stopped(scaled(0.5))
+    with pytest.raises(BadSetting) as e:
+        fit_recipe(scaled(0.25), resume=True)
+    assert e.value.key == 'transforms'
+    fit_recipe(scaled(0.5), resume=True)

@@ -40,7 +40,7 @@ from fastai.callback.rnn import ModelResetter
 from fastai.callback.schedule import Learner, ParamScheduler
 from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, TrackerCallback
 from fastai.callback.training import GradientAccumulation, GradientClip, ShortEpochCallback
-from fastai.data.transforms import get_c
+from fastai.data.transforms import Normalize, get_c
 from fastai.learner import AvgMetric, Metric, SkipToEpoch, join_path_file
 from fastai.losses import BaseLoss, DiceLoss, FocalLoss, LabelSmoothingCrossEntropy
 from fastai.metrics import AccumMetric
@@ -789,7 +789,11 @@ def as_slices(self: SnetLearner, item):
         item = picture_case(item)
     if isinstance(item, Case):
         item.image = with_channels(item.image, valid.c_in)
-        return case_as_slices(item, valid.class_names, self.intensity, self.recipe['size'])
+        how = getattr(valid, 'intensity', None) or self.intensity  # of these images
+        size = self.recipe['size']
+        if size is not None and not isinstance(valid, MixedSlices):
+            size = tuple(valid.labels.shape[1:3])  # of the images that it was trained on
+        return case_as_slices(item, valid.class_names, how, size)
     return array_as_slices(item, valid.class_names, valid.c_in)
 
 
@@ -1115,6 +1119,13 @@ def frozen_tensors(
     return f'{len(names)} tensors from {names[0]} to {names[-1]}, {which}'
 
 
+def _transforms(dl):
+    "What fastai's transforms do to an item or a batch: their names, and how Normalize scales."
+    found = [*getattr(dl.after_item, 'fs', ()), *getattr(dl.after_batch, 'fs', ())]
+    scales = [_plainly([t.mean, t.std], 1) if isinstance(t, Normalize) else '' for t in found]
+    return [type(t).__name__ + scale for t, scale in zip(found, scales)]
+
+
 def hand_made(
     learn: SnetLearner,  # from `snet_learner`
 ) -> dict:
@@ -1126,6 +1137,7 @@ def hand_made(
         callbacks=_steps(run_callbacks(recipe, 0, None, '', False)),
         precision=pick_precision(recipe['precision'], device),
         frozen=None,
+        splitter=described(encoder_and_rest),
     )
     halves = [cb for cb in learn.cbs if isinstance(cb, Precision)]
     now = dict(
@@ -1134,6 +1146,7 @@ def hand_made(
         callbacks=_steps(learn.cbs),
         precision=str(halves[0].dtype).removeprefix('torch.') if halves else 'float32',
         frozen=frozen_tensors(unwrap_model(learn.model)),
+        splitter=described(learn.splitter),
     )
     return {k: v for k, v in now.items() if v != usual[k]}
 
@@ -1150,7 +1163,8 @@ def learner_facts(
     )
     lines = {k: v for k, v in loader_lines(learn.dls).items() if k != 'num_workers'}
     lines['augment'] = {k: v for k, v in (lines['augment'] or {}).items() if v}
-    loaders = lines | dict(loader_seed=getattr(train, 'seed', None))
+    loaders = lines | {k: getattr(train, k, None) for k in ('drop_last', 'shuffle')}
+    loaders |= dict(loader_seed=getattr(train, 'seed', None), transforms=_transforms(train))
     kind = type(unwrap_model(learn.model)).__name__
     made = learn.made or dict(kind=kind, network=kind)
     network = dict(network=made['network'] if made['kind'] == kind else kind)
@@ -1228,6 +1242,7 @@ def snet_learner(
         path=run or getattr(dls, 'path', '.'),
     )
     learn.recipe, learn.notes = recipe, (note,) if note else ()
+    learn.intensity = getattr(getattr(dls.valid, 'dataset', None), 'intensity', None)
     learn.made = _made_from(learn, model, model_kwargs)
     learn.set_precision(recipe['precision'])
     if not progress:
