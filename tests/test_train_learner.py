@@ -805,6 +805,16 @@ def test_a_run_is_not_written_over(tmp_path):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
+def test_a_best_epoch_without_its_state_is_not_written_over(tmp_path):
+    fit_recipe(learner(tmp_path))
+    (tmp_path / 'last.pth').unlink()
+    before = (tmp_path / 'best.pth').read_bytes()
+    for resume in (True, False):
+        with pytest.raises(BadSetting, match='no last.pth') as e:
+            fit_recipe(learner(tmp_path), resume=resume)
+        assert e.value.path == tmp_path and (tmp_path / 'best.pth').read_bytes() == before
+
+
 def other_loaders(**lines):
     "A change of a learner's images or loaders."
     settings = dict(n=8, seed=0, bs=4) | lines
@@ -817,6 +827,14 @@ def relabelled(learn):
     train = squares(8)
     train.labels[3, 0, 0] = 1
     learn.dls = slice_dls(train, squares(4, 1), bs=4)
+
+
+def other_names(learn):
+    "The classes are called otherwise."
+    parts = [
+        Slices(p.images, p.labels, p.case_ids, ('square', 'background')) for p in (squares(8), squares(4, 1))
+    ]
+    learn.dls = slice_dls(*parts, bs=4)
 
 
 def other_validation(learn):
@@ -832,6 +850,7 @@ BY_HAND = dict(  # what is done to a learner after it was made, and the name und
     more_images=(other_loaders(n=12), 'data'),
     one_pixel=(relabelled, 'data'),
     validation=(other_validation, 'data'),
+    names=(other_names, 'classes'),
     batches=(other_loaders(bs=2), 'bs'),
     augmentation=(other_loaders(augment='flips'), 'augment'),
     order=(lambda learn: other_loaders()(learn) or setattr(learn.dls.train, 'seed', 3), 'loader_seed'),

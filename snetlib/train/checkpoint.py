@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STATE', 'KINDS', 'same_weights', 'one_number', 'Checkpoint', 'settings_of', 'apart', 'refuse_others', 'check_images',
-           'FolderInUse', 'check_free']
+           'FolderInUse', 'check_kept', 'check_free']
 
 # %% ../../nbs/6_train/07_checkpoint.ipynb #traincheck2
 import json
@@ -253,6 +253,21 @@ class FolderInUse(BadSetting):
     "A folder that holds a run already; `path` is the folder."
 
 
+def check_kept(
+    run,  # folder of a run
+):
+    "Raises `BadSetting` for a trained network without what continues it: it would be written over."
+    run = Path(run)
+    done = (run / 'best.pth').exists() and (run / 'log.csv').exists()
+    if done and not (run / 'last.pth').exists():
+        raise BadSetting(
+            f'{run} holds a trained network but no last.pth, without which it cannot be continued; '
+            'restore that file, or choose another folder (recipe line init starts from these '
+            'weights).',
+            path=run,
+        )
+
+
 def check_free(
     run,  # folder of a run; None keeps it in memory
     resume: bool,  # whether to continue
@@ -264,7 +279,10 @@ def check_free(
             'snet_learner.',
             key='run',
         )
-    if run is not None and not resume and (Path(run) / 'last.pth').exists():
+    if run is None:
+        return
+    check_kept(run)
+    if not resume and (Path(run) / 'last.pth').exists():
         raise FolderInUse(
             f'{run} already holds a run; continue it, or choose another folder.', path=run
         )

@@ -1166,9 +1166,11 @@ def learner_facts(
     loaders = lines | {k: getattr(train, k, None) for k in ('drop_last', 'shuffle')}
     loaders |= dict(loader_seed=getattr(train, 'seed', None), transforms=_transforms(train))
     kind = type(unwrap_model(learn.model)).__name__
+    vocab = getattr(learn.dls, 'vocab', None)
+    classes = [] if vocab is None else [str(name) for name in vocab]
     made = learn.made or dict(kind=kind, network=kind)
     network = dict(network=made['network'] if made['kind'] == kind else kind)
-    facts = dict(images=images) | loaders | network | hand_made(learn)
+    facts = dict(images=images, classes=classes) | loaders | network | hand_made(learn)
     return json.loads(json.dumps(facts, default=str))
 
 # %% ../../nbs/6_train/08_learner.ipynb #9ee4fef5

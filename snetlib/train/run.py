@@ -39,7 +39,7 @@ from ..models import create_model
 from ..models.layers import in_channels_last
 from ..report.tables import read_case_table
 from .callbacks import tensorboard_callback
-from .checkpoint import FolderInUse, apart, check_free, check_images  # noqa: F401
+from .checkpoint import FolderInUse, apart, check_free, check_images, check_kept  # noqa: F401
 from .distributed import check_device, from_rank0, rank, together, world
 from snetlib.train.learner import (
     SnetLearner,
@@ -205,6 +205,7 @@ def check_no_weights(
     run: Path,  # folder without last.pth
 ):
     "Refuse to write over what a run or somebody else left there. Raises `BadSetting`."
+    check_kept(run)
     if not (run / 'config.json').exists():
         return
     try:
@@ -212,12 +213,10 @@ def check_no_weights(
     except UnreadableFile as e:
         what = f'{run} holds a config.json that is of no run; choose another folder.'
         raise BadSetting(what, path=run) from e
-    complete = (run / 'best.pth').exists() and (run / 'log.csv').exists()
-    if complete or (run / 'model.safetensors').exists():
+    if (run / 'model.safetensors').exists():
         raise BadSetting(
-            f'{run} holds a trained network but no last.pth, without which it cannot be continued; '
-            'restore that file, or choose another folder (recipe line init starts from these '
-            'weights).',
+            f'{run} holds a trained network that was shared; choose another folder (recipe line '
+            'init starts from these weights).',
             path=run,
         )
 
