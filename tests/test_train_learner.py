@@ -790,8 +790,8 @@ QUIET = 'lr_find validate get_preds summary show_results save_load'.split()
 
 @pytest.mark.filterwarnings('error:This run starts')
 @pytest.mark.parametrize('call', QUIET)
-def test_what_leaves_the_first_weights_alone_is_not_warned_of(call):
-    learn = learner()
+def test_what_leaves_the_first_weights_alone_is_not_warned_of(call, tmp_path):
+    learn = learner(tmp_path)
     WORKS[call](learn)
     fit_recipe(learn)
 
