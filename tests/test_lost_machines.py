@@ -224,7 +224,6 @@ def test_a_closed_terminal_says_what_is_kept(made, tmp_path, command):
     out = tmp_path / 'out'
     words = words_of(command, made, out)
     words = (*words, '--set', 'steps=5000') if command == 'train' else words
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a job in the background may ignore it
     with started(snet_command(words)) as process:
         while not list(out.glob('.*.claim')) and process.poll() is None:
             time.sleep(0.005)
@@ -292,16 +291,10 @@ def twice():
 
 @pytest.mark.parametrize('moment', [in_an_import, in_the_sentence, at_the_very_end, twice])
 def test_a_terminal_closed_at_an_unlucky_moment(made, tmp_path, moment):
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     missing = moment is in_the_sentence
     run = made / 'no_run' if missing else made / 'run'
-    command = snet_command(('predict', run, made / 'raw/images', '--out', tmp_path / 'out'))
-
-    def unlucky():
-        moment()
-        command()
-
-    with started(unlucky) as process:
+    words = ('predict', run, made / 'raw/images', '--out', tmp_path / 'out')
+    with started(snet_command(words, first=moment)) as process:
         code, said = process.wait(), process.said()
     assert code == 129 and said.splitlines()[-1].startswith('snet: Stopped:'), (code, said)
     assert 'Traceback' not in said and not leftovers(tmp_path)
