@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -95,12 +96,17 @@ def needs(command):
 # ---------------------------------------------------------------- what must be the same
 
 
+def short(content):
+    "A hash: two that differ are told apart in one line."
+    return sha256(content).hexdigest()
+
+
 def tensors(file):
     import torch
 
     state = torch.load(file, weights_only=True)
     state = state.get('model', state)
-    return {k: v.numpy().tobytes() for k, v in state.items()}
+    return {k: short(v.numpy().tobytes()) for k, v in state.items()}
 
 
 def without(file, *columns):
@@ -113,7 +119,7 @@ def outcome(command, out):
     if command == 'train':
         return tensors(out / 'last.pth'), tensors(out / 'best.pth'), without(out / 'log.csv', 'seconds')
     if command == 'predict':
-        masks = {f.name: f.read_bytes() for f in out.glob('*_mask.png')}
+        masks = {f.name: short(f.read_bytes()) for f in out.glob('*_mask.png')}
         return masks, without(out / 'predictions.csv', 'status', 'tiles', 'disc (px)', 'class 1 (px)')
     if command == 'reproduce':
         weights = {f.parent.name: tensors(f) for f in sorted(out.glob('phantom-*/best.pth'))}
@@ -130,7 +136,7 @@ def outcome(command, out):
     if command == 'evaluate':
         files = {str(f.relative_to(out)): without(f, 'commit') for f in sorted(out.rglob('*.csv'))}
     else:
-        files = {f.name: f.read_bytes() for f in sorted(out.rglob('*.h5'))}
+        files = {f.name: short(f.read_bytes()) for f in sorted(out.rglob('*.h5'))}
     return files, sorted(f.name for f in out.iterdir() if f.name[0] != '.')
 
 

@@ -8,6 +8,7 @@ import signal
 import time
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def outcome(cache):
     (folder,) = [p for p in Path(cache).glob('phantom-*') if p.is_dir()]
     state = torch.load(folder / 'best.pth', weights_only=True)
     return dict(
-        weights={k: v.numpy().tobytes() for k, v in state.items()},
+        weights={k: sha256(v.numpy().tobytes()).hexdigest() for k, v in state.items()},
         log=pd.read_csv(folder / 'log.csv').drop(columns='seconds').to_csv(),
         scores=(folder / 'scores/scores.csv').read_text(),
         table=(Path(cache) / 'tables/table5_smoke.csv').read_text(),
