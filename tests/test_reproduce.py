@@ -18,6 +18,7 @@ from PIL import Image
 from processes import ended, forked
 
 from snetlib import reproduce as R
+from snetlib.claims import FolderClaim
 from snetlib.core import BadSetting, NotAtHand
 from snetlib.data.source import Source
 from snetlib.models import create_model
@@ -141,6 +142,25 @@ def test_a_deleted_cache_is_made_again_and_half_a_run_gives_no_number(undisturbe
     shutil.rmtree(tmp_path)
     table(tmp_path)
     assert outcome(tmp_path) == undisturbed[0]
+
+
+def claim_and_die(folder):
+    "As a process that is killed after its run was finished and before it gave the folder back."
+    assert FolderClaim(folder, 'run').acquire()
+    os._exit(9)
+
+
+def test_the_claim_of_a_dead_process_on_a_finished_run_goes(tmp_path):
+    table(tmp_path)
+    run = tmp_path / R.run_name(R.Study('table5', 'smoke', 1).steps()[0][2])
+    claim = FolderClaim(run, 'run')
+    assert in_child(partial(claim_and_die, run)) == 9 and claim.file.exists()
+    table(tmp_path)
+    assert not claim.file.exists()
+    assert claim.acquire()
+    table(tmp_path)
+    assert claim.file.exists(), 'a living process keeps its claim'
+    claim.release()
 
 
 def share(folder):
