@@ -84,7 +84,7 @@ def pages():
 
 def tests():
     "What a notebook cannot show."
-    run(BIN / 'python', '-m', 'pytest', '-n', CORES, 'tests', OMP_NUM_THREADS='1')
+    run(BIN / 'python', '-m', 'pytest', '-n', CORES, '--maxfail', '10', 'tests', OMP_NUM_THREADS='1')
 
 
 def wheel():

@@ -590,7 +590,7 @@ def predict(
     choose(weights, ('best', 'last'), 'checkpoint')
     rule = parse_intensity(intensity)
     from snetlib.predict import Predictor
-    from snetlib.predict.predictor import left_out
+    from snetlib.predict.inputs import left_out
 
     device = _find_device(device)
     folders = [run, *(also or [])]
@@ -752,13 +752,12 @@ def evaluate(
     if folds and (pred or part != 'test'):
         raise BadSetting('--folds pools what each run tests; leave out --pred and --part.')
     from snetlib.evaluate import evaluate_files, evaluate_folds, evaluate_run
-    from snetlib.train.run import Run
 
     if postprocess and pred:
         raise BadSetting('--postprocess applies the rules of a run; leave it out with --pred.')
     folders = _named_folders(pred or [])
     how = dict(root=data, resize=resize, postprocess=postprocess)
-    trained = [Run(folder, network=model) for folder in runs or []]
+    trained = _trained(runs, model)
     with quiet_stdout(as_json):
         if folds:
             scores = evaluate_folds(trained, out, **how)
@@ -776,6 +775,15 @@ def evaluate(
             f'{lost} cases could not be scored and are left out above; failed.csv in {out} '
             'says why. Fix them and give the same command again.'
         )
+
+
+def _trained(folders, network):
+    "The runs of these folders. Masks of another tool need none, and no torch."
+    if not folders:
+        return []
+    from snetlib.train.run import Run
+
+    return [Run(folder, network=network) for folder in folders]
 
 # %% ../nbs/9_command/00_cli.ipynb #viewcmd2
 @command

@@ -43,7 +43,7 @@ from snetlib.data.files import (
 from .data.formats import case_name, kind_of, unread_kind
 from .data.geometry import same_place, spacing_note
 from .data.slices import scale_intensity
-from .predict.predictor import Predictor, images_in, passed_over, read_rules
+from .predict.inputs import images_in, passed_over
 from .report.figures import pick_cases
 from .report.page import evaluation_parts, write_report
 from snetlib.report.tables import (
@@ -55,7 +55,6 @@ from snetlib.report.tables import (
     to_markdown,
 )
 from .scores.cases import score_case
-from .train.run import Run
 
 # %% ../nbs/7_use/08_evaluate.ipynb #5739a2cf
 @dataclass
@@ -178,7 +177,7 @@ def _shown(scores):
 
 # %% ../nbs/7_use/08_evaluate.ipynb #b8abcd3e
 def weights_hash(
-    run: Run,  # a trained run
+    run,  # a trained `Run`
 ) -> str:
     "A short name for exactly these weights."
     h = hashlib.sha256()
@@ -187,10 +186,19 @@ def weights_hash(
     return h.hexdigest()[:16]
 
 
+def _opened(run):
+    "The run of a folder."
+    from snetlib.train.run import Run
+
+    return run if isinstance(run, Run) else Run(run)
+
+
 class _Tested:
     "The cases that a run is tested on: each as a `ScoredPair`, and as a picture."
 
     def __init__(self, run, root, part, limit, resize, postprocess):
+        from snetlib.predict.predictor import Predictor, read_rules  # masks need no network
+
         self.run, self.rules = run, read_rules(run) if postprocess else ()
         self.predictor = Predictor(run, resize=resize, keep_largest=self.rules)
         self.source = run.source if root is None else replace(run.source, root=str(root))
@@ -236,7 +244,7 @@ def evaluate_run(
     progress: bool = True,  # a bar
 ) -> pd.DataFrame:
     "Predict and score every case of a part; writes scores.csv, tables and report.html."
-    run = run if isinstance(run, Run) else Run(run)
+    run = _opened(run)
     test = _Tested(run, root, part, limit, resize, postprocess)
     model = run.config['model']
     about = (
@@ -319,7 +327,7 @@ def evaluate_folds(
     progress: bool = True,  # a bar
 ) -> pd.DataFrame:
     "Score every patient by the run that has not seen him or her; one table. Raises `BadSetting`."
-    runs = check_folds([run if isinstance(run, Run) else Run(run) for run in runs])
+    runs = check_folds([_opened(run) for run in runs])
     tested = [_Tested(run, root, 'test', 0, resize, postprocess) for run in runs]
     place, first = _tester_of(tested), runs[0]
     about = (

@@ -6,10 +6,7 @@
 __all__ = []
 
 # %% ../nbs/7_use/12_older_names.ipynb #infer0003
-from snetlib.predict.predictor import (  # noqa: F401
-    Predictor,
-    find_images,
-    predict_volume,
-)
+from .predict.inputs import find_images  # noqa: F401
+from .predict.predictor import Predictor, predict_volume
 from .predict.slices import slice_labels  # noqa: F401
 from .train.run import Run  # noqa: F401

@@ -1,11 +1,11 @@
 "What several test files share."
 
 import ctypes
+import os
 import subprocess
-import sys
 
 import pytest
-from processes import completed, snet
+from processes import completed, finish, snet_command
 
 from snetlib.core import test_data
 
@@ -20,7 +20,7 @@ class SmallDisk:
         path.mkdir()
 
     def mount(self):
-        "In a forked process: a mount that nobody else sees. Raises `OSError`, `CalledProcessError`."
+        "In a process of its own: a mount that nobody else sees. Raises `OSError`, `CalledProcessError`."
         if ctypes.CDLL(None).unshare(CLONE_NEWNS):
             raise OSError('no mounts of our own here')  # what follows would change everybody's
         subprocess.run(['mount', '--make-rprivate', '/'], check=True)
@@ -28,7 +28,7 @@ class SmallDisk:
         subprocess.run(command, check=True)
 
     def run(self, *steps):
-        "Shell code (a text) and `snet` with these words (a list), one after the other, on the small disk."
+        "Shell code (a text), functions, and `snet` with these words (a list), in turn, on the small disk."
 
         def work():
             self.mount()
@@ -36,9 +36,13 @@ class SmallDisk:
                 if isinstance(step, str):
                     subprocess.run(['sh', '-c', step])
                     continue
-                done = snet(*step)
-                print(done.stdout, f'code {done.returncode}', sep='', flush=True)
-                print(done.stderr, file=sys.stderr, flush=True)
+                if callable(step):
+                    step()
+                    continue
+                pid = os.fork()
+                if not pid:
+                    finish(snet_command(step))
+                print('code', os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
         done = completed(work, steps)
         if 'mount' in done.stderr and 'snet:' not in done.stderr:

@@ -1,20 +1,20 @@
 "The `snet` command in processes of its own, and what a refusal looks like."
 
 import gc
-import importlib
+import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 import traceback
 from contextlib import contextmanager
-from functools import lru_cache
+
+import cloudpickle
 
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
-LONGEST = 540  # seconds; a forked process that hangs is killed, so that its test fails and is named
+LONGEST = 240  # seconds; a process that hangs is killed, so that its test fails and is named
 SNET = [sys.executable, '-c', 'from snetlib.cli import main; main()']
 
 
@@ -23,40 +23,32 @@ def fresh(*args):
     return subprocess.run([*SNET, *map(str, args)], capture_output=True, text=True, env=ENV, timeout=600)
 
 
-LIBRARIES = """fastjsonschema torch._dynamo torch._inductor pydantic.type_adapter tabulate
+# imported once by the server of processes, so that a command that trains need not: seconds for each
+LIBRARIES = """torch.library torch._dynamo torch._inductor fastjsonschema pydantic.type_adapter tabulate
 pandas.io.formats.style matplotlib.backends.backend_agg snetlib.cli snetlib.evaluate snetlib.predict.predictor
 snetlib.predict.export snetlib.predict.summary snetlib.train.run snetlib.reproduce.everything""".split()
+SERVER = multiprocessing.get_context('forkserver')
+SERVER.set_forkserver_preload(LIBRARIES)
 
 
-@lru_cache(None)
-def load():
-    "Import once, here, what a forked command then need not: seconds for a command that trains."
+def child(work, environment, out, err):
+    "A process of the server does the pickled work; its two streams go to the files of these names."
     import torch
 
-    for library in LIBRARIES:
-        importlib.import_module(library)
+    for number, name in ((1, out), (2, err)):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), number)
+    sys.stdout, sys.stderr = (os.fdopen(n, 'w', buffering=1, encoding='utf-8', closefd=False) for n in (1, 2))
+    os.environ.clear()
+    os.environ.update(environment)
     torch.set_num_threads(1)
-    gc.collect()
-    gc.freeze()  # the collector of a forked process need not look at all this again
-
-
-def forked(fn, out, err):
-    """The number of a forked process that runs fn and writes into two open files.
-
-    It ends with 0, with the code of a SystemExit, or with 70 for any other error.
-    """
-    load()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid:
-        return pid
-    os.dup2(out.fileno(), 1)
-    os.dup2(err.fileno(), 2)
-    sys.stdout, sys.stderr = out, err
-    forget_pool()
-    forget_locks()
+    gc.freeze()  # the collector need not look at all these libraries again
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a job in the background may ignore it
     signal.alarm(LONGEST)
+    finish(lambda: pickle.loads(work)())
+
+
+def finish(fn):
+    "Do it, and end this process with 0, the code of a SystemExit, or 70 for any other error."
     try:
         fn()
         code = 0
@@ -65,56 +57,49 @@ def forked(fn, out, err):
     except BaseException:
         traceback.print_exc()
         code = 70
-    out.flush()
-    err.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(code)
 
 
-def forget_pool():
-    "A pool of joblib that an earlier test started answers to its own process only; here it would hang."
-    from joblib.externals.loky import reusable_executor
+def forked(fn, out=os.devnull, err=os.devnull):
+    """A process that runs fn, forked from a server that has imported everything and done nothing else.
 
-    reusable_executor._executor = None
-
-
-def forget_locks():
-    "A figure that another thread was drawing holds matplotlib's lock; here nobody would open it."
-    from matplotlib.figure import Figure
-
-    Figure._render_lock = threading.RLock()
+    A fork of the tests' own process would inherit what they left: locks held by threads that the fork
+    has not, pools that answer to another process. `out` and `err` name the files of its streams.
+    """
+    work = cloudpickle.dumps(fn)
+    process = SERVER.Process(target=child, args=(work, dict(os.environ), str(out), str(err)))
+    process.start()
+    return process
 
 
-def ended(pid):
-    "The exit code of a forked process, once it has ended; negative for a signal."
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def ended(process):
+    "The exit code of a process, once it has ended; negative for a signal."
+    process.join()
+    return process.exitcode
 
 
 class Started:
-    "A forked process that is at work: its number, and what it says on stderr."
+    "A process that is at work: its number, and what it says on stderr."
 
     def __init__(self, fn):
-        self.err = tempfile.TemporaryFile('w+')
-        self.code = None
-        with open(os.devnull, 'w') as nowhere:
-            self.pid = forked(fn, nowhere, self.err)
+        self.err = tempfile.NamedTemporaryFile('r')
+        self.process = forked(fn, err=self.err.name)
+        self.pid = self.process.pid
 
     def poll(self):
         "The exit code, or None while it works."
-        if self.code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.code = os.waitstatus_to_exitcode(status) if pid else None
-        return self.code
+        return self.process.exitcode
 
     def send_signal(self, number):
         os.kill(self.pid, number)
 
     def wait(self, seconds=120):
         "The exit code, once it has ended."
-        deadline = time.time() + seconds
-        while self.poll() is None:
-            assert time.time() < deadline, 'the process does not end'
-            time.sleep(0.02)
-        return self.code
+        self.process.join(seconds)
+        assert self.poll() is not None, 'the process does not end'
+        return self.poll()
 
     def said(self):
         "What it has said on stderr."
@@ -124,7 +109,7 @@ class Started:
 
 @contextmanager
 def started(fn):
-    "fn at work in a forked process; killed, if it still lives, when the block is left."
+    "fn at work in a process of its own; killed, if it still lives, when the block is left."
     process = Started(fn)
     try:
         yield process
@@ -135,31 +120,38 @@ def started(fn):
         process.err.close()
 
 
-def snet_command(args):
-    "A function that runs `snet` with these words, to be run in a forked process."
+def nothing():
+    "What comes before most commands."
+
+
+def hide(package):
+    "As if a package were not installed."
+    sys.modules[package] = None
+
+
+def snet_command(args, first=nothing):
+    "A function that runs `snet` with these words, after `first`, to be run in a process of its own."
 
     def command():
         from snetlib.cli import main
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.alarm(600)  # a command that hangs is killed
+        first()
         main(list(map(str, args)))
 
     return command
 
 
 def completed(fn, args):
-    "fn in a forked process, once it has ended: exit code, stdout and stderr; `args` say what it was."
-    with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
-        code = ended(forked(fn, out, err))
-        out.seek(0)
-        err.seek(0)
+    "fn in a process of its own, once it has ended: exit code, stdout and stderr; `args` say what it was."
+    with tempfile.NamedTemporaryFile('r') as out, tempfile.NamedTemporaryFile('r') as err:
+        code = ended(forked(fn, out.name, err.name))
         return subprocess.CompletedProcess(args, code, out.read(), err.read())
 
 
-def snet(*args):
-    "`snet` in a forked process: its own memory, streams and exit code, and no importing."
-    return completed(snet_command(args), args)
+def snet(*args, first=nothing):
+    "`snet` in a process of its own: its own memory, streams and exit code, and no importing."
+    return completed(snet_command(args, first), args)
 
 
 def refused(done, *words):

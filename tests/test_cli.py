@@ -214,6 +214,28 @@ def test_no_torch_for_a_short_answer(arguments):
     assert 'Traceback' not in done.stderr
 
 
+def test_files_alone_need_no_torch(tmp_path):
+    "Preparing a folder, and scoring masks of another tool."
+    for name in ('images', 'masks'):
+        (tmp_path / 'raw' / name).mkdir(parents=True)
+        for k in range(3):
+            pixels = np.full((32, 32), k, np.uint8)
+            pixels[4:9, 4:9] = 1
+            Image.fromarray(pixels).save(tmp_path / f'raw/{name}/{k}.png')
+    masks = str(tmp_path / 'raw/masks')
+    code = (
+        'import sys\nfrom snetlib.cli import main\n'
+        'try: main(sys.argv[1:])\n'
+        'finally: print("torch" in sys.modules)'
+    )
+    for words in (
+        ('prepare', 'folder', str(tmp_path / 'raw'), '--out', str(tmp_path / 'ready')),
+        ('evaluate', '--pred', masks, '--truth', masks, '--out', str(tmp_path / 'scores')),
+    ):
+        done = subprocess.run([sys.executable, '-c', code, *words], capture_output=True, text=True, env=ENV)
+        assert done.returncode == 0 and done.stdout.splitlines()[-1] == 'False', done.stderr
+
+
 def test_help_and_a_mistyped_name_take_less_than_a_second_of_work():
     code = (
         'import time, sys\nfrom snetlib.cli import main\n'

@@ -17,7 +17,7 @@ from snetlib.data.files import read_image, read_mask
 from snetlib.data.sets.folder import folder_set
 from snetlib.data.sets.monuseg import find, read
 from snetlib.evaluate import evaluate_files, mask_files
-from snetlib.predict.predictor import find_images
+from snetlib.predict.inputs import find_images
 
 RNG = np.random.default_rng(0)
 

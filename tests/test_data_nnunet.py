@@ -12,7 +12,7 @@ from snetlib.data.check import check
 from snetlib.data.files import read_case, read_mask
 from snetlib.data.prepare import description_hash, prepare
 from snetlib.data.sets.folder import folder_set
-from snetlib.predict.predictor import case_of, group_channels, mask_name
+from snetlib.predict.inputs import case_of, group_channels, mask_name
 
 SHAPE = (14, 12, 4)
 AFFINE = np.diag([-1.0, -1.0, 3.0, 1.0])

@@ -140,9 +140,13 @@ def test_full_disk_stops_with_one_sentence(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob('.*part*')) and not list((tmp_path / 'out').rglob('*.h5'))
 
 
-def test_a_really_full_disk(tmp_path, small_disk, monkeypatch):
+def start_at_once():
+    "Several processes work from the first case on."
+    prepare_module.STARTING = 0
+
+
+def test_a_really_full_disk(tmp_path, small_disk):
     "One sentence, nothing half-written, and with room the same command goes on."
-    monkeypatch.setattr(prepare_module, 'STARTING', 0)
     rng = np.random.default_rng(0)
     pictures = dict(images=rng.integers(0, 255, (224, 224, 3), np.uint8), masks=np.eye(224, dtype=np.uint8))
     for folder in pictures:
@@ -154,7 +158,7 @@ def test_a_really_full_disk(tmp_path, small_disk, monkeypatch):
     disk = small_disk.path
     command = ['prepare', 'folder', tmp_path / 'raw', '--out', disk / 'out', '--jobs', '2']
     more_room = f'mount -o remount,size=9m {disk}'
-    done = small_disk.run(command, f'find {disk}/out -type f', more_room, command)
+    done = small_disk.run(start_at_once, command, f'find {disk}/out -type f', more_room, command)
     assert 'isk is full' in done.stderr and 'Traceback' not in done.stderr
     first, second = done.stdout.split('code ')[1:]
     assert first.startswith('1') and second.startswith('0'), done.stdout
@@ -431,7 +435,7 @@ def beat(folder, k):
 
 
 def work_for_long(folder):
-    prepare_module.STARTING = 0
+    start_at_once()
     list(run_cases(partial(beat, folder), [(0,), (1,)], jobs=2))
 
 

@@ -14,6 +14,7 @@ from snetlib.data.prepare import prepare
 from snetlib.data.sets.catalogue import DATASETS
 from snetlib.data.slices import scale_intensity
 from snetlib.evaluate import ScoredPair, content_hash, evaluate_files, mask_files, score_cases
+from snetlib.predict import Predictor
 
 
 def square(shift=0, value=1):
@@ -239,7 +240,7 @@ def test_scores_are_those_of_the_raw_data(tmp_path):
         precision='float32',
         progress=False,
     )
-    real = evaluate.Predictor.case
+    real = Predictor.case
 
     def predict(predictor, case):
         gc.collect()
@@ -248,7 +249,7 @@ def test_scores_are_those_of_the_raw_data(tmp_path):
         seen = scale_intensity(case.image, predictor.intensity_of(case))
         return np.digitize(seen, (0.4, 0.5, 0.6)).astype(np.uint8)  # follows from what a network would see
 
-    evaluate.Predictor.case = predict
+    Predictor.case = predict
     try:
         a, b = (
             evaluate.evaluate_run(
@@ -257,7 +258,7 @@ def test_scores_are_those_of_the_raw_data(tmp_path):
             for n in ('raw', 'out')
         )
     finally:
-        evaluate.Predictor.case = real
+        Predictor.case = real
     assert (
         a['case'].nunique() > 1
         and a.pred_voxels.sum() > 0

@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from processes import ENV, refused, snet
+from processes import ENV, hide, refused, snet
 
 from snetlib.core import BadSetting
 from snetlib.data.sets.mni import mni_case
@@ -62,7 +63,7 @@ def test_a_rule_for_intensities_becomes_monais_transform():
         np.testing.assert_allclose(found.numpy(), scale_intensity(x, rule), atol=1e-5)
 
 
-def test_what_no_bundle_can_hold_is_refused(tmp_path, monkeypatch):
+def test_what_no_bundle_can_hold_is_refused(tmp_path):
     run = Run('mni-weights')
     run.config['model'] = 'net.py:build'
     with pytest.raises(BadSetting, match='of your own'):
@@ -71,8 +72,8 @@ def test_what_no_bundle_can_hold_is_refused(tmp_path, monkeypatch):
     if colour.config['data']['c_in'] != 1:
         with pytest.raises(BadSetting, match='one channel'):
             export_bundle(colour, tmp_path / 'colour')
-    monkeypatch.setitem(sys.modules, 'ignite', None)
-    done = snet('export', 'mni-weights', '--to', 'monai', '--out', tmp_path / 'b')
+    words = ('export', 'mni-weights', '--to', 'monai', '--out', tmp_path / 'b')
+    done = snet(*words, first=partial(hide, 'ignite'))
     refused(done, 'ignite', 'snetlib[monai]')
     assert not (tmp_path / 'b').exists()
 

@@ -20,7 +20,8 @@ from snetlib.data.files import read_case
 from snetlib.data.slices import scale_intensity
 from snetlib.models import create_model
 from snetlib.predict import Predictor, find_images, predict_volume
-from snetlib.predict.predictor import OtherMask, left_out, passed_over
+from snetlib.predict.inputs import left_out, passed_over
+from snetlib.predict.predictor import OtherMask
 from snetlib.predict.slices import Mirrored, match_channels, slice_labels
 from snetlib.train.run import Run, train_run, without_files
 

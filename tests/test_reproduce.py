@@ -7,6 +7,8 @@ import shutil
 import signal
 import time
 from dataclasses import replace
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from PIL import Image
 from processes import ended, forked
 
 from snetlib import reproduce as R
+from snetlib.claims import FolderClaim
 from snetlib.core import BadSetting, NotAtHand
 from snetlib.data.source import Source
 from snetlib.models import create_model
@@ -56,14 +59,19 @@ def table(cache, seeds=1, **how):
     return R.reproduce(study, cache=cache, progress=False, **how)
 
 
+def short_table(cache):
+    "In a process of its own, which knows nothing of what is changed here."
+    shorten(pytest.MonkeyPatch())
+    return table(cache)
+
+
 def in_child(fn, kill_after=None):
-    "Run fn in a forked process; its exit code, or -9 when it was killed after so many seconds."
-    with open(os.devnull, 'w') as nowhere:
-        pid = forked(fn, nowhere, nowhere)
+    "Run fn in a process of its own; its exit code, or -9 when it was killed after so many seconds."
+    process = forked(fn)
     if kill_after is not None:
         time.sleep(kill_after)
-        os.kill(pid, signal.SIGKILL)
-    return ended(pid)
+        process.kill()
+    return ended(process)
 
 
 def outcome(cache):
@@ -73,7 +81,7 @@ def outcome(cache):
     (folder,) = [p for p in Path(cache).glob('phantom-*') if p.is_dir()]
     state = torch.load(folder / 'best.pth', weights_only=True)
     return dict(
-        weights={k: v.numpy().tobytes() for k, v in state.items()},
+        weights={k: sha256(v.numpy().tobytes()).hexdigest() for k, v in state.items()},
         log=pd.read_csv(folder / 'log.csv').drop(columns='seconds').to_csv(),
         scores=(folder / 'scores/scores.csv').read_text(),
         table=(Path(cache) / 'tables/table5_smoke.csv').read_text(),
@@ -83,11 +91,8 @@ def outcome(cache):
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory):
     cache = tmp_path_factory.mktemp('undisturbed')
-    patch = pytest.MonkeyPatch()
-    shorten(patch)
     began = time.time()
-    code = in_child(lambda: table(cache))
-    patch.undo()
+    code = in_child(partial(short_table, cache))
     assert code == 0
     return outcome(cache), time.time() - began
 
@@ -99,10 +104,10 @@ def test_killed_at_random_moments_the_table_is_the_same(undisturbed, tmp_path):
     while killed < KILLS and tries < 3 * KILLS:
         cache = tmp_path / str(tries)
         tries += 1
-        killed += in_child(lambda: table(cache), kill_after=seconds * draw.uniform(0.02, 0.98)) == -9
+        killed += in_child(partial(short_table, cache), kill_after=seconds * draw.uniform(0.02, 0.98)) == -9
         done = list(cache.glob('phantom-*/done.json'))
         assert all(json.loads(d.read_text()) for d in done) and not list(cache.rglob('*.part.*.csv'))
-        assert in_child(lambda: table(cache)) == 0
+        assert in_child(partial(short_table, cache)) == 0
         assert outcome(cache) == reference, tries
         shutil.rmtree(cache)
     assert killed == KILLS, 'too many of the processes had finished before they were killed'
@@ -112,7 +117,7 @@ def test_a_damaged_checkpoint_is_set_aside(undisturbed, tmp_path, capsys):
     config = R.Study('table5', 'smoke', 1).steps()[0][2]
     folder = tmp_path / R.run_name(config)
     folder.mkdir(parents=True)
-    assert in_child(lambda: table(tmp_path), kill_after=undisturbed[1] * 0.45) in (0, -9)
+    assert in_child(partial(short_table, tmp_path), kill_after=undisturbed[1] * 0.45) in (0, -9)
     (folder / 'done.json').unlink(missing_ok=True)
     (folder / 'last.pth').write_bytes(b'not a checkpoint at all')
     table(tmp_path)
@@ -139,24 +144,45 @@ def test_a_deleted_cache_is_made_again_and_half_a_run_gives_no_number(undisturbe
     assert outcome(tmp_path) == undisturbed[0]
 
 
+def claim_and_die(folder):
+    "As a process that is killed after its run was finished and before it gave the folder back."
+    assert FolderClaim(folder, 'run').acquire()
+    os._exit(9)
+
+
+def test_the_claim_of_a_dead_process_on_a_finished_run_goes(tmp_path):
+    table(tmp_path)
+    run = tmp_path / R.run_name(R.Study('table5', 'smoke', 1).steps()[0][2])
+    claim = FolderClaim(run, 'run')
+    assert in_child(partial(claim_and_die, run)) == 9 and claim.file.exists()
+    table(tmp_path)
+    assert not claim.file.exists()
+    assert claim.acquire()
+    table(tmp_path)
+    assert claim.file.exists(), 'a living process keeps its claim'
+    claim.release()
+
+
+def share(folder):
+    "Work on the queue of three runs, and note which ones this process trains."
+    shorten(pytest.MonkeyPatch())
+    trained, original = [], queue.train_run
+
+    def noting(run, *args, **settings):
+        trained.append(str(run))
+        return original(run, *args, **settings)
+
+    queue.train_run = noting
+    R.run_queue(R.Study('table5', 'smoke', 3).steps(), folder, 'cpu', False)
+    (folder / f'trained-{os.getpid()}.json').write_text(json.dumps(trained))
+
+
 def test_two_processes_share_the_queue(tmp_path):
     "Each run is trained by one of them, and the table needs no third training."
     steps = R.Study('table5', 'smoke', 3).steps()
 
-    def share():
-        trained, original = [], queue.train_run
-
-        def noting(folder, *args, **settings):
-            trained.append(str(folder))
-            return original(folder, *args, **settings)
-
-        queue.train_run = noting
-        R.run_queue(steps, tmp_path, 'cpu', False)
-        (tmp_path / f'trained-{os.getpid()}.json').write_text(json.dumps(trained))
-
-    with open(os.devnull, 'w') as nowhere:
-        pids = [forked(share, nowhere, nowhere) for _ in range(2)]
-    assert [ended(p) for p in pids] == [0, 0]
+    sharing = [forked(partial(share, tmp_path)) for _ in range(2)]
+    assert [ended(p) for p in sharing] == [0, 0]
     trained = [json.loads(f.read_text()) for f in tmp_path.glob('trained-*.json')]
     assert len(trained) == 2 and sorted(sum(trained, [])) == sorted(
         {str(tmp_path / R.run_name(c)) for _, _, c in steps}

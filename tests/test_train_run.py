@@ -49,6 +49,15 @@ def test_a_folder_in_use_is_refused_by_type(run, data):
     assert e.value.path == run
 
 
+def test_a_run_killed_between_its_state_and_its_logs_gets_its_last_row(run, data):
+    logs = [run / name for name in ('log.csv', 'log.txt')]
+    whole = [log.read_text() for log in logs]
+    for log, text in zip(logs, whole):
+        log.write_text(''.join(text.splitlines(True)[:-1]))
+    again(run, data)
+    assert [log.read_text() for log in logs] == whole
+
+
 @pytest.mark.parametrize('change', [dict(seed=1), dict(lr=0.01), dict(model_kwargs={'gab': False})])
 def test_other_settings_are_named(run, data, change):
     with pytest.raises(BadSetting, match=next(iter(change))):

@@ -8,7 +8,6 @@ import shutil
 import signal
 import struct
 import sys
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from processes import ended, forked, refused, snet
+from processes import completed, refused, snet
 
 from snetlib.core import SnetError
 
@@ -384,12 +383,9 @@ def opened(path):
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         print(json.dumps([said, grown / 1e6]))
 
-    with tempfile.TemporaryFile('w+') as out, tempfile.TemporaryFile('w+') as err:
-        code = ended(forked(work, out, err))
-        out.seek(0)
-        err.seek(0)
-        assert code == 0, (code, err.read())
-        return json.loads(out.read())
+    done = completed(work, path)
+    assert done.returncode == 0, done
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize('name, make', [(n, m) for n, makers in BOMBS.items() for m in makers])

@@ -7,7 +7,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -21,7 +20,7 @@ import numpy as np
 import pytest
 from browsers import chromium, in_browser
 from PIL import Image
-from processes import ENV, SNET, refused, snet
+from processes import ENV, SNET, hide, refused, snet
 
 from snetlib.core import GeometryMismatch
 from snetlib.data.clinic import write_itk
@@ -168,9 +167,8 @@ def test_what_cannot_be_shown_is_said_in_one_sentence(scans, tmp_path):
 
 
 @pytest.mark.parametrize('package', ['voila', 'ipykernel'])
-def test_a_missing_package_is_said(scans, monkeypatch, package):
-    monkeypatch.setitem(sys.modules, package, None)
-    refused(snet('view', scans['scan']), package, 'snetlib[view]')
+def test_a_missing_package_is_said(scans, package):
+    refused(snet('view', scans['scan'], first=partial(hide, package)), package, 'snetlib[view]')
 
 
 def test_a_mask_of_another_kind_must_lie_there_too(scans, tmp_path):

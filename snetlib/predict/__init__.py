@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:  # what a type checker and an editor see
+    from snetlib.predict.inputs import find_images as find_images
     from snetlib.predict.predictor import Predictor as Predictor
-    from snetlib.predict.predictor import find_images as find_images
     from snetlib.predict.predictor import predict_volume as predict_volume
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submod_attrs={'predictor': ['Predictor', 'find_images', 'predict_volume']},
+    submod_attrs={'inputs': ['find_images'], 'predictor': ['Predictor', 'predict_volume']},
 )

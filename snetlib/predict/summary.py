@@ -24,7 +24,8 @@ from markupsafe import Markup
 from PIL import Image
 from ..core import NotAtHand, SnetError, UnreadableFile, atomic_path, track
 from ..data.files import read_mask
-from .predictor import LOOK, measure, read_predictions_file, share_said
+from .inputs import read_predictions_file
+from .predictor import LOOK, measure, share_said
 from ..report.page import write_report
 from ..report.tables import csv_safe
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TRAIN_SLICES', 'run_name', 'run_key', 'data_content', 'forget_data', 'finished', 'claimed', 'commit_of',
            'train_or_continue', 'training_facts', 'run_one', 'counts_of', 'TimeIsUp', 'time_limit', 'run_queue',
-           'run_missing', 'estimated_hours', 'number_of_steps', 'seconds_per_image', 'chosen_lines', 'all_run',
-           'best_lines', 'run_workers', 'run_worker', 'all_devices']
+           'take_back_claim', 'run_missing', 'estimated_hours', 'number_of_steps', 'seconds_per_image', 'chosen_lines',
+           'all_run', 'best_lines', 'run_workers', 'run_worker', 'all_devices']
 
 # %% ../../nbs/8_results/05_queue.ipynb #02_queue02
 import _thread
@@ -238,14 +238,25 @@ def run_queue(
         return run_missing(steps, cache, device, progress)
 
 
+def take_back_claim(folder):
+    "Of a finished run, whose process died before it gave the folder back."
+    if FolderClaim(folder, 'run').file.exists():
+        with claimed(folder):
+            pass
+
+
 def run_missing(steps, cache, device, progress):
     "`run_queue` without a limit."
     failed = {}
     for waiting in (False, True):
         for _, _, config in steps:
-            if config is None or finished(config, cache):
+            if config is None:
                 continue
-            with claimed(Path(cache) / run_name(config), waiting) as mine:
+            folder = Path(cache) / run_name(config)
+            if finished(config, cache):
+                take_back_claim(folder)
+                continue
+            with claimed(folder, waiting) as mine:
                 if not mine:
                     continue
                 try:

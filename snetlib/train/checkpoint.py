@@ -233,8 +233,19 @@ def restore(self: Checkpoint, state, path):
         )
         self.best = -1.0
     self.scaler_state, self.schedule.used = state['scaler'], state['used']
+    if self.folder and self.history and rank() == 0:
+        self.write_logs()  # the run may have been killed between its state and its logs
 
 # %% ../../nbs/6_train/07_checkpoint.ipynb #9d4145c2
+@patch
+def write_logs(self: Checkpoint):
+    "Write log.csv and log.txt: a row for each epoch."
+    with atomic_path(self.folder / 'log.csv') as tmp:
+        pd.DataFrame(self.history).to_csv(tmp, index=False)
+    with atomic_path(self.folder / 'log.txt') as tmp:
+        tmp.write_text(''.join(row_text(row) + '\n' for row in self.history))
+
+
 @patch
 def save(self: Checkpoint, improved):
     "Write last.pth and the logs, and best.pth where this epoch is the best so far."
@@ -243,10 +254,7 @@ def save(self: Checkpoint, improved):
             save_tensors(unwrap_model(self.model).state_dict(), tmp)
     with atomic_path(self.folder / 'last.pth') as tmp:
         save_tensors(self.state(), tmp)
-    with atomic_path(self.folder / 'log.csv') as tmp:
-        pd.DataFrame(self.history).to_csv(tmp, index=False)
-    with atomic_path(self.folder / 'log.txt') as tmp:
-        tmp.write_text(''.join(row_text(row) + '\n' for row in self.history))
+    self.write_logs()
 
 # %% ../../nbs/6_train/07_checkpoint.ipynb #chkinuse
 class FolderInUse(BadSetting):
