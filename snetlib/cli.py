@@ -560,7 +560,7 @@ def predict(
     weights: str = typer.Option('best', help='best (by validation) or last'),
     model: str | None = NETWORK,
     axis: int = typer.Option(2, min=0, max=2, help='NIfTI: slices along x (0), y (1) or z (2)'),
-    bs: int = typer.Option(16, min=1, help='slices at a time'),
+    bs: int = typer.Option(16, min=1, help='slices at a time, fewer of large ones'),
     resize: str = RESIZE,
     intensity: str | None = typer.Option(
         None, help='percentile, window:LO,HI, uint8 or none; default: as in training'

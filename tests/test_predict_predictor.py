@@ -82,6 +82,15 @@ def test_another_intensity_gives_another_mask(tmp_path):
 
 
 # ---- arrays
+def test_large_slices_come_in_smaller_batches():
+    image = np.random.default_rng(0).random((5, 512, 384), np.float32)
+    many, one = (Predictor(Threshold().eval(), bs=bs, tile=None) for bs in (16, 1))
+    assert many.slices_at_a_time((512, 384)) == 5 and one.slices_at_a_time((512, 384)) == 1
+    assert [len(x) for _, x in many._batches(np.repeat(image, 2, 0), None)] == [5, 5]
+    np.testing.assert_array_equal(many.array(image), one.array(image))
+    assert many.slices_at_a_time((9, 9)) == 16 and many.slices_at_a_time((10**4, 10**4)) == 1
+
+
 def test_batches_tiles_and_gaps():
     volume = np.random.default_rng(0).normal(100, 20, (7, 70, 50)).astype(np.float32)
     scaled, net = scale_intensity(volume, RULE), Threshold().eval()

@@ -120,7 +120,7 @@ class Predictor:
     network: object  # a `Run`, a network in eval(), or a list of them: the mean of all
     tile: int | tuple | str | None = 'auto'  # side, (h, w), None: whole slices, or 'auto'
     overlap: float = 0.25  # share of a tile that the next one covers again, 0 to 0.9
-    bs: int = 16  # slices at a time; of tiles as many as have the pixels of `bs` slices of 128×128
+    bs: int = 16  # slices of 256×256 at a time, fewer of larger ones; of tiles those of 128×128
     resize: str = 'logits'  # or 'published', see `slice_labels`
     size: int | tuple | None = None  # what the network sees; None: as in training, or as it is
     intensity: dict | None = None  # see `scale_intensity`; None: the case's own, else the run's
@@ -135,6 +135,7 @@ class Predictor:
     if TYPE_CHECKING:  # added to the class further down
         running_model: ClassVar[Callable[..., nn.Module]]
         tile_for: ClassVar[Callable[..., tuple | None]]
+        slices_at_a_time: ClassVar[Callable[..., int]]
         array: ClassVar[Callable[..., np.ndarray]]
         probabilities: ClassVar[Callable[..., np.ndarray]]
         disagreement: ClassVar[Callable[..., float | None]]
@@ -282,11 +283,22 @@ def _scaling(image, intensity):
 
 # %% ../../nbs/7_use/02_predictor.ipynb #3d838bd4
 @patch
+def slices_at_a_time(
+    self: Predictor,
+    shape: tuple,  # (H, W) of the image
+) -> int:
+    "`bs`, or fewer where the network sees more than 256×256 pixels: memory stays the same."
+    h, w = self.size or shape
+    return min(self.bs, max(1, self.bs * 256**2 // (h * w)))
+
+
+@patch
 def _batches(self: Predictor, image, rule):
     "Yield (slices, images (b, c, H, W) in [0, 1])."
+    step = self.slices_at_a_time(image.shape[1:3])
     with progress_bar(len(image), 'slice', self.progress and len(image) > 1) as bar:
-        for start in range(0, len(image), self.bs):
-            z = slice(start, start + self.bs)
+        for start in range(0, len(image), step):
+            z = slice(start, start + step)
             yield z, to_batch(self._seen(image, z), rule, self._channels())
             bar.update(len(image[z]))
 
