@@ -181,9 +181,11 @@ def io_error(
 ) -> NotWritable:
     "The `NotWritable` (or `DiskFull`) that says which file could not be written, and the fix."
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = (
+            'The disk is full' if e.errno == errno.ENOSPC else 'Your share of the disk is used up'
+        )
         return DiskFull(
-            f'The disk is full: {path} was not written; free some space or choose another folder.',
-            path=path,
+            f'{what}: {path} was not written; free some space or choose another folder.', path=path
         )
     if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         why = 'there is no permission; change it, or choose another folder'

@@ -128,14 +128,17 @@ def test_interrupted_prepare_goes_on(tmp_path, monkeypatch):
     assert {k: v['sha256'] for k, v in a.items()} == {k: v['sha256'] for k, v in b.items()}
 
 
-def test_full_disk_stops_with_one_sentence(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    'number,said', [(errno.ENOSPC, 'disk is full'), (errno.EDQUOT, 'share of the disk is used up')]
+)
+def test_full_disk_stops_with_one_sentence(tmp_path, monkeypatch, number, said):
     write_phantom(tmp_path / 'raw', 4)
 
     def full(self, *a, **k):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(h5py.File, 'create_dataset', full)
-    with pytest.raises(DiskFull, match='disk is full'):
+    with pytest.raises(DiskFull, match=said):
         prepare('folder', tmp_path / 'raw', tmp_path / 'out')
     assert not list(tmp_path.rglob('.*part*')) and not list((tmp_path / 'out').rglob('*.h5'))
 
