@@ -84,7 +84,8 @@ def pages():
 
 def tests():
     "What a notebook cannot show."
-    run(BIN / 'python', '-m', 'pytest', '-n', CORES, '--maxfail', '10', 'tests', OMP_NUM_THREADS='1')
+    asked = ['-n', CORES, '--maxfail', '10', '-o', 'faulthandler_timeout=300']  # says where a test hangs
+    run(BIN / 'python', '-m', 'pytest', *asked, 'tests', OMP_NUM_THREADS='1')
 
 
 def wheel():

@@ -51,6 +51,13 @@ class SmallDisk:
         return done
 
 
+def pytest_runtest_logreport(report):
+    "Say at once what failed: a run that is stopped says nothing at its end."
+    if report.failed and 'PYTEST_XDIST_WORKER' not in os.environ:
+        why = str(report.longrepr).splitlines()[-1:]
+        print(f'\n{report.nodeid} failed after {report.duration:.0f} s:', *why, flush=True)
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     "A file system of one megabyte: what happens when the disk is full."
