@@ -633,3 +633,21 @@ def test_four_axes_may_be_channels(tmp_path, shape, said):
         read_image(tmp_path / 'c.nii.gz')
     assert ('"channels": 3' in str(e.value)) == said
     assert read_image(tmp_path / 'c.nii.gz', channels=shape[3]).image.shape[-1] == shape[3]
+
+
+@pytest.mark.parametrize('values', [{'0': 0, '1': 1, '2': 2}, {'0': 0, '250': 1, '255': 2}])
+def test_numbers_that_a_jpeg_cannot_keep_apart_are_refused(tmp_path, values):
+    y = np.repeat(np.array([int(n) for n in values], np.uint8), 12)[None].repeat(36, 0)
+    Image.fromarray(y).save(tmp_path / 'm.jpg')
+    Image.fromarray(y).save(tmp_path / 'm.png')
+    with pytest.raises(WrongLabels, match='as PNG') as e:
+        read_mask(tmp_path / 'm.jpg', Labels(values=values))
+    assert e.value.path == tmp_path / 'm.jpg'
+    assert np.unique(read_mask(tmp_path / 'm.png', Labels(values=values)).label).size == 3
+
+
+def test_black_and_white_in_a_jpeg_have_values(tmp_path):
+    y = np.repeat(np.array([0, 255], np.uint8), 16)[None].repeat(32, 0)
+    Image.fromarray(y).save(tmp_path / 'm.jpg', quality=100)
+    label = read_mask(tmp_path / 'm.jpg', Labels(values={'0': 0, '255': 1})).label
+    np.testing.assert_array_equal(label[0], y // 255)
