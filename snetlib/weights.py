@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['WRAPPERS', 'PREFIXES', 'LITE0', 'save_tensors', 'DamagedFile', 'read_safetensors', 'load_tensors', 'network_state',
-           'half_state', 'save_safetensors', 'unwrap_model', 'strip_prefixes', 'names_of', 'OtherNetwork', 'apart_from',
-           'apart_text', 'load_weights', 'fitting', 'load_fitting', 'fresh_text', 'load_what_fits', 'lite0_weights',
-           'for_unit_images', 'trained_folders', 'list_weights', 'full_name', 'trained_folder', 'named_folder',
-           'weights_file', 'weights_card', 'shared_config', 'HubNetwork']
+           'half_state', 'save_safetensors', 'tensor_bytes', 'weights_hash', 'unwrap_model', 'strip_prefixes',
+           'names_of', 'OtherNetwork', 'apart_from', 'apart_text', 'load_weights', 'fitting', 'load_fitting',
+           'fresh_text', 'load_what_fits', 'lite0_weights', 'for_unit_images', 'trained_folders', 'list_weights',
+           'full_name', 'trained_folder', 'named_folder', 'weights_file', 'weights_card', 'shared_config', 'HubNetwork']
 
 # %% ../nbs/1_start/04_weights.ipynb #bf2a38c1
+import hashlib
 import inspect
 import io
 import json
@@ -104,6 +105,24 @@ def save_safetensors(
 ):
     "A .safetensors file: names, shapes, numbers, nothing that could run."
     Path(path).write_bytes(safetensors.torch.save(state))
+
+# %% ../nbs/1_start/04_weights.ipynb #whash0002
+def tensor_bytes(
+    net: nn.Module,  # a network, on any device
+):
+    "Every number of a network as it lies in memory, tensor after tensor."
+    for t in net.state_dict().values():
+        yield t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def weights_hash(
+    net: nn.Module,  # a network
+) -> str:
+    "A short name for exactly these weights."
+    h = hashlib.sha256()
+    for numbers in tensor_bytes(net):
+        h.update(numbers)
+    return h.hexdigest()[:16]
 
 # %% ../nbs/1_start/04_weights.ipynb #597df0f6
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)

@@ -1,13 +1,15 @@
-"Small networks with known weights, and what every published network must keep."
+"Small networks with known weights, slices to learn from, and what every published network must keep."
 
 import copy
 import math
 import pickle
 import zlib
 
+import numpy as np
 import torch
 from torch import nn
 
+from snetlib.data.slices import Slices
 from snetlib.models import SNet
 from snetlib.models.layers import bfloat16_is_right
 
@@ -32,6 +34,16 @@ class Threshold(nn.Module):
     def forward(self, x):
         rest = [self.slope * (x[:, :1] - self.level) - k for k in range(self.n_out - 1)]
         return torch.cat([torch.zeros_like(x[:, :1]), *rest], 1)
+
+
+def squares(n, seed=0, side=32, of_a_case=2):
+    "n slices with a bright square each, so many of a case."
+    rng, inside = np.random.default_rng(seed), slice(side // 4, 5 * side // 8)
+    labels = np.zeros((n, side, side), np.uint8)
+    labels[:, inside, inside] = 1
+    images = (0.3 + 0.4 * labels + 0.1 * rng.random(labels.shape)).astype(np.float32)
+    cases = [f'case{i // of_a_case}' for i in range(n)]
+    return Slices(images, labels, cases, ('background', 'square'))
 
 
 def seeded(**kw):

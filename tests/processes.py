@@ -24,7 +24,7 @@ def fresh(*args):
 
 
 # imported once by the server of processes, so that a command that trains need not: seconds for each
-LIBRARIES = """torch.library torch._dynamo torch._inductor fastjsonschema pydantic.type_adapter tabulate
+LIBRARIES = """torch._dynamo torch._inductor fastjsonschema pydantic.type_adapter tabulate
 pandas.io.formats.style matplotlib.backends.backend_agg snetlib.cli snetlib.evaluate snetlib.predict.predictor
 snetlib.predict.export snetlib.predict.summary snetlib.train.run snetlib.reproduce.everything""".split()
 SERVER = multiprocessing.get_context('forkserver')

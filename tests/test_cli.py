@@ -202,14 +202,16 @@ QUICK = (
 )
 
 
+def fresh_and_then(said, *words):
+    "`snet` in a new interpreter, which prints these expressions at its end."
+    code = f'import sys, time\nfrom snetlib.cli import main\ntry: main(sys.argv[1:])\nfinally: print({said})'
+    command = [sys.executable, '-c', code, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENV)
+
+
 @pytest.mark.parametrize('arguments', QUICK, ids=' '.join)
 def test_no_torch_for_a_short_answer(arguments):
-    code = (
-        'import sys\nfrom snetlib.cli import main\n'
-        f'try: main({list(arguments)})\n'
-        'finally: print("torch" in sys.modules, "pandas" in sys.modules)'
-    )
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=ENV)
+    done = fresh_and_then('"torch" in sys.modules, "pandas" in sys.modules', *arguments)
     assert done.stdout.splitlines()[-1] == 'False False', done.stderr
     assert 'Traceback' not in done.stderr
 
@@ -222,29 +224,18 @@ def test_files_alone_need_no_torch(tmp_path):
             pixels = np.full((32, 32), k, np.uint8)
             pixels[4:9, 4:9] = 1
             Image.fromarray(pixels).save(tmp_path / f'raw/{name}/{k}.png')
-    masks = str(tmp_path / 'raw/masks')
-    code = (
-        'import sys\nfrom snetlib.cli import main\n'
-        'try: main(sys.argv[1:])\n'
-        'finally: print("torch" in sys.modules)'
-    )
+    masks = tmp_path / 'raw/masks'
     for words in (
-        ('prepare', 'folder', str(tmp_path / 'raw'), '--out', str(tmp_path / 'ready')),
-        ('evaluate', '--pred', masks, '--truth', masks, '--out', str(tmp_path / 'scores')),
+        ('prepare', 'folder', tmp_path / 'raw', '--out', tmp_path / 'ready'),
+        ('evaluate', '--pred', masks, '--truth', masks, '--out', tmp_path / 'scores'),
     ):
-        done = subprocess.run([sys.executable, '-c', code, *words], capture_output=True, text=True, env=ENV)
+        done = fresh_and_then('"torch" in sys.modules', *words)
         assert done.returncode == 0 and done.stdout.splitlines()[-1] == 'False', done.stderr
 
 
 def test_help_and_a_mistyped_name_take_less_than_a_second_of_work():
-    code = (
-        'import time, sys\nfrom snetlib.cli import main\n'
-        'try: main(sys.argv[1:])\n'
-        'finally: print(time.process_time())'
-    )
     for arguments in (QUICK[0], QUICK[5]):
-        command = [sys.executable, '-c', code, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, env=ENV)
+        done = fresh_and_then('time.process_time()', *arguments)
         assert float(done.stdout.splitlines()[-1]) < 1
 
 

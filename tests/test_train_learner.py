@@ -36,6 +36,7 @@ from fastai.metrics import Dice, DiceMulti, F1Score, accuracy, foreground_acc
 from fastai.optimizer import SGD
 from fastai.vision.core import PILImageBW
 from fastai.vision.data import SegmentationDataLoaders
+from networks import squares
 from PIL import Image
 from torch import nn
 
@@ -46,8 +47,8 @@ from snetlib.models import create_model
 from snetlib.train import DeepSupervision, SNetLoss, fit_recipe, snet_learner
 from snetlib.train.callbacks import RunProgress
 from snetlib.train.checkpoint import FolderInUse, same_weights
-from snetlib.train.learner import check_network, images_hash, weights_digest
-from snetlib.weights import OtherNetwork, load_tensors, save_safetensors, save_tensors
+from snetlib.train.learner import check_network, images_hash
+from snetlib.weights import OtherNetwork, load_tensors, save_safetensors, save_tensors, weights_hash
 
 
 class Tiny(nn.Module):
@@ -61,15 +62,6 @@ class Tiny(nn.Module):
     def forward(self, x):
         y = self.head(self.encoder(x))
         return (y, y) if self.training else y
-
-
-def squares(n, seed=0):
-    "n slices with a bright square each; two slices a case."
-    rng = np.random.default_rng(seed)
-    labels = np.zeros((n, 32, 32), np.uint8)
-    labels[:, 8:20, 8:20] = 1
-    images = (0.3 + 0.4 * labels + 0.1 * rng.random(labels.shape)).astype(np.float32)
-    return Slices(images, labels, [f'case{i // 2}' for i in range(n)], ('background', 'square'))
 
 
 def learner(tmp_path=None, model=None, **lines):
@@ -882,11 +874,11 @@ def test_a_run_goes_on_with_what_was_done_by_hand_or_is_refused(what, when, tmp_
     first, again = learner(tmp_path, epochs=3), learner(tmp_path, epochs=3)
     change(first if when == 'before' else again)
     stopped(first)
-    untrained = weights_digest(again.model)
+    untrained = weights_hash(again.model)
     with pytest.raises(BadSetting) as e:
         fit_recipe(again, resume=True)
     assert e.value.key == key and '\n' not in str(e.value)
-    assert weights_digest(again.model) == untrained
+    assert weights_hash(again.model) == untrained
 
 
 @pytest.mark.filterwarnings('ignore:This run starts')

@@ -153,10 +153,8 @@ def read_nifti(
             what = 'has an affine that maps voxels nowhere; repair its header, e.g. with nibabel'
         if what:
             raise UnreadableFile(f'{path} {what}.', path=path)
-        voxels, affine, header = np.asarray(img.dataobj, dtype=np.float32), img.affine, img.header
-        sized = _has_size(body, kind)
-        del body, img  # the packed bytes are as large as the voxels
-        return kind(fill_gaps(voxels, path, gaps), affine, header, {'sized': sized})
+        data = fill_gaps(np.asarray(img.dataobj, dtype=np.float32), path, gaps)
+        return kind(data, img.affine, img.header, {'sized': _has_size(body, kind)})
 
 # %% ../../nbs/3_data/03_nifti.ipynb #niftiplace2
 def nifti_place(

@@ -70,6 +70,7 @@ from .tiles import part_scale, tile_bands, tile_size, tile_starts, to_batch
 from ..report.tables import csv_safe
 from ..scores.cases import MICROSCOPE
 from ..viz import save_overlay
+from ..weights import tensor_bytes, weights_hash
 from torch import nn
 
 # %% ../../nbs/7_use/02_predictor.ipynb #51f85db4
@@ -758,14 +759,8 @@ def fingerprint(self: Predictor) -> str:
     names += [name for name in ('neighbours', 'keep_largest') if getattr(self, name)]
     settings = json.dumps({name: getattr(self, name) for name in names}, default=str)
     if isinstance(self.model, Ensemble):
-        return _hash(settings, *sorted(_hash(*_bytes_of(m)) for m in self.model.members))
-    return _hash(settings, *_bytes_of(self.model))
-
-
-def _bytes_of(model):
-    "Every number of a network, tensor after tensor."
-    for v in model.state_dict().values():
-        yield v.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        return _hash(settings, *sorted(map(weights_hash, self.model.members)))
+    return _hash(settings, *tensor_bytes(self.model))
 
 # %% ../../nbs/7_use/02_predictor.ipynb #5561dbbf
 def _made_from(path, made_by, axis):

@@ -9,7 +9,7 @@ __all__ = ['STRUCTURE_LOSSES', 'ENCODERS', 'REFUSED_CALLBACKS', 'CALLBACK_RULES'
            'check_network', 'check_epochs', 'check_rate', 'check_call', 'ImageLosses', 'picture_case', 'case_as_slices',
            'array_as_slices', 'is_own', 'own_builder', 'own_network', 'build_network', 'start_from', 'run_callbacks',
            'check_seed', 'check_edge_map', 'check_weights', 'loader_lines', 'check_loaders', 'slices_hash',
-           'images_hash', 'described', 'frozen_tensors', 'hand_made', 'learner_facts', 'weights_digest', 'snet_learner',
+           'images_hash', 'described', 'frozen_tensors', 'hand_made', 'learner_facts', 'snet_learner',
            'recipe_in_charge', 'epochs_of', 'check_in_charge', 'check_as_made', 'fit_recipe', 'load_state']
 
 # %% ../../nbs/6_train/08_learner.ipynb #939f280b
@@ -82,6 +82,7 @@ from snetlib.weights import (
     network_state,
     unwrap_model,
     weights_file,
+    weights_hash,
 )
 from torch import nn
 
@@ -1186,17 +1187,6 @@ def _first_network(recipe, model, dls, model_kwargs):
     return net.to(torch.device(dls.device or 'cpu')), fresh_text(net, recipe.get('init'), fresh)
 
 
-def weights_digest(
-    net: nn.Module,  # a network
-) -> str:
-    "A short name for exactly these weights."
-    h = hashlib.blake2b(digest_size=12)
-    for name, t in unwrap_model(net).state_dict().items():
-        h.update(name.encode())
-        h.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return h.hexdigest()
-
-
 def _made_from(learn, model, model_kwargs):
     "What a learner was made from, to be compared with what it is when it runs."
     kind = type(unwrap_model(learn.model)).__name__
@@ -1208,7 +1198,7 @@ def _made_from(learn, model, model_kwargs):
         recipe=copy.deepcopy(learn.recipe),
         kind=kind,
         network=name,
-        weights=weights_digest(learn.model),
+        weights=weights_hash(unwrap_model(learn.model)),
     )
 
 
@@ -1360,7 +1350,7 @@ def _at_the_start(learn, resume):
     learn.create_opt()
     if resume and from_rank0((check.folder / 'last.pth').exists):
         load_state(learn, check.folder / 'last.pth')
-    elif learn.made and learn.made['weights'] != weights_digest(learn.model):
+    elif learn.made and learn.made['weights'] != weights_hash(unwrap_model(learn.model)):
         warnings.warn(
             'This run starts from weights that changed after the learner was made; the recipe '
             'line init names weights to start from, so that the run can be repeated.'
